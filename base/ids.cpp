@@ -1,0 +1,39 @@
+#include "base/ids.h"
+
+#include <sys/random.h>
+
+#include <cerrno>
+
+#include "base/check.h"
+#include "base/text.h"
+
+namespace pulga {
+
+void FillRandom(void* out, size_t size) {
+  auto* at = static_cast<unsigned char*>(out);
+  while (size > 0) {
+    const ssize_t n = getrandom(at, size, 0);
+    if (n < 0 && errno == EINTR) continue;
+    PULGA_CHECK(n > 0);
+    at += n;
+    size -= static_cast<size_t>(n);
+  }
+}
+
+std::string RandomHex(size_t bytes) {
+  std::string raw(bytes, '\0');
+  FillRandom(raw.data(), raw.size());
+  return HexEncode(raw);
+}
+
+std::string RandomUuid() {
+  std::string raw(16, '\0');
+  FillRandom(raw.data(), raw.size());
+  raw[6] = static_cast<char>((raw[6] & 0x0f) | 0x40);
+  raw[8] = static_cast<char>((raw[8] & 0x3f) | 0x80);
+  std::string hex = HexEncode(raw);
+  for (size_t at : {20, 16, 12, 8}) hex.insert(at, "-");
+  return hex;
+}
+
+}  // namespace pulga
