@@ -1,0 +1,95 @@
+// Importer: from an uploaded archive (docker save of any year, OCI archive; plain, gzip or zstd)
+// to published layers and image records. Blocks: spool thread only. Unprivileged: it reads only
+// the archive's JSON documents; everything else is done by the confined unpacker it asks to run.
+// On failure: nothing but the layers listed in `layers_created` is left behind; the caller removes
+// those no image refers to (Remove), or keeps them for the next try.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/layer_id.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "images/image.h"
+#include "images/unpack_runner.h"
+
+namespace pulga {
+
+struct ImportLimits {
+  uint64_t archive_bytes = uint64_t{8} << 30;       // the archive once decompressed
+  uint64_t layer_bytes = uint64_t{4} << 30;         // regular files of one layer, apparent size
+  uint64_t layer_stream_bytes = uint64_t{8} << 30;  // one layer's uncompressed tar
+  uint64_t archive_members = 65536;
+  uint64_t layer_entries = 1'000'000;
+  uint32_t images = 64;                       // in one archive
+  uint64_t image_bytes = uint64_t{16} << 30;  // sum of one image's layers
+};
+
+// Why an import failed, for the API's error mapping; the number is the HTTP status it stands for.
+enum class ImportReason : int {
+  kNone = 0,
+  kBadRef = 400,        // the name to give is no image name
+  kAmbiguous = 409,     // one name for an archive of several images
+  kTooLarge = 413,      // a limit of ImportLimits
+  kNotAnArchive = 415,  // neither a tar nor a gzip or zstd of one
+  kBadImage = 422,      // damaged, inconsistent, hostile, or not for this board
+  kHelper = 503,        // the unpacker could not run
+  kNoSpace = 507,       // disk or memory used up
+  kInternal = 500,      // the kernel failed us otherwise
+};
+
+enum class AnyPlatform { kRefuse, kStore };
+
+struct ImportProgress {
+  enum class Step { kDecompress, kScan, kLayer, kDone };
+  Step step = Step::kScan;
+  uint32_t layer = 0;  // 1-based, of all layers in all images, when step is kLayer
+  uint32_t layers = 0;
+  uint64_t layer_bytes = 0;  // of the layer's blob in the archive
+};
+
+struct ImportOptions {
+  std::string ref;  // the name to give; empty keeps the archive's own names
+  AnyPlatform any_platform = AnyPlatform::kRefuse;
+  // The stored size of a layer that is published already; nullopt when it must be unpacked.
+  // Called on the importer's thread. Empty: no layer exists.
+  std::function<std::optional<uint64_t>(const LayerId&)> find_layer;
+  std::function<void(const ImportProgress&)> progress;  // may be empty
+};
+
+struct ImportReport {
+  Status status;  // ok: every image below is complete
+  ImportReason reason = ImportReason::kNone;
+  std::vector<ImageRecord> images;      // empty on failure
+  std::vector<std::string> warnings;    // for people, bounded
+  std::vector<LayerId> layers_created;  // published by this call, on failure too
+};
+
+class Importer {
+ public:
+  // `runner` must outlive the importer. Unnamed temporary files are made in `scratch_dir`.
+  Importer(UnpackRunner& runner, ImportLimits limits, std::string scratch_dir);
+
+  // `spool` is a regular file holding the upload, read with pread.
+  ImportReport Import(UniqueFd spool, const ImportOptions& options);
+
+  // The flattened tree of `layers` (base first) in the golden formats of images.md, as an unnamed
+  // file positioned at its start.
+  Result<UniqueFd> Tree(const std::vector<LayerId>& layers);
+  Result<UniqueFd> Sums(const std::vector<LayerId>& layers);
+  // Deletes a published layer; nobody may use it any more.
+  Status Remove(const LayerId& layer);
+
+ private:
+  Result<UniqueFd> RunListing(UnpackKind kind, const std::vector<LayerId>& layers);
+
+  UnpackRunner& runner_;
+  ImportLimits limits_;
+  std::string scratch_dir_;
+};
+
+}  // namespace pulga
