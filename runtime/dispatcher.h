@@ -1,0 +1,73 @@
+// Dispatcher: the running side of all functions. One pool per active version; admission, queueing,
+// the readiness ladder, switching versions without a failed request, draining, idle removal.
+// Loop thread, never blocks. Decisions are runtime/pool_policy's (pure); this applies them.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "base/result.h"
+#include "runtime/function_log.h"
+#include "runtime/invocation.h"
+#include "runtime/version.h"
+#include "sandbox/sandbox.h"
+
+namespace pulga {
+
+struct InstanceStatus {
+  uint16_t slot = 0;
+  std::string step;             // "starting", "parked", "warm", "busy", "frozen", "draining"
+  uint32_t open_calls = 0;
+  uint64_t memory_bytes = 0;
+  int64_t age_ms = 0;
+};
+
+struct FunctionActivity {
+  uint32_t version = 0;         // the number that gets the traffic; 0 = none
+  std::vector<InstanceStatus> instances;   // of draining versions too
+  uint32_t queued = 0;
+  std::map<std::string, uint64_t> outcomes;   // by OutcomeName's part before ':'
+  uint64_t invocations = 0;
+  std::string last_decision;    // one sentence: what the pool last did, and why
+  std::string trouble;          // "the launcher is restarting", a build error, back-off; "" normally
+};
+
+struct DispatcherConfig {
+  uint64_t memory_budget_bytes = 0;   // all instances together; 0 = from the board
+  uint32_t max_instances = 512;
+  Duration idle = std::chrono::seconds(60);       // the fixed rule behind scale.idle = auto
+  Duration drain_timeout = std::chrono::seconds(60);
+};
+
+class Dispatcher {
+ public:
+  static std::unique_ptr<Dispatcher> Create(DispatcherConfig config, EventLoop& loop, const Clock& clock,
+                                            Sandbox& sandbox, FunctionLogs& logs);
+  virtual ~Dispatcher() = default;
+
+  // Makes `version` the one that gets traffic. If an older version is active, `done` is called, and
+  // traffic switched, only when the new one has proven itself ready (spawner built and, with
+  // scale.min > 0 or running instances before, one instance ready); then the old one drains. On an
+  // error the old version stays. First activation builds nothing until needed unless scale.min > 0.
+  virtual void Activate(VersionPtr version, std::function<void(Status)> done) = 0;
+  // No new calls; running ones end by themselves or by drain_timeout; then everything is removed.
+  virtual void Deactivate(const FunctionKey& key, std::function<void()> done) = 0;
+  // Wanted number of instances until changed (`pulga scale`); nothing = back to on-demand.
+  virtual Status Scale(const FunctionKey& key, uint32_t instances) = 0;
+
+  // Never null: an unknown function or a rejection is told through head() and outcome().
+  virtual std::unique_ptr<Invocation> Invoke(InvocationRequest request, InvocationObserver& observer) = 0;
+
+  virtual FunctionActivity Activity(const FunctionKey& key) const = 0;
+  // Rejects new calls (shutting-down), lets open ones finish until `deadline`, then ends each with an
+  // outcome; `done` when none is left.
+  virtual void Drain(TimePoint deadline, std::function<void()> done) = 0;
+  // The launcher came back: spawners may be built again.
+  virtual void OnSandboxAvailable() = 0;
+};
+
+}  // namespace pulga

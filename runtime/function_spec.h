@@ -1,0 +1,74 @@
+// FunctionSpec: what a user asks for when deploying, already typed. api/json_codec makes it from
+// JSON and back; Validate() holds every rule that needs no image and no board.
+// Source: native.md "Function spec".
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "sandbox/sandbox.h"
+
+namespace pulga {
+
+inline constexpr const char* kDefaultOwner = "admin";
+inline constexpr const char* kDefaultNamespace = "openfaas-fn";
+
+struct FunctionKey {
+  std::string owner = kDefaultOwner;
+  std::string name_space = kDefaultNamespace;
+  std::string name;
+  auto operator<=>(const FunctionKey&) const = default;
+};
+
+// [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])? ; the error names the rule.
+Status ValidateFunctionName(const std::string& name);
+
+enum class ModeChoice : uint8_t { kAuto, kHttp, kExec };
+enum class InputKind : uint8_t { kStdin, kArgument };
+enum class InitChoice : uint8_t { kAuto, kNone };
+
+struct InvocationLimits {
+  Duration timeout = std::chrono::seconds(30);
+  Duration start_timeout = std::chrono::seconds(20);
+  Duration grace = std::chrono::seconds(5);
+  // exec: always enforced; http: 0 = streamed without a bound.
+  uint64_t body_bytes = 6ULL << 20;
+  uint64_t output_bytes = 6ULL << 20;
+};
+
+struct ScaleSpec {
+  uint32_t min = 0;
+  uint32_t max = 4;
+  uint32_t concurrency = 0;   // 0 = by mode: exec 1, http 100
+  uint32_t queue = 100;
+  Duration queue_wait = std::chrono::seconds(10);
+  uint32_t parked = 1;        // exec: sandboxes kept ready
+  Duration idle{0};           // 0 = auto: the pool's fixed rule
+};
+
+struct FunctionSpec {
+  std::string image;          // as the user wrote it
+  ModeChoice mode = ModeChoice::kAuto;
+  std::vector<std::string> command;   // replaces the image's entrypoint and cmd
+  std::vector<std::string> args;      // replaces the image's cmd
+  std::map<std::string, std::string> env;
+  std::string user;                   // "" = the image's
+  uint16_t port = 0;                  // 0 = by image: its first EXPOSEd tcp port, else 8080
+  InputKind input = InputKind::kStdin;
+  std::string content_type = "application/octet-stream";
+  InitChoice init = InitChoice::kAuto;
+  SandboxLimits sandbox;
+  InvocationLimits limits;
+  ScaleSpec scale;
+  std::map<std::string, std::string> labels;
+  std::map<std::string, std::string> annotations;
+};
+
+Status Validate(const FunctionSpec& spec);
+
+}  // namespace pulga

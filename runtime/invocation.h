@@ -1,0 +1,91 @@
+// One call of a function, as the HTTP front sees it: bytes in, a head and bytes out, an outcome and
+// a receipt. Loop thread; nothing blocks; both directions are buffered by at most 64 KiB each and
+// push back. Implemented by the exec and http invocations; faked in api/ tests.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "runtime/function_spec.h"
+#include "sandbox/outcome.h"
+
+namespace pulga {
+
+using HeaderList = std::vector<std::pair<std::string, std::string>>;  // in order, names as sent
+
+struct InvocationRequest {
+  FunctionKey function;
+  std::string call_id;
+  std::string method;             // "GET", ...
+  std::string path = "/";         // what follows /function/NAME, raw (still percent-encoded)
+  std::string query;              // raw, without '?'
+  HeaderList headers;             // end-to-end ones only: hop-by-hop and framing already removed
+  std::optional<uint64_t> content_length;  // nothing: chunked, or no body at all
+  bool has_body = false;
+  bool wants_stream = false;      // Accept: text/event-stream or ?stream=1: skip the hold
+  std::string client;             // "ip:port"
+};
+
+enum class StartKind : uint8_t { kNone, kCold, kParked, kWarm, kFrozen };
+std::string_view StartKindName(StartKind kind);  // "cold", "parked", ...; kNone = ""
+
+// Milliseconds per step; negative = the step did not happen.
+struct Receipt {
+  StartKind start = StartKind::kNone;
+  double queue_ms = -1;
+  double sandbox_ms = -1;    // building or waking the sandbox, up to execve
+  double exec_ms = -1;       // execve itself to first instruction, where known
+  double ready_ms = -1;      // http: waiting for the port
+  double function_ms = -1;   // total when the end is known, else time to first byte
+};
+// "queue;dur=0.004, sandbox;dur=0.210, ..." (Server-Timing).
+std::string ServerTiming(const Receipt& receipt);
+
+struct ResponseHead {
+  // What the function itself said (http) or 200 (exec); 0 = the function produced no response, the
+  // front makes one from the outcome.
+  int status = 0;
+  HeaderList headers;                       // end-to-end ones, already sanitised
+  std::optional<uint64_t> content_length;   // nothing: chunked
+  bool final_outcome_known = false;         // then outcome() and receipt() are complete
+};
+
+enum class ReadState : uint8_t { kData, kWait, kEnd, kAborted };
+struct ReadResult {
+  ReadState state = ReadState::kWait;
+  size_t size = 0;                          // kData
+};
+
+// Told on the loop thread, never from inside a call of the front into the Invocation.
+class InvocationObserver {
+ public:
+  virtual ~InvocationObserver() = default;
+  virtual void OnHead() = 0;       // head() may be read; once, also when the call failed or was rejected
+  virtual void OnReadable() = 0;   // Read() has something new: data, the end, or an abort
+  virtual void OnWritable() = 0;   // Write() takes bytes again
+};
+
+// Destroying it before the end cancels: the client is gone.
+class Invocation {
+ public:
+  virtual ~Invocation() = default;
+  // Takes a prefix of `bytes`; 0 = full, wait for OnWritable. After the function stopped reading, or
+  // after an outcome, everything is taken and dropped.
+  virtual size_t Write(std::string_view bytes) = 0;
+  virtual void EndBody() = 0;
+  virtual const ResponseHead& head() const = 0;
+  // kAborted: the reply broke off after the head; close the connection without the final chunk.
+  virtual ReadResult Read(char* buffer, size_t capacity) = 0;
+  virtual const Outcome& outcome() const = 0;   // final once Read() said kEnd or kAborted
+  virtual const Receipt& receipt() const = 0;
+  // For the plain-text body of a failed call: last 4 KiB of stderr, peak and limit, what to do.
+  virtual std::string FailureText() const = 0;
+};
+
+}  // namespace pulga
