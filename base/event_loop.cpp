@@ -109,7 +109,9 @@ void EventLoop::RunPosted() {
 }
 
 void EventLoop::RunTimers() {
-  while (!timers_.empty() && timers_.begin()->first.first <= now_) {
+  const TimerId horizon = next_timer_;  // a timer that arms itself again waits for the next turn
+  while (!timers_.empty() && timers_.begin()->first.first <= now_ &&
+         timers_.begin()->first.second < horizon) {
     auto node = timers_.extract(timers_.begin());
     timer_times_.erase(node.key().second);
     node.mapped()();

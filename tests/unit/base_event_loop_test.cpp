@@ -116,6 +116,17 @@ TEST_F(EventLoopTest, ATimerMayCancelAnotherThatIsAlsoDue) {
   EXPECT_FALSE(fired);
 }
 
+TEST_F(EventLoopTest, ATimerThatRearmsItselfLetsTheLoopTurn) {
+  int fired = 0;
+  std::function<void()> again = [&] {
+    ++fired;
+    if (fired < 100) loop_->CallAfter(Duration::zero(), again);
+  };
+  loop_->CallAfter(Duration::zero(), again);
+  loop_->RunOnce(Duration::zero());
+  EXPECT_EQ(fired, 1);
+}
+
 TEST_F(EventLoopTest, AnIdleLoopStillServesATimerSetByAPostedCall) {
   bool fired = false;
   loop_->Post([&] { loop_->CallAfter(milliseconds(1), [&] { fired = true; }); });
