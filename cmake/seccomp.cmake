@@ -1,0 +1,16 @@
+# pulga_seccomp_program(TARGET FUNCTION LIST): compiles the system call list LIST into a ready BPF
+# program for the target machine and adds it to TARGET as
+#   std::span<const sock_filter> pulga::FUNCTION();
+# which the caller declares in a header of its own and loads with LoadSeccomp (base/seccomp.h).
+# LIST has the format of sandbox/syscalls.txt (described there and in sandbox/seccomp_list.h).
+# The compiler is sandbox/seccomp_compile.cpp, a build-time tool with libseccomp; in cross builds it
+# runs through CMAKE_CROSSCOMPILING_EMULATOR, so that the target's own system call numbers are used.
+function(pulga_seccomp_program target function list)
+  set(output ${CMAKE_CURRENT_BINARY_DIR}/${function}.seccomp.cpp)
+  add_custom_command(
+    OUTPUT ${output}
+    COMMAND pulga_seccomp_compile ${function} ${CMAKE_CURRENT_SOURCE_DIR}/${list} ${output}
+    DEPENDS pulga_seccomp_compile ${CMAKE_CURRENT_SOURCE_DIR}/${list}
+    COMMENT "Compiling system call list ${list}" VERBATIM)
+  target_sources(${target} PRIVATE ${output})
+endfunction()

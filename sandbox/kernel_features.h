@@ -1,0 +1,28 @@
+// What this kernel and board offer, found by trying, never by version number. For `pulga doctor`,
+// GET /v1/system and the choice of fall-backs. Runs without root too: what only root can find out
+// is kUnknown then. Forks short-lived children; takes some 10 ms; leaves nothing behind. Blocks: at
+// start-up and in the CLI only.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace pulga {
+
+enum class FeatureState : uint8_t { kPresent, kDegraded, kAbsent, kUnknown };
+std::string_view FeatureStateName(FeatureState state);  // "present", "degraded", ...
+
+struct Feature {
+  std::string name;  // stable: "namespace.user", "cgroup.memory", "seccomp", "board.cores"
+  FeatureState state = FeatureState::kUnknown;
+  std::string detail;  // what was seen: "v1", "4096", "EPERM"
+  std::string advice;  // what to do about it; empty when nothing
+};
+
+std::vector<Feature> ProbeKernelFeatures();
+// nullptr when there is none of that name.
+const Feature* FindFeature(const std::vector<Feature>& features, std::string_view name);
+
+}  // namespace pulga
