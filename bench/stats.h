@@ -1,0 +1,22 @@
+// A series of measured microseconds and its order statistics. Medians, never means: the machines
+// these run on have neighbours.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace pulga::bench {
+
+struct Series {
+  std::string name;
+  std::vector<double> microseconds;
+
+  double Quantile(double q) const;  // 0 for an empty series
+};
+
+// "name n min p50 p90 ratio" per series, the ratio of p50 against the first one's; as JSON lines.
+void PrintJson(const std::string& condition, const std::vector<Series>& series);
+
+double NowMicros();  // CLOCK_MONOTONIC
+
+}  // namespace pulga::bench
