@@ -1,0 +1,75 @@
+// DaemonConfig: everything that has a limit or a name in the daemon, from flags and from the file
+// given with --config. One `key = value` a line, `#` starts a comment, unknown keys are refused;
+// flags win over the file. A key is "reloadable" when SIGHUP may change it (FindSetting).
+// Blocks on the file: start-up and reload only. Source: runtime/README.md, "Settings".
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/result.h"
+
+namespace pulga {
+
+struct DaemonConfig {
+  std::string data_dir = "/var/lib/pulga";
+  std::vector<std::string> listen = {"127.0.0.1:8080"};  // ADDR:PORT, [V6]:PORT or unix:/PATH
+  bool insecure_listen = false;  // a non-loopback address without TLS
+  LogLevel log_level = LogLevel::kInfo;
+
+  // HTTP front.
+  uint32_t max_connections = 1024;
+  Duration header_timeout = std::chrono::seconds(10);      // whole request head
+  Duration body_timeout = std::chrono::seconds(60);        // without a byte of the body
+  Duration keep_alive_timeout = std::chrono::seconds(60);  // idle connection
+  Duration stop_timeout = std::chrono::seconds(20);        // SIGTERM until open calls are ended
+
+  // Functions.
+  uint64_t memory_budget_bytes = 0;  // all instances together; 0 = 80 % of what we may use
+  uint32_t max_instances = 512;
+  Duration idle = std::chrono::seconds(60);
+  Duration drain_timeout = std::chrono::seconds(60);
+  uint32_t keep_versions = 10;
+  uint64_t log_bytes_per_function = 256 << 10;
+
+  // Imports.
+  uint64_t upload_bytes = 8ULL << 30;  // the archive as sent
+  uint64_t image_bytes = 16ULL << 30;  // unpacked
+  uint64_t reserve_bytes = 32 << 20;   // of the disk, never filled by uploads
+  uint32_t max_uploads = 4;            // stored or imported at once
+};
+
+using SettingList = std::vector<std::pair<std::string, std::string>>;
+
+struct Setting {
+  const char* key;  // "memory-budget"; the flag is --memory-budget
+  const char* value_name;
+  const char* help;
+  bool reloadable;
+};
+const std::vector<Setting>& Settings();     // for --help and the manual, in their order
+const Setting* FindSetting(std::string_view key);
+
+// Where a configuration comes from, kept so that it can be read again.
+struct ConfigSources {
+  SettingList flags;  // in the order given
+  std::string file;   // "" = none
+};
+
+// Sets one key; the error names it and the value.
+Status ApplySetting(std::string_view key, std::string_view value, DaemonConfig& config);
+// "FILE:LINE: ..." on errors. Lists nothing twice: a repeated key is an error.
+Result<SettingList> ParseConfigText(std::string_view text);
+Result<DaemonConfig> LoadConfig(const ConfigSources& sources);
+// Rules over several settings: a public address needs insecure-listen, and the like.
+Status ValidateConfig(const DaemonConfig& config);
+// `old` with the reloadable settings of `fresh`; names the others that differ in `ignored`.
+DaemonConfig MergeReloaded(const DaemonConfig& old, const DaemonConfig& fresh,
+                           std::vector<std::string>* ignored);
+
+}  // namespace pulga

@@ -1,0 +1,39 @@
+// The daemon process: builds the loop, the storage and spool threads, the state, the sandbox client,
+// the dispatcher, the engine and, by the factory given, the HTTP front; then serves until told to
+// stop. Has no privileges and needs none. Signals: TERM and INT drain and stop (a second one stops
+// at once), HUP reloads the configuration. Returns the process's exit status.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "base/event_loop.h"
+#include "base/result.h"
+#include "runtime/daemon/config.h"
+#include "runtime/engine.h"
+
+namespace pulga {
+
+// What the daemon needs of api/'s HTTP server. Loop thread.
+class Front {
+ public:
+  virtual ~Front() = default;  // closes every connection
+  // Accepts no new connection from now on; open ones are closed once they have their answer, and
+  // calls still coming in on them are refused by the engine with a status.
+  virtual void StopAccepting() = 0;
+  virtual size_t open_requests() const = 0;
+  virtual void Reload(const DaemonConfig& config) = 0;
+};
+
+using FrontFactory =
+    std::function<Result<std::unique_ptr<Front>>(EventLoop&, Engine&, const DaemonConfig&)>;
+
+struct DaemonOptions {
+  ConfigSources sources;
+  int keeper_fd = -1;  // the seqpacket socket to the keeper, inherited
+};
+
+// Logs why when it returns anything but 0. The front may be made before the first sweep is done.
+int RunDaemon(const DaemonOptions& options, const FrontFactory& make_front);
+
+}  // namespace pulga
