@@ -32,6 +32,16 @@ struct InvocationRequest {
   std::string client;             // "ip:port"
 };
 
+// Outcome::detail of kRejected, beside what a cold start may say.
+inline constexpr std::string_view kRejectUnknownFunction = "unknown-function";  // 404
+inline constexpr std::string_view kRejectBodyLimit = "body-limit";              // 413
+inline constexpr std::string_view kRejectBadArgument = "bad-argument";          // 400: NUL in it
+inline constexpr std::string_view kRejectQueueFull = "queue-full";              // 429
+inline constexpr std::string_view kRejectQueueTimeout = "queue-timeout";        // 429
+inline constexpr std::string_view kRejectMemory = "memory";                     // 503
+inline constexpr std::string_view kRejectUnavailable = "unavailable";           // 503: sandbox restarting
+inline constexpr std::string_view kRejectShuttingDown = "shutting-down";        // 503
+
 enum class StartKind : uint8_t { kNone, kCold, kParked, kWarm, kFrozen };
 std::string_view StartKindName(StartKind kind);  // "cold", "parked", ...; kNone = ""
 
@@ -54,6 +64,7 @@ struct ResponseHead {
   HeaderList headers;                       // end-to-end ones, already sanitised
   std::optional<uint64_t> content_length;   // nothing: chunked
   bool final_outcome_known = false;         // then outcome() and receipt() are complete
+  uint32_t retry_after_s = 0;               // Retry-After for a rejected call; 0 = none
 };
 
 enum class ReadState : uint8_t { kData, kWait, kEnd, kAborted };
@@ -82,6 +93,10 @@ class Invocation {
   virtual const ResponseHead& head() const = 0;
   // kAborted: the reply broke off after the head; close the connection without the final chunk.
   virtual ReadResult Read(char* buffer, size_t capacity) = 0;
+  // All of the body, when it is complete and small enough to be held (then Read() need not be
+  // called; the bytes stay valid as long as the invocation). For HEAD it is empty although
+  // content_length may not be 0. Nothing: stream it by Read().
+  virtual std::optional<std::string_view> WholeBody() const { return std::nullopt; }
   virtual const Outcome& outcome() const = 0;   // final once Read() said kEnd or kAborted
   virtual const Receipt& receipt() const = 0;
   // For the plain-text body of a failed call: last 4 KiB of stderr, peak and limit, what to do.
