@@ -1,5 +1,5 @@
-// FunctionSpec: what a user asks for when deploying, already typed. api/json_codec makes it from
-// JSON and back; Validate() holds every rule that needs no image and no board.
+// FunctionSpec: what a user asks for when deploying, already typed. runtime/spec_json makes it from
+// JSON and back; Validate() holds every rule that needs no image and no board. Pure.
 // Source: native.md "Function spec".
 #pragma once
 
@@ -32,33 +32,38 @@ enum class ModeChoice : uint8_t { kAuto, kHttp, kExec };
 enum class InputKind : uint8_t { kStdin, kArgument };
 enum class InitChoice : uint8_t { kAuto, kNone };
 
+// body_bytes and output_bytes: not given. The resolver replaces it, so no Version ever has it.
+inline constexpr uint64_t kByMode = UINT64_MAX;
+inline constexpr uint64_t kDefaultExecBytes = 6ULL << 20;
+
 struct InvocationLimits {
   Duration timeout = std::chrono::seconds(30);
   Duration start_timeout = std::chrono::seconds(20);
   Duration grace = std::chrono::seconds(5);
-  // exec: always enforced; http: 0 = streamed without a bound.
-  uint64_t body_bytes = 6ULL << 20;
-  uint64_t output_bytes = 6ULL << 20;
+  // exec: always enforced, 6 MiB when not given; http: 0 = streamed without a bound, when not given
+  // too.
+  uint64_t body_bytes = kByMode;
+  uint64_t output_bytes = kByMode;
 };
 
 struct ScaleSpec {
   uint32_t min = 0;
   uint32_t max = 4;
-  uint32_t concurrency = 0;   // 0 = by mode: exec 1, http 100
+  uint32_t concurrency = 0;  // 0 = by mode: exec 1, http 100
   uint32_t queue = 100;
   Duration queue_wait = std::chrono::seconds(10);
-  uint32_t parked = 1;        // exec: sandboxes kept ready
-  Duration idle{0};           // 0 = auto: the pool's fixed rule
+  uint32_t parked = 1;  // exec: sandboxes kept ready
+  Duration idle{0};     // 0 = auto: the pool's fixed rule
 };
 
 struct FunctionSpec {
-  std::string image;          // as the user wrote it
+  std::string image;  // as the user wrote it
   ModeChoice mode = ModeChoice::kAuto;
-  std::vector<std::string> command;   // replaces the image's entrypoint and cmd
-  std::vector<std::string> args;      // replaces the image's cmd
+  std::vector<std::string> command;  // replaces the image's entrypoint and cmd
+  std::vector<std::string> args;     // replaces the image's cmd
   std::map<std::string, std::string> env;
-  std::string user;                   // "" = the image's
-  uint16_t port = 0;                  // 0 = by image: its first EXPOSEd tcp port, else 8080
+  std::string user;   // "" = the image's
+  uint16_t port = 0;  // 0 = by image: its first EXPOSEd tcp port, else 8080
   InputKind input = InputKind::kStdin;
   std::string content_type = "application/octet-stream";
   InitChoice init = InitChoice::kAuto;
@@ -69,6 +74,7 @@ struct FunctionSpec {
   std::map<std::string, std::string> annotations;
 };
 
+// kInvalidArgument; the message begins with the field: "limits.memory: ...".
 Status Validate(const FunctionSpec& spec);
 
 }  // namespace pulga

@@ -1,0 +1,115 @@
+#include "runtime/board.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/file_io.h"
+#include "base/text.h"
+#include "base/units.h"
+
+namespace pulga {
+namespace {
+
+uint32_t UsableCores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) {
+    return static_cast<uint32_t>(CPU_COUNT(&set));
+  }
+  return static_cast<uint32_t>(std::max(1L, sysconf(_SC_NPROCESSORS_ONLN)));
+}
+
+// One limit file; 0 when absent or "max" (v1 writes a huge number instead).
+uint64_t ReadLimit(const std::string& path) {
+  const auto text = ReadFile(path, 64);
+  if (!text.ok()) return 0;
+  const std::string& raw = *text;
+  const auto value = ParseUint(std::string_view(raw).substr(0, raw.find('\n')));
+  return value && *value < (1ULL << 60) ? *value : 0;
+}
+
+// Walks from our cgroup up to the hierarchy's root: every level's limit binds.
+uint64_t SmallestLimit(const std::string& mount, std::string path, const char* file) {
+  uint64_t least = 0;
+  while (true) {
+    const uint64_t limit = ReadLimit(mount + path + "/" + file);
+    if (limit != 0 && (least == 0 || limit < least)) least = limit;
+    if (path.empty() || path == "/") return least;
+    path.resize(path.find_last_of('/'));
+  }
+}
+
+// /proc/self/cgroup lines: "ID:CONTROLLERS:PATH"; the unified hierarchy has no controllers.
+uint64_t CgroupLimit() {
+  const auto text = ReadFile("/proc/self/cgroup", 64 << 10);
+  if (!text.ok()) return 0;
+  uint64_t least = 0;
+  for (const std::string_view line : Split(*text, '\n')) {
+    const size_t first = line.find(':');
+    const size_t second = first == std::string_view::npos ? first : line.find(':', first + 1);
+    if (second == std::string_view::npos) continue;
+    const std::string_view controllers = line.substr(first + 1, second - first - 1);
+    const std::string path(line.substr(second + 1));
+    uint64_t limit = 0;
+    if (controllers.empty()) limit = SmallestLimit("/sys/fs/cgroup", path, "memory.max");
+    for (const std::string_view controller : Split(controllers, ',')) {
+      if (controller != "memory") continue;
+      limit = SmallestLimit("/sys/fs/cgroup/memory", path, "memory.limit_in_bytes");
+    }
+    if (limit != 0 && (least == 0 || limit < least)) least = limit;
+  }
+  return least;
+}
+
+Error OverBoard(std::string_view field, const std::string& asked, const std::string& have) {
+  return Error{Code::kInvalidArgument, 0,
+               std::string(field) + ": " + asked + " is more than this board has (" + have + ")"};
+}
+
+}  // namespace
+
+Result<uint64_t> ParseMemTotal(std::string_view meminfo) {
+  constexpr std::string_view kName = "MemTotal:";
+  for (std::string_view line : Split(meminfo, '\n')) {
+    if (line.substr(0, kName.size()) != kName) continue;
+    line = Trim(line.substr(kName.size()));
+    const auto kib = ParseUint(line.substr(0, line.find(' ')), UINT64_MAX / 1024);
+    if (kib) return *kib * 1024;
+  }
+  return Error{Code::kIo, 0, "/proc/meminfo: no MemTotal"};
+}
+
+Result<Board> ReadBoard() {
+  PULGA_ASSIGN_OR_RETURN(const std::string meminfo, ReadFile("/proc/meminfo", 64 << 10));
+  Board board;
+  PULGA_ASSIGN_OR_RETURN(board.memory_bytes, ParseMemTotal(meminfo));
+  board.cores = UsableCores();
+  board.cgroup_limit_bytes = CgroupLimit();
+  return board;
+}
+
+uint64_t DefaultMemoryBudget(const Board& board) {
+  uint64_t usable = board.memory_bytes;
+  if (board.cgroup_limit_bytes != 0) usable = std::min(usable, board.cgroup_limit_bytes);
+  return usable / 5 * 4;
+}
+
+Status CheckAgainstBoard(const FunctionSpec& spec, const Board& board) {
+  if (spec.sandbox.memory_bytes > board.memory_bytes) {
+    return OverBoard("limits.memory", FormatBytes(spec.sandbox.memory_bytes),
+                     HumanBytes(board.memory_bytes));
+  }
+  if (spec.sandbox.tmp_bytes > board.memory_bytes) {
+    return OverBoard("limits.tmp", FormatBytes(spec.sandbox.tmp_bytes),
+                     HumanBytes(board.memory_bytes) + " of memory");
+  }
+  if (spec.sandbox.cpu_millis > board.cores * 1000) {
+    return OverBoard("limits.cpu", FormatCpuMillis(spec.sandbox.cpu_millis),
+                     std::to_string(board.cores) + (board.cores == 1 ? " core" : " cores"));
+  }
+  return OkStatus();
+}
+
+}  // namespace pulga

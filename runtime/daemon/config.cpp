@@ -1,0 +1,275 @@
+#include "runtime/daemon/config.h"
+
+#include <functional>
+#include <set>
+
+#include "base/file_io.h"
+#include "base/text.h"
+#include "base/units.h"
+
+namespace pulga {
+namespace {
+
+using Parse = std::function<Status(std::string_view value, DaemonConfig& config)>;
+using Copy =
+    std::function<bool(const DaemonConfig& from, DaemonConfig& to)>;  // true: they differed
+
+struct Rule {
+  Setting setting;
+  Parse parse;
+  Copy copy;
+};
+
+template <typename T>
+Copy CopyOf(T DaemonConfig::*member) {
+  return [member](const DaemonConfig& from, DaemonConfig& to) {
+    const bool differs = from.*member != to.*member;
+    to.*member = from.*member;
+    return differs;
+  };
+}
+
+Rule TextRule(Setting setting, std::string DaemonConfig::*member) {
+  return {setting,
+          [member](std::string_view value, DaemonConfig& config) -> Status {
+            if (value.empty()) return Error{Code::kInvalidArgument, 0, "is empty"};
+            config.*member = value;
+            return OkStatus();
+          },
+          CopyOf(member)};
+}
+
+Rule BytesRule(Setting setting, uint64_t DaemonConfig::*member) {
+  return {setting,
+          [member](std::string_view value, DaemonConfig& config) -> Status {
+            PULGA_ASSIGN_OR_RETURN(config.*member, ParseBytes(value));
+            return OkStatus();
+          },
+          CopyOf(member)};
+}
+
+Rule DurationRule(Setting setting, Duration DaemonConfig::*member) {
+  return {setting,
+          [member](std::string_view value, DaemonConfig& config) -> Status {
+            PULGA_ASSIGN_OR_RETURN(const Duration parsed, ParseDuration(value));
+            if (parsed <= Duration::zero() || parsed > std::chrono::hours(24)) {
+              return Error{Code::kInvalidArgument, 0, "must be more than 0 and at most 24h"};
+            }
+            config.*member = parsed;
+            return OkStatus();
+          },
+          CopyOf(member)};
+}
+
+Rule CountRule(Setting setting, uint32_t DaemonConfig::*member,
+               std::pair<uint32_t, uint32_t> range) {
+  return {setting,
+          [member, range](std::string_view value, DaemonConfig& config) -> Status {
+            const auto parsed = ParseUint(value, range.second);
+            if (!parsed || *parsed < range.first) {
+              return Error{Code::kInvalidArgument, 0,
+                           "must be a number from " + std::to_string(range.first) + " to " +
+                               std::to_string(range.second)};
+            }
+            config.*member = static_cast<uint32_t>(*parsed);
+            return OkStatus();
+          },
+          CopyOf(member)};
+}
+
+Status CheckListen(std::string_view address) {
+  if (address.substr(0, 5) == "unix:") {
+    if (address.size() > 6 && address[5] == '/' && address.size() < 100) return OkStatus();
+    return Error{Code::kInvalidArgument, 0, "\"unix:\" needs an absolute path of at most 94 bytes"};
+  }
+  const size_t colon = address.rfind(':');
+  const auto port =
+      colon == std::string_view::npos ? std::nullopt : ParseUint(address.substr(colon + 1), 65535);
+  if (port && colon != 0) return OkStatus();
+  return Error{Code::kInvalidArgument, 0,
+               "\"" + Printable(address, 60) + "\" is not ADDR:PORT, [V6]:PORT or unix:/PATH"};
+}
+
+Status ParseListen(std::string_view value, DaemonConfig& config) {
+  std::vector<std::string> addresses;
+  for (const std::string_view part : Split(value, ',')) {
+    PULGA_RETURN_IF_ERROR(CheckListen(Trim(part)));
+    addresses.emplace_back(Trim(part));
+  }
+  config.listen = std::move(addresses);
+  return OkStatus();
+}
+
+Status ParseInsecure(std::string_view value, DaemonConfig& config) {
+  if (value != "yes" && value != "no") return Error{Code::kInvalidArgument, 0, "must be yes or no"};
+  config.insecure_listen = value == "yes";
+  return OkStatus();
+}
+
+Status ParseLevel(std::string_view value, DaemonConfig& config) {
+  constexpr std::pair<std::string_view, LogLevel> kLevels[] = {{"debug", LogLevel::kDebug},
+                                                               {"info", LogLevel::kInfo},
+                                                               {"warning", LogLevel::kWarning},
+                                                               {"error", LogLevel::kError}};
+  for (const auto& [name, level] : kLevels) {
+    if (value == name) {
+      config.log_level = level;
+      return OkStatus();
+    }
+  }
+  return Error{Code::kInvalidArgument, 0, "must be debug, info, warning or error"};
+}
+
+const std::vector<Rule>& Rules() {
+  using C = DaemonConfig;
+  static const std::vector<Rule> rules = {
+      TextRule({"data", "DIR", "where everything is kept", false}, &C::data_dir),
+      {{"listen", "ADDR:PORT", "addresses to serve on, or unix:/PATH; several with commas", false},
+       ParseListen,
+       CopyOf(&C::listen)},
+      {{"insecure-listen", "yes|no", "allow a non-loopback address without TLS", false},
+       ParseInsecure,
+       CopyOf(&C::insecure_listen)},
+      {{"log-level", "LEVEL", "debug, info, warning or error", true},
+       ParseLevel,
+       CopyOf(&C::log_level)},
+      CountRule({"max-connections", "N", "client connections at once", false}, &C::max_connections,
+                {4, 100000}),
+      DurationRule({"header-timeout", "TIME", "for a whole request head", true},
+                   &C::header_timeout),
+      DurationRule({"body-timeout", "TIME", "without a byte of a request body", true},
+                   &C::body_timeout),
+      DurationRule({"keep-alive-timeout", "TIME", "for an idle connection", false},
+                   &C::keep_alive_timeout),
+      DurationRule({"stop-timeout", "TIME", "for open calls when stopping", true},
+                   &C::stop_timeout),
+      BytesRule({"memory-budget", "SIZE", "for all instances; 0 = 80 % of the board", false},
+                &C::memory_budget_bytes),
+      CountRule({"max-instances", "N", "instances of all functions at once", false},
+                &C::max_instances, {1, 10000}),
+      DurationRule(
+          {"idle", "TIME", "until an unused instance goes, where scale.idle is auto", false},
+          &C::idle),
+      DurationRule({"drain-timeout", "TIME", "for calls of a version that was replaced", false},
+                   &C::drain_timeout),
+      CountRule({"keep-versions", "N", "versions kept of each function, for rollback", true},
+                &C::keep_versions, {1, 100}),
+      BytesRule({"log-bytes", "SIZE", "of log kept for each function", false},
+                &C::log_bytes_per_function),
+      BytesRule({"upload-bytes", "SIZE", "of one image archive as sent", true}, &C::upload_bytes),
+      BytesRule({"image-bytes", "SIZE", "of one image unpacked", true}, &C::image_bytes),
+      BytesRule({"reserve-bytes", "SIZE", "of the disk that uploads leave free", true},
+                &C::reserve_bytes),
+      CountRule({"max-uploads", "N", "images uploaded or imported at once", true}, &C::max_uploads,
+                {1, 100}),
+  };
+  return rules;
+}
+
+bool IsLoopback(std::string_view address) {
+  return address.substr(0, 5) == "unix:" || address.substr(0, 4) == "127." ||
+         address.substr(0, 6) == "[::1]:" || address.substr(0, 10) == "localhost:";
+}
+
+}  // namespace
+
+const std::vector<Setting>& Settings() {
+  static const std::vector<Setting> settings = [] {
+    std::vector<Setting> out;
+    for (const Rule& rule : Rules()) out.push_back(rule.setting);
+    return out;
+  }();
+  return settings;
+}
+
+const Setting* FindSetting(std::string_view key) {
+  for (const Setting& setting : Settings()) {
+    if (key == setting.key) return &setting;
+  }
+  return nullptr;
+}
+
+Status ApplySetting(std::string_view key, std::string_view value, DaemonConfig& config) {
+  for (const Rule& rule : Rules()) {
+    if (key != rule.setting.key) continue;
+    const Status status = rule.parse(value, config);
+    if (!status.ok()) return Prefix(key, status.error());
+    return OkStatus();
+  }
+  return Error{Code::kInvalidArgument, 0, "unknown setting \"" + Printable(key, 40) + "\""};
+}
+
+Result<SettingList> ParseConfigText(std::string_view text) {
+  SettingList settings;
+  std::set<std::string> seen;
+  size_t number = 0;
+  for (std::string_view line : Split(text, '\n')) {
+    ++number;
+    const std::string where = "line " + std::to_string(number);
+    line = Trim(line.substr(0, line.find('#')));
+    if (!line.empty() && line.back() == '\r') line = Trim(line.substr(0, line.size() - 1));
+    if (line.empty()) continue;
+    const size_t equals = line.find('=');
+    if (equals == std::string_view::npos) {
+      return Error{Code::kInvalidArgument, 0, where + ": \"key = value\" is expected"};
+    }
+    const std::string key(Trim(line.substr(0, equals)));
+    if (FindSetting(key) == nullptr) {
+      return Error{Code::kInvalidArgument, 0,
+                   where + ": unknown setting \"" + Printable(key, 40) + "\""};
+    }
+    if (!seen.insert(key).second) {
+      return Error{Code::kInvalidArgument, 0, where + ": \"" + key + "\" is given twice"};
+    }
+    settings.emplace_back(key, Trim(line.substr(equals + 1)));
+  }
+  return settings;
+}
+
+Result<DaemonConfig> LoadConfig(const ConfigSources& sources) {
+  DaemonConfig config;
+  if (!sources.file.empty()) {
+    PULGA_ASSIGN_OR_RETURN(const std::string text, ReadFile(sources.file, 256 << 10));
+    const auto settings = ParseConfigText(text);
+    if (!settings.ok()) return Prefix(sources.file, settings.error());
+    for (const auto& [key, value] : *settings) {
+      const Status status = ApplySetting(key, value, config);
+      if (!status.ok()) return Prefix(sources.file, status.error());
+    }
+  }
+  for (const auto& [key, value] : sources.flags) {
+    PULGA_RETURN_IF_ERROR(ApplySetting(key, value, config));
+  }
+  PULGA_RETURN_IF_ERROR(ValidateConfig(config));
+  return config;
+}
+
+Status ValidateConfig(const DaemonConfig& config) {
+  if (config.data_dir.empty() || config.data_dir.front() != '/') {
+    return Error{Code::kInvalidArgument, 0, "data: an absolute path is expected"};
+  }
+  for (const std::string& address : config.listen) {
+    if (config.insecure_listen || IsLoopback(address)) continue;
+    return Error{Code::kInvalidArgument, 0,
+                 "listen: " + Printable(address, 60) +
+                     " can be reached from other machines and there is no TLS; if that is meant, "
+                     "add --insecure-listen"};
+  }
+  return OkStatus();
+}
+
+DaemonConfig MergeReloaded(const DaemonConfig& old, const DaemonConfig& fresh,
+                           std::vector<std::string>* ignored) {
+  DaemonConfig merged = old;
+  for (const Rule& rule : Rules()) {
+    if (rule.setting.reloadable) {
+      rule.copy(fresh, merged);
+      continue;
+    }
+    DaemonConfig scratch = old;
+    if (rule.copy(fresh, scratch)) ignored->push_back(rule.setting.key);
+  }
+  return merged;
+}
+
+}  // namespace pulga

@@ -1,0 +1,16 @@
+// From a spec and an image to a Version: what the image says, what the spec overrides, and the
+// choice between exec and http mode with its reason. Pure. Errors name what to add to the spec.
+// Source: native.md "How a function is invoked"; OCI image spec, config.md.
+#pragma once
+
+#include "base/result.h"
+#include "images/image.h"
+#include "runtime/function_spec.h"
+#include "runtime/version.h"
+
+namespace pulga {
+
+// Everything but id, number, key and created_unix_ms is filled in. `spec` has been validated.
+Result<Version> ResolveVersion(const FunctionSpec& spec, const ImageRecord& image);
+
+}  // namespace pulga
