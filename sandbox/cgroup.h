@@ -74,13 +74,13 @@ class CgroupTree {
   Status Freeze(uint64_t version_id, uint16_t slot);
   Status Thaw(uint64_t version_id, uint16_t slot);
   // Second line of defence: PID 1 of the instance normally takes all of it along. Thaws.
-  Status KillSlot(uint64_t version_id, uint16_t slot);
+  void KillSlot(uint64_t version_id, uint16_t slot);
 
   // A cgroup for one unpacker. `name` such as "unpack-7".
   Result<JobCgroup> CreateJob(const std::string& name, const SandboxLimits& limits);
   Status RemoveJob(const std::string& name);  // like RemoveVersion
 
-  // Kills and removes everything below the tree, waiting a bounded time. `keep_root` stays empty.
+  // Kills and removes everything below the tree, waiting a bounded time (start-up).
   Status Sweep();
   // Sweep and remove the tree's own directories; the last call.
   Status Remove();
@@ -91,6 +91,12 @@ class CgroupTree {
 
  private:
   CgroupTree(std::string tree, CgroupLayout layout);
+  std::string Directory(const CgroupHierarchy& hierarchy, const std::string& name) const;
+  Status RemoveAll(const std::string& name);
+  std::vector<UniqueFd> KillAll(const std::string& name);  // pidfds of what was alive
+  enum class FreezerState { kFrozen, kThawed };
+  Status WriteFreezer(uint64_t version_id, uint16_t slot, FreezerState state);
+
   std::string tree_;
   CgroupLayout layout_;
 };

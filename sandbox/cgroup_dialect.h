@@ -23,19 +23,19 @@ struct DeviceNumber {
 
 enum class WriteNeed : uint8_t {
   kMust,     // failing to write it fails the creation
-  kMayLack,  // the file may be missing on this kernel: `lacking` is the warning then
+  kMayLack,  // file or controller may be missing on this kernel: `lacking` is the warning then
 };
 
 struct CgroupWrite {
   CgroupController controller = CgroupController::kMemory;
-  std::string file;
+  std::string file;  // empty: cannot be asked for at all, `lacking` says why
   std::string value;
   WriteNeed need = WriteNeed::kMust;
-  std::string lacking;
+  std::string lacking;  // empty: not worth a warning
 };
 
 // How to read one number out of one file.
-enum class CounterFormat : uint8_t { kNumber, kNumberNs, kKeyOomKill, kKeyUsageUsec, kKeyFrozen };
+enum class CounterFormat : uint8_t { kNumber, kKeyOomKill, kKeyUsageUsec };
 struct CounterFile {
   CgroupController controller = CgroupController::kMemory;
   std::string file;  // empty: this version has none
@@ -45,8 +45,7 @@ struct CounterFile {
 struct CgroupDialect {
   CgroupVersion version = CgroupVersion::kV1;
   std::string attach_file;  // a thread moves itself by writing 0
-  std::string procs_file = "cgroup.procs";
-  std::string kill_file;  // empty: kill process by process
+  std::string kill_file;    // empty: kill process by process
   std::string freeze_file;
   std::string freeze_value;
   std::string thaw_value;
@@ -67,7 +66,15 @@ std::vector<CgroupWrite> V2LimitWrites(const SandboxLimits& limits, DeviceNumber
 std::vector<CgroupWrite> LimitWrites(CgroupVersion version, const SandboxLimits& limits,
                                      DeviceNumber disk);
 
-// Nothing when the text is not what `format` says.
+inline constexpr uint32_t kDefaultCpuWeight = 100;
+
+struct CpuQuota {
+  uint64_t quota_us = 0;
+  uint64_t period_us = 0;
+};
+CpuQuota QuotaOf(uint32_t cpu_millis);
+
+// Nanoseconds for CPU time. Nothing when the text is not what `format` says.
 std::optional<uint64_t> ParseCounter(CounterFormat format, std::string_view text);
 
 }  // namespace pulga

@@ -1,0 +1,234 @@
+#include "sandbox/cgroup_layout.h"
+
+#include <sys/stat.h>
+#include <sys/xattr.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+
+#include "base/file_io.h"
+#include "base/text.h"
+
+namespace pulga {
+namespace {
+
+struct ControllerInfo {
+  CgroupController controller;
+  const char* v1_name;
+  const char* v2_name;  // nullptr: no controller of its own on v2
+  const char* lacking;  // nullptr: mandatory
+};
+
+constexpr ControllerInfo kControllers[] = {
+    {CgroupController::kMemory, "memory", "memory", nullptr},
+    {CgroupController::kPids, "pids", "pids", nullptr},
+    {CgroupController::kCpu, "cpu", "cpu", "no cpu controller: cpu limits are not enforced"},
+    // v2 counts CPU time in every cgroup, with or without the cpu controller.
+    {CgroupController::kCpuacct, "cpuacct", "",
+     "no cpuacct controller: the CPU use of running instances is unknown"},
+    // v2 freezes every cgroup since Linux 5.2.
+    {CgroupController::kFreezer, "freezer", "", "no freezer: idle instances stay runnable"},
+    {CgroupController::kIo, "blkio", "io", "no io controller: io limits are not enforced"},
+};
+
+bool Contains(const std::vector<std::string>& list, std::string_view word) {
+  return std::find(list.begin(), list.end(), word) != list.end();
+}
+
+std::vector<std::string> SplitWords(std::string_view text, char separator) {
+  std::vector<std::string> words;
+  for (const std::string_view word : Split(text, separator)) {
+    const std::string_view trimmed = Trim(word.substr(0, word.find('\n')));
+    if (!trimmed.empty()) words.emplace_back(trimmed);
+  }
+  return words;
+}
+
+// mountinfo writes blanks and the like as \040.
+std::string Unescape(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const std::string_view digits = text.substr(i + 1, 3);
+    if (text[i] == '\\' && digits.size() == 3) {
+      out += static_cast<char>((digits[0] - '0') * 64 + (digits[1] - '0') * 8 + (digits[2] - '0'));
+      i += 3;
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
+}
+
+// "4:memory:/a/b" -> "/a/b" for "memory"; "0::/c" -> "/c" for "".
+std::optional<std::string> OwnPath(std::string_view self_cgroup, std::string_view controller) {
+  for (const std::string_view line : Split(self_cgroup, '\n')) {
+    const size_t first = line.find(':');
+    if (first == std::string_view::npos) continue;
+    const size_t second = line.find(':', first + 1);
+    if (second == std::string_view::npos) continue;
+    const std::string_view names = line.substr(first + 1, second - first - 1);
+    const bool match =
+        controller.empty() ? names.empty() : Contains(SplitWords(names, ','), controller);
+    if (match) return std::string(line.substr(second + 1));
+  }
+  return std::nullopt;
+}
+
+// The directory of cgroup `path` under `mount`, whose root may be a part of the hierarchy only.
+std::string DirectoryOf(const CgroupMount& mount, std::string path) {
+  if (mount.mount_root != "/") {
+    const bool below = path == mount.mount_root || path.starts_with(mount.mount_root + "/");
+    path = below ? path.substr(mount.mount_root.size()) : "";  // elsewhere: not visible here
+  }
+  if (path == "/" || path.empty() || path.starts_with("/..")) return mount.mount_point;
+  return mount.mount_point + path;
+}
+
+std::string WithoutLeaf(std::string path) {
+  const std::string leaf = "/" + std::string(kCgroupLeafName);
+  if (path.ends_with(leaf)) path.resize(path.size() - leaf.size());
+  return path.empty() ? "/" : path;
+}
+
+struct Choice {
+  std::string base;
+  bool base_is_own = false;
+  std::vector<std::string> available;
+};
+
+// v2: the own cgroup if it was given to us, else the top.
+Choice ChooseV2Base(const CgroupSnapshot& snapshot, const CgroupMount& mount) {
+  const std::string path = OwnPath(snapshot.self_cgroup, "").value_or("/");
+  const std::string own = DirectoryOf(mount, WithoutLeaf(path));
+  Choice choice{mount.mount_point, !snapshot.v2_top_is_root,
+                SplitWords(snapshot.v2_top_controllers, ' ')};
+  if (own != mount.mount_point && snapshot.v2_own_delegated) {
+    choice = {own, true, SplitWords(snapshot.v2_own_controllers, ' ')};
+  }
+  return choice;
+}
+
+const CgroupMount* FindV1(const std::vector<CgroupMount>& mounts, std::string_view controller) {
+  for (const CgroupMount& mount : mounts) {
+    if (mount.version == CgroupVersion::kV1 && Contains(mount.controllers, controller)) {
+      return &mount;
+    }
+  }
+  return nullptr;
+}
+
+CgroupHierarchy& HierarchyAt(CgroupLayout& layout, CgroupHierarchy wanted) {
+  for (CgroupHierarchy& hierarchy : layout.hierarchies) {
+    if (hierarchy.base == wanted.base) return hierarchy;
+  }
+  layout.hierarchies.push_back(std::move(wanted));
+  return layout.hierarchies.back();
+}
+
+}  // namespace
+
+std::string_view ControllerName(CgroupController controller) {
+  switch (controller) {
+    case CgroupController::kMemory:
+      return "memory";
+    case CgroupController::kCpu:
+      return "cpu";
+    case CgroupController::kCpuacct:
+      return "cpuacct";
+    case CgroupController::kPids:
+      return "pids";
+    case CgroupController::kFreezer:
+      return "freezer";
+    case CgroupController::kIo:
+      return "io";
+  }
+  return "unknown";
+}
+
+const CgroupHierarchy* CgroupLayout::Find(CgroupController controller) const {
+  for (const CgroupHierarchy& hierarchy : hierarchies) {
+    const auto& list = hierarchy.controllers;
+    if (std::find(list.begin(), list.end(), controller) != list.end()) return &hierarchy;
+  }
+  return nullptr;
+}
+
+std::vector<CgroupMount> ParseCgroupMounts(std::string_view mountinfo) {
+  std::vector<CgroupMount> mounts;
+  for (const std::string_view line : Split(mountinfo, '\n')) {
+    const size_t dash = line.find(" - ");
+    if (dash == std::string_view::npos) continue;
+    const auto before = Split(line.substr(0, dash), ' ');
+    const auto after = Split(line.substr(dash + 3), ' ');
+    if (before.size() < 6 || after.size() < 3) continue;
+    if (after[0] != "cgroup" && after[0] != "cgroup2") continue;
+    CgroupMount mount;
+    mount.version = after[0] == "cgroup" ? CgroupVersion::kV1 : CgroupVersion::kV2;
+    mount.mount_root = Unescape(before[3]);
+    mount.mount_point = Unescape(before[4]);
+    if (mount.version == CgroupVersion::kV1) mount.controllers = SplitWords(after[2], ',');
+    mounts.push_back(std::move(mount));
+  }
+  return mounts;
+}
+
+Result<CgroupLayout> PlanCgroupLayout(const CgroupSnapshot& snapshot) {
+  const std::vector<CgroupMount> mounts = ParseCgroupMounts(snapshot.mountinfo);
+  const auto v2 = std::find_if(mounts.begin(), mounts.end(), [](const CgroupMount& mount) {
+    return mount.version == CgroupVersion::kV2;
+  });
+  Choice v2_choice;
+  if (v2 != mounts.end()) v2_choice = ChooseV2Base(snapshot, *v2);
+  CgroupLayout layout;
+  for (const ControllerInfo& info : kControllers) {
+    if (const CgroupMount* mount = FindV1(mounts, info.v1_name)) {
+      const std::string own = OwnPath(snapshot.self_cgroup, info.v1_name).value_or("/");
+      HierarchyAt(layout, {CgroupVersion::kV1, {}, DirectoryOf(*mount, own), false})
+          .controllers.push_back(info.controller);
+      continue;
+    }
+    const std::string name = info.v2_name;
+    if (v2 != mounts.end() && (name.empty() || Contains(v2_choice.available, name))) {
+      HierarchyAt(layout, {CgroupVersion::kV2, {}, v2_choice.base, v2_choice.base_is_own})
+          .controllers.push_back(info.controller);
+      continue;
+    }
+    if (info.lacking != nullptr) {
+      layout.warnings.emplace_back(info.lacking);
+      continue;
+    }
+    return Error{Code::kUnsupported, 0,
+                 "cgroup: this kernel offers no " + std::string(info.v1_name) +
+                     " controller (v1 or v2), and nothing may run without its limits; boards often "
+                     "need cgroup_enable=" +
+                     info.v1_name + " on the kernel command line"};
+  }
+  return layout;
+}
+
+Result<CgroupSnapshot> ReadCgroupSnapshot() {
+  CgroupSnapshot snapshot;
+  PULGA_ASSIGN_OR_RETURN(snapshot.mountinfo, ReadFile("/proc/self/mountinfo", 16 << 20));
+  PULGA_ASSIGN_OR_RETURN(snapshot.self_cgroup, ReadFile("/proc/self/cgroup"));
+  for (const CgroupMount& mount : ParseCgroupMounts(snapshot.mountinfo)) {
+    if (mount.version != CgroupVersion::kV2) continue;
+    const std::string own =
+        DirectoryOf(mount, WithoutLeaf(OwnPath(snapshot.self_cgroup, "").value_or("/")));
+    auto top = ReadFile(mount.mount_point + "/cgroup.controllers");
+    if (top.ok()) snapshot.v2_top_controllers = *top;
+    auto controllers = ReadFile(own + "/cgroup.controllers");
+    if (controllers.ok()) snapshot.v2_own_controllers = *controllers;
+    struct stat st = {};
+    snapshot.v2_top_is_root = stat((mount.mount_point + "/cgroup.type").c_str(), &st) != 0;
+    char mark = 0;
+    for (const char* name : {"trusted.delegate", "user.delegate"}) {
+      const bool marked = getxattr(own.c_str(), name, &mark, 1) == 1 && mark == '1';
+      snapshot.v2_own_delegated = snapshot.v2_own_delegated || marked;
+    }
+    break;
+  }
+  return snapshot;
+}
+
+}  // namespace pulga

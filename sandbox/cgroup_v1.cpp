@@ -1,0 +1,85 @@
+// The v1 dialect: kernel Documentation/admin-guide/cgroup-v1/{memory,pids,freezer,blkio}*.rst and
+// scheduler/sched-bwc.rst.
+#include <algorithm>
+
+#include "sandbox/cgroup_dialect.h"
+
+namespace pulga {
+namespace {
+
+constexpr uint32_t kMinShares = 2;
+constexpr uint32_t kMaxShares = 262144;
+
+// v2's 1..10000 around 100 to v1's 2..262144 around 1024.
+uint32_t SharesOf(uint32_t weight) {
+  return static_cast<uint32_t>(
+      std::clamp<uint64_t>(uint64_t{weight} * 1024 / 100, kMinShares, kMaxShares));
+}
+
+void AddIo(std::vector<CgroupWrite>& writes, const char* file, uint64_t bps, DeviceNumber disk) {
+  if (bps == 0) return;
+  if (disk.major == 0) {
+    writes.push_back({CgroupController::kIo, "", "", WriteNeed::kMayLack,
+                      "io limits are not enforced: the data directory is on no single disk"});
+    return;
+  }
+  writes.push_back(
+      {CgroupController::kIo, file,
+       std::to_string(disk.major) + ":" + std::to_string(disk.minor) + " " + std::to_string(bps),
+       WriteNeed::kMayLack, "io limits are not enforced: this kernel has no blkio throttling"});
+}
+
+}  // namespace
+
+const CgroupDialect& CgroupV1() {
+  static const CgroupDialect dialect = {
+      .version = CgroupVersion::kV1,
+      .attach_file = "tasks",
+      .kill_file = "",
+      .freeze_file = "freezer.state",
+      .freeze_value = "FROZEN",
+      .thaw_value = "THAWED",
+      .oom_kills = {CgroupController::kMemory, "memory.oom_control", CounterFormat::kKeyOomKill},
+      .memory_peak = {CgroupController::kMemory, "memory.max_usage_in_bytes",
+                      CounterFormat::kNumber},
+      .memory_current = {CgroupController::kMemory, "memory.usage_in_bytes",
+                         CounterFormat::kNumber},
+      .cpu_usage = {CgroupController::kCpuacct, "cpuacct.usage", CounterFormat::kNumber},
+  };
+  return dialect;
+}
+
+std::vector<CgroupWrite> V1LimitWrites(const SandboxLimits& limits, DeviceNumber disk) {
+  std::vector<CgroupWrite> writes;
+  // memsw must never be below the plain limit, so the plain one comes first (both start unlimited).
+  writes.push_back({CgroupController::kMemory, "memory.limit_in_bytes",
+                    std::to_string(limits.memory_bytes), WriteNeed::kMust, ""});
+  if (limits.swap_bytes == 0) {
+    writes.push_back(
+        {CgroupController::kMemory, "memory.swappiness", "0", WriteNeed::kMayLack, ""});
+  }
+  writes.push_back({CgroupController::kMemory, "memory.memsw.limit_in_bytes",
+                    std::to_string(limits.memory_bytes + limits.swap_bytes), WriteNeed::kMayLack,
+                    "the swap limit is not enforced: this kernel does not count swap "
+                    "(swapaccount=1 on its command line)"});
+  writes.push_back(
+      {CgroupController::kPids, "pids.max", std::to_string(limits.pids), WriteNeed::kMust, ""});
+  if (limits.cpu_millis != 0) {
+    const CpuQuota quota = QuotaOf(limits.cpu_millis);
+    const char* lacking = "the cpu limit is not enforced: this kernel has no cpu bandwidth control";
+    writes.push_back({CgroupController::kCpu, "cpu.cfs_period_us", std::to_string(quota.period_us),
+                      WriteNeed::kMayLack, lacking});
+    writes.push_back({CgroupController::kCpu, "cpu.cfs_quota_us", std::to_string(quota.quota_us),
+                      WriteNeed::kMayLack, lacking});
+  }
+  if (limits.cpu_weight != kDefaultCpuWeight) {
+    writes.push_back({CgroupController::kCpu, "cpu.shares",
+                      std::to_string(SharesOf(limits.cpu_weight)), WriteNeed::kMayLack,
+                      "the cpu weight is not enforced: this kernel has no cpu controller"});
+  }
+  AddIo(writes, "blkio.throttle.read_bps_device", limits.io_read_bps, disk);
+  AddIo(writes, "blkio.throttle.write_bps_device", limits.io_write_bps, disk);
+  return writes;
+}
+
+}  // namespace pulga
