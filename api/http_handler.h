@@ -1,0 +1,48 @@
+// What a route implements (HttpHandler) and what it answers through (HttpExchange). One of each per
+// request, loop thread, nothing blocks. The server destroys the handler when the exchange is over or
+// the client is gone, never from inside one of its own calls.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "api/http_message.h"
+
+namespace pulga {
+
+class HttpExchange {
+ public:
+  virtual ~HttpExchange() = default;
+  virtual const HttpRequest& request() const = 0;
+  // Lets the handler move the head's strings out; afterwards request() is partly empty.
+  virtual HttpRequest& mutable_request() = 0;
+  // Once. A reply given before the body has ended is sent at once where that is safe for the client,
+  // and the connection then closes; a small rest of a body is read and dropped instead.
+  virtual void Reply(HttpReply reply) = 0;
+  // OnBody took less than it was offered: offer the rest now.
+  virtual void ContinueBody() = 0;
+  // Read said kWait: ask again now.
+  virtual void ContinueReply() = 0;
+  // From Start only: the body stays unread until ContinueBody, so that a refusal can still come
+  // before its first byte (and before 100-continue).
+  virtual void HoldBody() = 0;
+};
+
+class HttpHandler {
+ public:
+  virtual ~HttpHandler() = default;
+  virtual void Start() = 0;
+  // Takes a prefix; what is not taken is offered again after ContinueBody.
+  virtual size_t OnBody(std::string_view bytes) { return bytes.size(); }
+  virtual void OnBodyEnd() {}
+  // Streamed replies only. kAborted closes the connection without the final chunk.
+  virtual ReadResult Read(char*, size_t) { return ReadResult{ReadState::kEnd, 0}; }
+  // Asked after Read said kEnd in a chunked reply.
+  virtual HeaderList Trailers() { return {}; }
+};
+
+using HandlerFactory = std::function<std::unique_ptr<HttpHandler>(HttpExchange&)>;
+
+}  // namespace pulga

@@ -1,0 +1,84 @@
+// HttpListener: the listening sockets (several TCP addresses and unix paths), accepting without
+// spinning when file descriptors run out, and who may have how many connections. Loop thread.
+// On failure to listen the error names the address and errno; nothing is left behind.
+#pragma once
+
+#include <sys/socket.h>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+namespace pulga {
+
+// "127.0.0.1:8080", "[::1]:8080", ":8080" (all addresses) or "unix:/path".
+struct ListenAddress {
+  std::string host;       // numeric; "" for a unix socket
+  uint16_t port = 0;      // 0 = any free one
+  std::string unix_path;
+
+  bool is_unix() const { return !unix_path.empty(); }
+  bool is_loopback() const;
+};
+Result<ListenAddress> ParseListenAddress(const std::string& text);
+
+struct ConnectionLimits {
+  uint32_t tcp = 1024;        // all TCP connections together
+  uint32_t per_address = 512;
+  uint32_t local = 64;        // unix socket connections, on top: a flooded TCP side leaves these free
+};
+
+struct AcceptedConnection {
+  UniqueFd fd;                // non-blocking, CLOEXEC
+  sockaddr_storage address = {};
+  socklen_t address_size = 0;
+  std::string peer;           // "ip:port" or "unix"
+  std::string limit_key;      // give back to Release() when it is closed
+};
+
+class HttpListener {
+ public:
+  using OnAccept = std::function<void(AcceptedConnection)>;
+  static Result<std::unique_ptr<HttpListener>> Create(EventLoop& loop,
+                                                      const std::vector<ListenAddress>& addresses,
+                                                      ConnectionLimits limits, OnAccept on_accept);
+  ~HttpListener();
+
+  // As bound, with the real port: "127.0.0.1:40123", "unix:/run/pulga.sock".
+  const std::vector<std::string>& bound() const { return bound_; }
+  void Release(const std::string& limit_key);
+  // Closes the listening sockets and removes the unix paths; connections stay.
+  void StopAccepting();
+
+ private:
+  struct Socket {
+    UniqueFd fd;
+    std::string unlink_path;
+  };
+  HttpListener(EventLoop& loop, ConnectionLimits limits, OnAccept on_accept);
+  Status Listen(const ListenAddress& address);
+  Status Watch(int fd);
+  void AcceptSome(int listen_fd);
+  bool AcceptOne(int listen_fd);
+  void Admit(AcceptedConnection connection);
+  void OnDescriptorsExhausted(int listen_fd);
+  void Pause();
+
+  EventLoop& loop_;
+  ConnectionLimits limits_;
+  OnAccept on_accept_;
+  std::vector<Socket> sockets_;
+  std::vector<std::string> bound_;
+  UniqueFd reserve_;          // given up for a moment to turn a caller away when fds run out
+  EventLoop::TimerId pause_timer_ = 0;
+  std::map<std::string, uint32_t> open_;
+  uint32_t open_tcp_ = 0;
+};
+
+}  // namespace pulga

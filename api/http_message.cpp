@@ -1,0 +1,248 @@
+#include "api/http_message.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/text.h"
+
+namespace pulga {
+namespace {
+
+bool IsTokenChar(char c) {
+  if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9')) return true;
+  return std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
+}
+
+bool IsControl(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }
+
+bool IsGoodValue(std::string_view value) {
+  return std::none_of(value.begin(), value.end(), [](char c) { return IsControl(c) && c != '\t'; });
+}
+
+bool IsOneOf(std::string_view name, const std::vector<std::string_view>& list) {
+  return std::any_of(list.begin(), list.end(),
+                     [&](std::string_view one) { return EqualsIgnoreCase(name, one); });
+}
+
+bool IsHopByHop(std::string_view name) {
+  static const std::vector<std::string_view> kNames = {
+      "Connection", "Keep-Alive", "Proxy-Connection",  "Proxy-Authenticate", "Proxy-Authorization",
+      "TE",         "Trailer",    "Transfer-Encoding", "Upgrade",            "Content-Length",
+      "Expect"};
+  // Most names are told apart by their first letter.
+  switch (name.empty() ? 0 : name[0] | 0x20) {
+    case 'c': case 'k': case 'p': case 't': case 'u': case 'e':
+      return IsOneOf(name, kNames);
+    default:
+      return false;
+  }
+}
+
+HeadProblem Bad(std::string text, int status = 400) { return HeadProblem{status, std::move(text)}; }
+
+std::optional<HeadProblem> CheckRequestLine(const HttpRequest& request) {
+  if (!IsToken(request.method)) return Bad("malformed method");
+  if (request.method == "TRACE" || request.method == "CONNECT") {
+    return Bad(request.method + " is not supported", 405);
+  }
+  if (request.version != "HTTP/1.1" && request.version != "HTTP/1.0") {
+    return Bad("only HTTP/1.0 and HTTP/1.1 are spoken here", 505);
+  }
+  if (request.target.empty() || request.target[0] != '/') {
+    return Bad("the request target must be a path that begins with '/'");
+  }
+  for (char c : request.target) {
+    if (IsControl(c) || c == ' ' || static_cast<unsigned char>(c) >= 0x80) {
+      return Bad("the request target holds a byte that must be percent-encoded");
+    }
+  }
+  return std::nullopt;
+}
+
+// Counts and checks one framing header; the totals are judged by CheckFraming.
+struct Framing {
+  int content_lengths = 0;
+  int transfer_encodings = 0;
+  int hosts = 0;
+};
+
+std::optional<HeadProblem> CheckHeader(const std::string& name, const std::string& value,
+                                       Framing& framing) {
+  if (!IsToken(name)) return Bad("malformed header name \"" + Printable(name, 40) + "\"");
+  if (!IsGoodValue(value)) return Bad("header " + name + " holds a control byte");
+  if (EqualsIgnoreCase(name, "Content-Length")) {
+    ++framing.content_lengths;
+    if (!ParseUint(value)) return Bad("Content-Length is not a plain decimal number");
+  } else if (EqualsIgnoreCase(name, "Transfer-Encoding")) {
+    ++framing.transfer_encodings;
+    if (!EqualsIgnoreCase(value, "chunked")) return Bad("only Transfer-Encoding: chunked is accepted");
+  } else if (EqualsIgnoreCase(name, "Host")) {
+    ++framing.hosts;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+bool IsToken(std::string_view text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), IsTokenChar);
+}
+
+std::string_view HttpRequest::path() const {
+  const std::string_view all(target);
+  return all.substr(0, all.find('?'));
+}
+
+std::string_view HttpRequest::query() const {
+  const std::string_view all(target);
+  const size_t mark = all.find('?');
+  return mark == std::string_view::npos ? std::string_view() : all.substr(mark + 1);
+}
+
+const std::string* HttpRequest::Header(std::string_view name) const {
+  for (const auto& [key, value] : headers) {
+    if (key.size() == name.size() && EqualsIgnoreCase(key, name)) return &value;
+  }
+  return nullptr;
+}
+
+std::optional<HeadProblem> CheckHead(const HttpRequest& request) {
+  if (auto problem = CheckRequestLine(request)) return problem;
+  Framing framing;
+  for (const auto& [name, value] : request.headers) {
+    if (auto problem = CheckHeader(name, value, framing)) return problem;
+  }
+  if (framing.content_lengths > 1) return Bad("more than one Content-Length");
+  if (framing.transfer_encodings > 1) return Bad("more than one Transfer-Encoding");
+  if (framing.content_lengths + framing.transfer_encodings > 1) {
+    return Bad("Content-Length and Transfer-Encoding exclude each other");
+  }
+  if (framing.transfer_encodings == 1 && request.version == "HTTP/1.0") {
+    return Bad("HTTP/1.0 has no Transfer-Encoding");
+  }
+  if (framing.hosts > 1) return Bad("more than one Host header");
+  if (framing.hosts == 0 && request.version == "HTTP/1.1") return Bad("Host header is missing");
+  return std::nullopt;
+}
+
+HeaderList EndToEndHeaders(const HeaderList& headers) {
+  std::vector<std::string_view> named;
+  for (const auto& [name, value] : headers) {
+    if (!EqualsIgnoreCase(name, "Connection")) continue;
+    for (std::string_view token : Split(value, ',')) named.push_back(Trim(token));
+  }
+  HeaderList out;
+  out.reserve(headers.size() + 4);
+  for (const auto& [name, value] : headers) {
+    if (IsHopByHop(name) || (!named.empty() && IsOneOf(name, named))) continue;
+    out.emplace_back(name, value);
+  }
+  return out;
+}
+
+bool IsFitReplyHeader(std::string_view name, std::string_view value) {
+  return IsToken(name) && IsGoodValue(value) && !IsHopByHop(name);
+}
+
+namespace {
+
+int HexValue(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+// The length of the well-formed UTF-8 sequence at the front of `text`; 0 if there is none.
+size_t Utf8Length(std::string_view text) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned char first = byte(0);
+  if (first < 0x80) return 1;
+  const size_t size = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
+  if (first < 0xc2 || first > 0xf4 || text.size() < size) return 0;
+  for (size_t i = 1; i < size; ++i) {
+    if ((byte(i) & 0xc0) != 0x80) return 0;
+  }
+  // Overlong forms, surrogates and what lies beyond U+10FFFF.
+  if (first == 0xe0 && byte(1) < 0xa0) return 0;
+  if (first == 0xed && byte(1) > 0x9f) return 0;
+  if (first == 0xf0 && byte(1) < 0x90) return 0;
+  if (first == 0xf4 && byte(1) > 0x8f) return 0;
+  return size;
+}
+
+}  // namespace
+
+std::optional<std::string> PercentDecode(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t i = 0; i < text.size(); ++i) {
+    char c = text[i];
+    if (c == '%') {
+      if (i + 2 >= text.size()) return std::nullopt;
+      const int high = HexValue(text[i + 1]);
+      const int low = HexValue(text[i + 2]);
+      if (high < 0 || low < 0) return std::nullopt;
+      c = static_cast<char>(high * 16 + low);
+      i += 2;
+    }
+    if (IsControl(c)) return std::nullopt;
+    out.push_back(c);
+  }
+  for (std::string_view rest(out); !rest.empty();) {
+    const size_t size = Utf8Length(rest);
+    if (size == 0) return std::nullopt;
+    rest.remove_prefix(size);
+  }
+  return out;
+}
+
+std::optional<std::string> QueryValue(std::string_view query, std::string_view name) {
+  std::optional<std::string> found;
+  if (query.empty()) return found;
+  for (std::string_view part : Split(query, '&')) {
+    const size_t equals = part.find('=');
+    if (part.substr(0, equals) != name) continue;
+    std::string value(equals == std::string_view::npos ? "" : part.substr(equals + 1));
+    std::replace(value.begin(), value.end(), '+', ' ');
+    found = PercentDecode(value);
+  }
+  return found;
+}
+
+bool Accepts(const HttpRequest& request, std::string_view media_type) {
+  for (const auto& [name, value] : request.headers) {
+    if (!EqualsIgnoreCase(name, "Accept")) continue;
+    for (std::string_view part : Split(value, ',')) {
+      if (EqualsIgnoreCase(Trim(part.substr(0, part.find(';'))), media_type)) return true;
+    }
+  }
+  return false;
+}
+
+std::string_view ReasonPhrase(int status) {
+  switch (status) {
+    case 200: return "OK";
+    case 201: return "Created";
+    case 204: return "No Content";
+    case 400: return "Bad Request";
+    case 401: return "Unauthorized";
+    case 404: return "Not Found";
+    case 405: return "Method Not Allowed";
+    case 408: return "Request Timeout";
+    case 409: return "Conflict";
+    case 413: return "Content Too Large";
+    case 415: return "Unsupported Media Type";
+    case 422: return "Unprocessable Content";
+    case 429: return "Too Many Requests";
+    case 500: return "Internal Server Error";
+    case 502: return "Bad Gateway";
+    case 503: return "Service Unavailable";
+    case 504: return "Gateway Timeout";
+    case 505: return "HTTP Version Not Supported";
+    case 507: return "Insufficient Storage";
+    default: return "Status";
+  }
+}
+
+}  // namespace pulga

@@ -1,0 +1,67 @@
+// HttpRequest and HttpReply as our handlers see them, and the pure rules about them: what a request
+// head may contain, which headers end at this hop, strict percent-decoding.
+// Source: RFC 9110, RFC 9112 sections 6.3 and 11; http.md "0.9.75 pitfalls".
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/unique_fd.h"
+#include "runtime/invocation.h"
+
+namespace pulga {
+
+struct HttpRequest {
+  std::string method;
+  std::string target;      // raw, as in the request line
+  std::string version;     // "HTTP/1.1"
+  HeaderList headers;      // all of them, in order, as sent
+  std::string peer;        // "ip:port", "[ip]:port" or "unix"
+  bool chunked = false;
+  std::optional<uint64_t> content_length;
+
+  bool has_body() const { return chunked || content_length.value_or(0) > 0; }
+  std::string_view path() const;            // raw, before '?'
+  std::string_view query() const;           // raw, after '?'
+  const std::string* Header(std::string_view name) const;  // the first of that name
+};
+
+struct HttpReply {
+  int status = 200;
+  HeaderList headers;      // without framing ones; unfit names or values are dropped
+  std::string body;        // used unless `file` or `streamed`
+  UniqueFd file;           // a regular file, sent from its start
+  uint64_t file_size = 0;
+  bool streamed = false;   // pulled from HttpHandler::Read
+  std::optional<uint64_t> stream_size;      // nothing: chunked
+  bool close = false;      // the connection ends after this reply
+};
+
+struct HeadProblem {
+  int status = 400;
+  std::string text;
+};
+// Everything the library below us lets through and a proxy must not: both framings at once, repeated
+// or odd Content-Length, unknown Transfer-Encoding, bad names, control bytes, odd targets and methods.
+std::optional<HeadProblem> CheckHead(const HttpRequest& request);
+
+// Without hop-by-hop and framing headers and without those that Connection names.
+HeaderList EndToEndHeaders(const HeaderList& headers);
+// A header that may be sent to the caller: a token, no control bytes, not about framing.
+bool IsFitReplyHeader(std::string_view name, std::string_view value);
+bool IsToken(std::string_view text);
+
+// Decodes once. Nothing for a broken escape, a control byte or invalid UTF-8 in the result.
+std::optional<std::string> PercentDecode(std::string_view text);
+// The decoded value of the last `name=` in a raw query; nothing when absent or broken.
+std::optional<std::string> QueryValue(std::string_view query, std::string_view name);
+// True when an Accept header names the media type.
+bool Accepts(const HttpRequest& request, std::string_view media_type);
+
+std::string_view ReasonPhrase(int status);
+
+}  // namespace pulga

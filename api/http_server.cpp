@@ -1,0 +1,603 @@
+#include "api/http_server.h"
+
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <malloc.h>
+#include <microhttpd.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cstring>
+#include <list>
+#include <unordered_set>
+
+#include "base/log.h"
+#include "base/text.h"
+
+namespace pulga {
+namespace {
+
+constexpr int kRunsPerTurn = 8;
+constexpr auto kGoneWatchDelay = std::chrono::milliseconds(10);
+// A rest of a body this small is read and dropped rather than costing the connection.
+constexpr uint64_t kDrainBytes = 256 * 1024;
+// A refused upload may still be sending this much before the connection is cut.
+constexpr uint64_t kLingerBytes = 64ULL << 20;
+constexpr size_t kStreamBlock = 32 * 1024;
+
+class Exchange;
+class Server;
+
+struct Connection {
+  Connection(Server& s, AcceptedConnection&& a, const ConnectionPatience& patience, TimePoint now)
+      : server(s), fd(a.fd.get()), peer(std::move(a.peer)), limit_key(std::move(a.limit_key)),
+        is_tcp(a.address.ss_family != AF_UNIX), clock(patience, now) {}
+  Server& server;
+  int fd;                      // the library's; valid until it says the connection is closed
+  std::string peer;
+  std::string limit_key;
+  bool is_tcp;
+  bool cut = false;            // we shut it down; the library has not noticed yet
+  ConnectionClock clock;
+  std::list<Connection>::iterator self;
+};
+
+class Server final : public HttpServer {
+ public:
+  Server(EventLoop& loop, HttpServerConfig config, HandlerFactory factory)
+      : loop_(loop), config_(std::move(config)), factory_(std::move(factory)),
+        alive_(std::make_shared<Server*>(this)) {}
+  ~Server() override;
+  Status Start();
+
+  const std::vector<std::string>& bound() const override { return listener_->bound(); }
+  void StopAccepting() override {
+    stopping_ = true;
+    listener_->StopAccepting();
+  }
+  size_t open_requests() const override;
+  size_t open_connections() const override { return connections_.size(); }
+
+  bool stopping() const { return stopping_; }
+  EventLoop& loop() { return loop_; }
+  const HandlerFactory& factory() const { return factory_; }
+  void NeedRun() { run_needed_ = true; }
+  // A handler may be the one that is calling: it is destroyed before the next wait.
+  void Bury(std::unique_ptr<HttpHandler> handler) { buried_.push_back(std::move(handler)); }
+  void AddExchange(Exchange* exchange) { exchanges_.insert(exchange); }
+  void RemoveExchange(Exchange* exchange) { exchanges_.erase(exchange); }
+  std::list<Exchange*>::iterator AddSuspended(Exchange* exchange);
+  void RemoveSuspended(std::list<Exchange*>::iterator at, bool watched) {
+    (watched ? watched_ : suspended_).erase(at);
+  }
+
+ private:
+  static MHD_Result OnAccess(void*, MHD_Connection*, const char*, const char*, const char*, const char*,
+                             size_t*, void**);
+  static void* OnTarget(void*, const char*, MHD_Connection*);
+  static void OnCompleted(void*, MHD_Connection*, void**, MHD_RequestTerminationCode);
+  static void OnConnection(void*, MHD_Connection*, void**, MHD_ConnectionNotificationCode);
+  static size_t KeepEscaped(void*, MHD_Connection*, char* text) { return strlen(text); }
+
+  void OnAccepted(AcceptedConnection accepted);
+  Duration Prepare();
+  void ArmSweep();
+  void Sweep();
+  void WatchForLeavers();
+
+  EventLoop& loop_;
+  HttpServerConfig config_;
+  HandlerFactory factory_;
+  std::shared_ptr<Server*> alive_;   // the loop keeps its prepare hook for ever
+  MHD_Daemon* daemon_ = nullptr;
+  int daemon_epoll_ = -1;
+  std::unique_ptr<HttpListener> listener_;
+  std::list<Connection> connections_;
+  Connection* accepting_ = nullptr;
+  std::unordered_set<Exchange*> exchanges_;
+  std::list<Exchange*> suspended_;   // oldest first, not yet watched for leaving
+  std::list<Exchange*> watched_;
+  std::vector<std::unique_ptr<HttpHandler>> buried_;
+  EventLoop::TimerId sweep_timer_ = 0;
+  EventLoop::TimerId leaver_timer_ = 0;
+  size_t dropped_since_trim_ = 0;
+  bool run_needed_ = false;
+  bool stopping_ = false;
+};
+
+// One request and its reply, between the library's callbacks and our handler.
+class Exchange final : public HttpExchange {
+ public:
+  Exchange(Server& server, const char* target) : server_(server) {
+    request_.target = target != nullptr ? target : "";
+    server_.AddExchange(this);
+  }
+  ~Exchange() override;
+
+  const HttpRequest& request() const override { return request_; }
+  HttpRequest& mutable_request() override { return request_; }
+  void Reply(HttpReply reply) override;
+  void ContinueBody() override;
+  void ContinueReply() override { Resume(); }
+  void HoldBody() override { hold_body_ = true; }
+
+  MHD_Result OnCall(MHD_Connection* connection, const char* method, const char* version,
+                    const char* data, size_t* size);
+  Connection& connection() { return *connection_; }
+  bool begun() const { return begun_; }
+  TimePoint suspended_at() const { return suspended_at_; }
+  void WatchForLeaving();
+  void Leave();
+
+ private:
+  enum class State { kHead, kBody, kEnd, kReplying, kLingering };
+
+  void Begin(MHD_Connection* connection, const char* method, const char* version);
+  void ReadHeaders();
+  MHD_Result OnFirstCall();
+  MHD_Result OnBodyBytes(const char* data, size_t* size);
+  MHD_Result OnFinalCall();
+  MHD_Result Queue();
+  MHD_Response* MakeResponse();
+  MHD_Result RefuseNow();
+  static ssize_t ReadBody(void* self, uint64_t position, char* buffer, size_t capacity);
+  ssize_t ReadBody(char* buffer, size_t capacity);
+  void Suspend();
+  void Resume();
+  bool ExpectsContinue() const;
+  bool MustRefuseNow() const;
+
+  Server& server_;
+  Connection* connection_ = nullptr;
+  MHD_Connection* mhd_ = nullptr;
+  MHD_Response* response_ = nullptr;   // borrowed while streaming, for the trailers
+  HttpRequest request_;
+  HttpReply reply_;
+  std::unique_ptr<HttpHandler> handler_;
+  State state_ = State::kHead;
+  uint64_t body_received_ = 0;
+  bool begun_ = false;
+  bool has_reply_ = false;
+  bool hold_body_ = false;
+  bool in_callback_ = false;
+  bool suspended_ = false;
+  bool watched_ = false;
+  bool gone_ = false;
+  TimePoint suspended_at_;
+  std::list<Exchange*>::iterator suspended_entry_;
+};
+
+Exchange::~Exchange() {
+  if (suspended_) server_.RemoveSuspended(suspended_entry_, watched_);
+  if (watched_) server_.loop().Unwatch(connection_->fd);
+  server_.RemoveExchange(this);
+}
+
+void Exchange::Begin(MHD_Connection* connection, const char* method, const char* version) {
+  begun_ = true;
+  mhd_ = connection;
+  const auto* info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+  connection_ = static_cast<Connection*>(info->socket_context);
+  request_.method = method;
+  request_.version = version;
+  request_.peer = connection_->peer;
+  ReadHeaders();
+}
+
+void Exchange::ReadHeaders() {
+  request_.headers.reserve(12);
+  const auto add = [](void* self, MHD_ValueKind, const char* key, size_t key_size, const char* value,
+                      size_t value_size) {
+    auto& headers = static_cast<Exchange*>(self)->request_.headers;
+    headers.emplace_back(std::string(key, key_size), std::string(value, value_size));
+    return MHD_YES;
+  };
+  MHD_get_connection_values_n(mhd_, MHD_HEADER_KIND, add, this);
+  if (request_.Header("Transfer-Encoding") != nullptr) {
+    request_.chunked = true;
+  } else if (const std::string* length = request_.Header("Content-Length")) {
+    request_.content_length = ParseUint(*length);
+  }
+}
+
+// The library calls: once after the head, then per piece of body, then once more. After a suspension
+// it repeats the call that suspended.
+MHD_Result Exchange::OnCall(MHD_Connection* connection, const char* method, const char* version,
+                            const char* data, size_t* size) {
+  if (gone_) return MHD_NO;
+  in_callback_ = true;
+  MHD_Result result = MHD_YES;
+  if (!begun_) {
+    Begin(connection, method, version);
+    if (auto problem = CheckHead(request_)) {
+      reply_.status = problem->status;
+      reply_.body = problem->text + "\n";
+      reply_.headers = {{"Content-Type", "text/plain; charset=utf-8"}};
+      reply_.close = has_reply_ = true;
+      result = Queue();
+      in_callback_ = false;
+      return result;
+    }
+    connection_->clock.Enter(
+        request_.has_body() ? ConnectionClock::Phase::kBody : ConnectionClock::Phase::kOurs,
+        server_.loop().Now());
+    handler_ = server_.factory()(*this);
+    handler_->Start();
+    result = OnFirstCall();
+  } else if (state_ == State::kHead && hold_body_) {
+    result = OnFirstCall();
+  } else if (*size != 0) {
+    result = OnBodyBytes(data, size);
+  } else {
+    result = OnFinalCall();
+  }
+  in_callback_ = false;
+  return result;
+}
+
+bool Exchange::ExpectsContinue() const {
+  const std::string* expect = request_.Header("Expect");
+  return expect != nullptr && EqualsIgnoreCase(*expect, "100-continue");
+}
+
+// A large or unknown rest of a body must not delay the reply. Streams wait for its end all the same.
+bool Exchange::MustRefuseNow() const {
+  if (!has_reply_ || reply_.streamed || reply_.file.valid()) return false;
+  return !request_.content_length || *request_.content_length - body_received_ > kDrainBytes;
+}
+
+MHD_Result Exchange::OnFirstCall() {
+  if (has_reply_ && request_.has_body()) {
+    // Queued in the first call: the library sends it, reads nothing more and closes. Right for those
+    // who wait for 100-continue; for those already sending, see RefuseNow.
+    if (ExpectsContinue()) return Queue();
+    if (MustRefuseNow()) return RefuseNow();
+  } else if (hold_body_ && request_.has_body()) {
+    Suspend();
+    return MHD_YES;
+  }
+  hold_body_ = false;
+  state_ = request_.has_body() ? State::kBody : State::kEnd;
+  if (state_ == State::kEnd && !has_reply_) handler_->OnBodyEnd();
+  return MHD_YES;
+}
+
+MHD_Result Exchange::OnBodyBytes(const char* data, size_t* size) {
+  if (state_ == State::kLingering || has_reply_) {
+    body_received_ += *size;
+    connection_->clock.OnBodyBytes(*size, server_.loop().Now());
+    *size = 0;
+    if (state_ != State::kLingering && MustRefuseNow()) return RefuseNow();
+    return body_received_ > kLingerBytes ? MHD_NO : MHD_YES;
+  }
+  const size_t taken = handler_->OnBody(std::string_view(data, *size));
+  body_received_ += taken;
+  connection_->clock.OnBodyBytes(taken, server_.loop().Now());
+  *size -= taken;
+  if (has_reply_) {
+    *size = 0;
+    if (MustRefuseNow()) return RefuseNow();
+  } else if (*size != 0) {
+    Suspend();
+  }
+  return MHD_YES;
+}
+
+MHD_Result Exchange::OnFinalCall() {
+  if (state_ == State::kLingering) return MHD_NO;
+  if (state_ == State::kBody) {
+    state_ = State::kEnd;
+    connection_->clock.Enter(ConnectionClock::Phase::kOurs, server_.loop().Now());
+    if (!has_reply_) handler_->OnBodyEnd();
+  }
+  if (has_reply_) return Queue();
+  Suspend();
+  return MHD_YES;
+}
+
+void Exchange::Reply(HttpReply reply) {
+  if (has_reply_ || gone_) return;
+  has_reply_ = true;
+  reply_ = std::move(reply);
+  if (server_.stopping()) reply_.close = true;
+  if (state_ == State::kBody && !in_callback_ && !suspended_ && MustRefuseNow()) {
+    // Between two pieces of body: tell the caller now, not when it has sent everything.
+    if (RefuseNow() == MHD_NO) Leave();
+    return;
+  }
+  Resume();
+}
+
+void Exchange::ContinueBody() {
+  hold_body_ = hold_body_ && state_ == State::kHead;
+  Resume();
+}
+
+// The library can queue a reply only before or after a body. In the middle the reply is written to
+// the socket directly (nothing of ours is under way there), then the caller gets a moment to read it
+// while what it still sends is dropped: closing at once would make the kernel discard the reply.
+MHD_Result Exchange::RefuseNow() {
+  std::string out = "HTTP/1.1 " + std::to_string(reply_.status) + " ";
+  out += ReasonPhrase(reply_.status);
+  out += "\r\nConnection: close\r\nContent-Length: " + std::to_string(reply_.body.size()) + "\r\n";
+  for (const auto& [name, value] : reply_.headers) {
+    if (IsFitReplyHeader(name, value)) out += name + ": " + value + "\r\n";
+  }
+  out += "\r\n";
+  if (request_.method != "HEAD") out += reply_.body;
+  state_ = State::kLingering;
+  server_.Bury(std::move(handler_));
+  connection_->clock.Enter(ConnectionClock::Phase::kLinger, server_.loop().Now());
+  const ssize_t sent = send(connection_->fd, out.data(), out.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (sent != static_cast<ssize_t>(out.size())) return MHD_NO;
+  shutdown(connection_->fd, SHUT_WR);
+  return MHD_YES;
+}
+
+MHD_Response* Exchange::MakeResponse() {
+  if (reply_.streamed) {
+    const uint64_t size = reply_.stream_size.value_or(MHD_SIZE_UNKNOWN);
+    const size_t block = static_cast<size_t>(std::clamp<uint64_t>(size, 1, kStreamBlock));
+    return MHD_create_response_from_callback(size, block, &Exchange::ReadBody, this, nullptr);
+  }
+  if (reply_.file.valid()) {
+    return MHD_create_response_from_fd64(reply_.file_size, reply_.file.Release());
+  }
+  // The body lives in this exchange, which outlives the response.
+  return MHD_create_response_from_buffer(reply_.body.size(), reply_.body.data(), MHD_RESPMEM_PERSISTENT);
+}
+
+MHD_Result Exchange::Queue() {
+  MHD_Response* response = MakeResponse();
+  if (response == nullptr) return MHD_NO;
+  for (const auto& [name, value] : reply_.headers) {
+    if (!IsFitReplyHeader(name, value) && !EqualsIgnoreCase(name, "Trailer")) continue;
+    if (MHD_add_response_header(response, name.c_str(), value.c_str()) == MHD_YES) continue;
+    std::string plain(value);   // the library refuses tabs
+    std::replace(plain.begin(), plain.end(), '\t', ' ');
+    (void)MHD_add_response_header(response, name.c_str(), std::string(Trim(plain)).c_str());
+  }
+  if (reply_.close || server_.stopping()) (void)MHD_add_response_header(response, "Connection", "close");
+  state_ = State::kReplying;
+  response_ = response;
+  connection_->clock.Enter(ConnectionClock::Phase::kReply, server_.loop().Now());
+  const MHD_Result queued = MHD_queue_response(mhd_, static_cast<unsigned>(reply_.status), response);
+  MHD_destroy_response(response);   // drops our reference only
+  return queued;
+}
+
+ssize_t Exchange::ReadBody(void* self, uint64_t, char* buffer, size_t capacity) {
+  return static_cast<Exchange*>(self)->ReadBody(buffer, capacity);
+}
+
+ssize_t Exchange::ReadBody(char* buffer, size_t capacity) {
+  if (gone_) return MHD_CONTENT_READER_END_WITH_ERROR;
+  const ReadResult result = handler_->Read(buffer, capacity);
+  switch (result.state) {
+    case ReadState::kData:
+      return static_cast<ssize_t>(result.size);
+    case ReadState::kWait:
+      Suspend();
+      return 0;
+    case ReadState::kEnd:
+      if (!reply_.stream_size) {
+        for (const auto& [name, value] : handler_->Trailers()) {
+          if (IsFitReplyHeader(name, value)) (void)MHD_add_response_footer(response_, name.c_str(), value.c_str());
+        }
+      }
+      return MHD_CONTENT_READER_END_OF_STREAM;
+    case ReadState::kAborted:
+      break;
+  }
+  return MHD_CONTENT_READER_END_WITH_ERROR;
+}
+
+void Exchange::Suspend() {
+  if (suspended_) return;
+  suspended_ = true;
+  connection_->clock.Enter(ConnectionClock::Phase::kOurs, server_.loop().Now());
+  suspended_at_ = server_.loop().Now();
+  suspended_entry_ = server_.AddSuspended(this);
+  MHD_suspend_connection(mhd_);
+}
+
+void Exchange::Resume() {
+  if (!suspended_) return;
+  suspended_ = false;
+  server_.RemoveSuspended(suspended_entry_, watched_);
+  if (watched_) server_.loop().Unwatch(connection_->fd);
+  watched_ = false;
+  using Phase = ConnectionClock::Phase;
+  const bool in_body = state_ == State::kBody || (state_ == State::kHead && !has_reply_);
+  const Phase phase = in_body ? Phase::kBody : state_ == State::kReplying ? Phase::kReply : Phase::kOurs;
+  connection_->clock.Enter(phase, server_.loop().Now());
+  MHD_resume_connection(mhd_);
+  server_.NeedRun();
+}
+
+// A suspended connection is out of the library's epoll set, so nobody would notice its client leave.
+void Exchange::WatchForLeaving() {
+  watched_ = true;
+  const Status watched = server_.loop().Watch(connection_->fd, EPOLLRDHUP, [this](uint32_t) { Leave(); });
+  if (!watched.ok()) LogWarning("watch a waiting client: " + watched.error().message);
+}
+
+// The client is gone, or has to go. The handler's destruction cancels whatever runs for it.
+void Exchange::Leave() {
+  gone_ = true;
+  shutdown(connection_->fd, SHUT_RDWR);
+  Resume();
+  server_.Bury(std::move(handler_));
+}
+
+std::list<Exchange*>::iterator Server::AddSuspended(Exchange* exchange) {
+  if (leaver_timer_ == 0) leaver_timer_ = loop_.CallAfter(kGoneWatchDelay, [this] { WatchForLeavers(); });
+  return suspended_.insert(suspended_.end(), exchange);
+}
+
+void Server::WatchForLeavers() {
+  leaver_timer_ = 0;
+  while (!suspended_.empty() && loop_.Now() - suspended_.front()->suspended_at() >= kGoneWatchDelay) {
+    suspended_.front()->WatchForLeaving();
+    watched_.splice(watched_.end(), suspended_, suspended_.begin());
+  }
+  if (suspended_.empty()) return;
+  leaver_timer_ = loop_.CallAt(suspended_.front()->suspended_at() + kGoneWatchDelay,
+                               [this] { WatchForLeavers(); });
+}
+
+size_t Server::open_requests() const {
+  const auto begun = [](const Exchange* exchange) { return exchange->begun(); };
+  return static_cast<size_t>(std::count_if(exchanges_.begin(), exchanges_.end(), begun));
+}
+
+Server::~Server() {
+  *alive_ = nullptr;
+  loop_.Cancel(sweep_timer_);
+  loop_.Cancel(leaver_timer_);
+  listener_.reset();
+  if (daemon_ == nullptr) return;
+  // The library demands that nothing is suspended when it stops.
+  const std::vector<Exchange*> open(exchanges_.begin(), exchanges_.end());
+  for (Exchange* exchange : open) {
+    if (exchange->begun()) exchange->Leave();
+  }
+  loop_.Cancel(leaver_timer_);
+  MHD_run(daemon_);
+  loop_.Unwatch(daemon_epoll_);
+  MHD_stop_daemon(daemon_);
+}
+
+Status Server::Start() {
+  const unsigned flags =
+      MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_PEDANTIC_CHECKS;
+  const unsigned limit = config_.limits.tcp + config_.limits.local + 16;
+  daemon_ = MHD_start_daemon(
+      flags, 0, nullptr, nullptr, &Server::OnAccess, this,                          //
+      MHD_OPTION_CONNECTION_MEMORY_LIMIT, config_.pool_bytes,                        //
+      MHD_OPTION_CONNECTION_LIMIT, limit,                                            //
+      MHD_OPTION_CONNECTION_TIMEOUT, 0U,                                             //
+      MHD_OPTION_NOTIFY_COMPLETED, &Server::OnCompleted, this,                       //
+      MHD_OPTION_NOTIFY_CONNECTION, &Server::OnConnection, this,                     //
+      MHD_OPTION_URI_LOG_CALLBACK, &Server::OnTarget, this,                          //
+      MHD_OPTION_UNESCAPE_CALLBACK, &Server::KeepEscaped, nullptr,                   //
+      MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
+  if (daemon_ == nullptr) return LastError("start the HTTP library");
+  daemon_epoll_ = MHD_get_daemon_info(daemon_, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
+  PULGA_RETURN_IF_ERROR(loop_.Watch(daemon_epoll_, EPOLLIN, [this](uint32_t) { run_needed_ = true; }));
+  loop_.AddPrepare([alive = alive_] { return *alive != nullptr ? (*alive)->Prepare() : Duration::max(); });
+  auto accept = [this](AcceptedConnection connection) { OnAccepted(std::move(connection)); };
+  PULGA_ASSIGN_OR_RETURN(listener_, HttpListener::Create(loop_, config_.listen, config_.limits, accept));
+  return OkStatus();
+}
+
+// MHD_get_timeout of this version knows nothing of pending resumes, and its sockets are
+// edge-triggered: run until it wants no more, but let the other fds have their turn.
+Duration Server::Prepare() {
+  buried_.clear();
+  for (int i = 0; run_needed_ && i < kRunsPerTurn; ++i) {
+    run_needed_ = false;
+    MHD_run(daemon_);
+    MHD_UNSIGNED_LONG_LONG timeout_ms = 1;
+    if (MHD_get_timeout(daemon_, &timeout_ms) == MHD_YES && timeout_ms == 0) run_needed_ = true;
+  }
+  return run_needed_ ? Duration::zero() : Duration::max();
+}
+
+void Server::OnAccepted(AcceptedConnection accepted) {
+  const sockaddr_storage address = accepted.address;
+  const socklen_t size = std::max<socklen_t>(accepted.address_size, sizeof(sa_family_t));
+  const int fd = accepted.fd.Release();
+  accepted.fd.Reset(fd);
+  connections_.emplace_back(*this, std::move(accepted), config_.patience, loop_.Now());
+  connections_.back().fd = fd;
+  connections_.back().self = std::prev(connections_.end());
+  accepting_ = &connections_.back();
+  (void)accepted.fd.Release();   // the library closes it, also when it refuses it
+  if (MHD_add_connection(daemon_, fd, reinterpret_cast<const sockaddr*>(&address), size) != MHD_YES &&
+      accepting_ != nullptr) {
+    listener_->Release(accepting_->limit_key);
+    connections_.pop_back();
+  }
+  accepting_ = nullptr;
+  run_needed_ = true;
+  ArmSweep();
+}
+
+void Server::ArmSweep() {
+  if (sweep_timer_ != 0 || connections_.empty()) return;
+  const ConnectionPatience& p = config_.patience;
+  const Duration shortest = std::min({p.head, p.idle, p.body, p.reply, p.linger});
+  const Duration tick = std::clamp<Duration>(shortest / 4, std::chrono::milliseconds(10), std::chrono::seconds(1));
+  sweep_timer_ = loop_.CallAfter(tick, [this] { Sweep(); });
+}
+
+void Server::Sweep() {
+  sweep_timer_ = 0;
+  const TimePoint now = loop_.Now();
+  for (Connection& connection : connections_) {
+    if (connection.clock.phase() == ConnectionClock::Phase::kReply) {
+      tcp_info info = {};
+      socklen_t size = sizeof info;
+      int queued = 0;
+      if (connection.is_tcp) {
+        getsockopt(connection.fd, IPPROTO_TCP, TCP_INFO, &info, &size);
+        ioctl(connection.fd, SIOCOUTQ, &queued);
+      }
+      connection.clock.OnReplyProgress(info.tcpi_bytes_acked, static_cast<uint64_t>(queued), now);
+    }
+    if (connection.cut || !connection.clock.Expired(now)) continue;
+    connection.cut = true;
+    shutdown(connection.fd, SHUT_RDWR);
+  }
+  ArmSweep();
+}
+
+void* Server::OnTarget(void* self, const char* target, MHD_Connection*) {
+  return new Exchange(*static_cast<Server*>(self), target);
+}
+
+MHD_Result Server::OnAccess(void*, MHD_Connection* connection, const char*, const char* method,
+                            const char* version, const char* data, size_t* size, void** context) {
+  return static_cast<Exchange*>(*context)->OnCall(connection, method, version, data, size);
+}
+
+void Server::OnCompleted(void* self, MHD_Connection* connection, void** context,
+                         MHD_RequestTerminationCode) {
+  auto* server = static_cast<Server*>(self);
+  const auto* info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+  auto* owner = static_cast<Connection*>(info->socket_context);
+  owner->clock.Enter(ConnectionClock::Phase::kIdle, server->loop_.Now());
+  delete static_cast<Exchange*>(*context);
+  *context = nullptr;
+}
+
+void Server::OnConnection(void* self, MHD_Connection*, void** context, MHD_ConnectionNotificationCode code) {
+  auto* server = static_cast<Server*>(self);
+  if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+    *context = server->accepting_;
+    server->accepting_ = nullptr;
+    return;
+  }
+  auto* connection = static_cast<Connection*>(*context);
+  if (server->listener_) server->listener_->Release(connection->limit_key);
+  server->connections_.erase(connection->self);
+  // Pools of closed connections stay with the allocator otherwise.
+  if (++server->dropped_since_trim_ >= 256 && server->connections_.size() < 16) {
+    server->dropped_since_trim_ = 0;
+    malloc_trim(0);
+  }
+}
+
+}  // namespace
+
+Result<std::unique_ptr<HttpServer>> HttpServer::Create(EventLoop& loop, HttpServerConfig config,
+                                                       HandlerFactory factory) {
+  auto server = std::make_unique<Server>(loop, std::move(config), std::move(factory));
+  PULGA_RETURN_IF_ERROR(server->Start());
+  return std::unique_ptr<HttpServer>(std::move(server));
+}
+
+}  // namespace pulga
