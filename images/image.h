@@ -55,6 +55,7 @@ struct ImageRecord {
   std::vector<LayerRecord> layers;  // base first
   uint64_t size_bytes = 0;          // sum over `layers`
   std::string config_json;          // as stored in the archive, byte for byte
+  std::string trouble;              // set by runtime/: why it cannot be used; empty normally
 };
 
 }  // namespace pulga

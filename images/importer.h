@@ -67,6 +67,7 @@ struct ImportReport {
   std::vector<ImageRecord> images;      // empty on failure
   std::vector<std::string> warnings;    // for people, bounded
   std::vector<LayerId> layers_created;  // published by this call, on failure too
+  bool anything_new = true;             // set by runtime/: false when all of it was stored already
 };
 
 class Importer {

@@ -57,7 +57,8 @@ class Engine {
   // --- images. An upload is written to the spool by the engine's storage thread in order.
   class Upload {
    public:
-    virtual ~Upload() = default;              // without Finish: everything is dropped
+    // Without Finish: everything is dropped. After Finish: the import goes on, `done` is forgotten.
+    virtual ~Upload() = default;
     // `done` once these bytes are stored; at most one call outstanding. kTooLarge and kNoSpace end it.
     virtual void Write(std::string bytes, std::function<void(Status)> done) = 0;
     using Done = std::function<void(ImportReport)>;

@@ -1,0 +1,166 @@
+#include "runtime/database.h"
+
+#include <fcntl.h>
+#include <sqlite3.h>
+
+#include <utility>
+
+#include "base/file_io.h"
+#include "base/log.h"
+
+namespace pulga {
+namespace {
+
+Code CodeOf(int result) {
+  switch (result & 0xff) {
+    case SQLITE_FULL: case SQLITE_NOMEM: return Code::kNoSpace;
+    case SQLITE_BUSY: case SQLITE_LOCKED: return Code::kUnavailable;
+    case SQLITE_CONSTRAINT: return Code::kAlreadyExists;
+    case SQLITE_TOOBIG: return Code::kTooLarge;
+    case SQLITE_READONLY: case SQLITE_PERM: case SQLITE_AUTH: return Code::kPermission;
+    default: return Code::kIo;
+  }
+}
+
+Error DatabaseError(sqlite3* db, std::string_view what) {
+  const int result = sqlite3_extended_errcode(db);
+  return Error{CodeOf(result), sqlite3_system_errno(db),
+               "database: " + std::string(what) + ": " + sqlite3_errmsg(db)};
+}
+
+}  // namespace
+
+Statement::Statement(Statement&& other) noexcept
+    : db_(other.db_),
+      statement_(std::exchange(other.statement_, nullptr)),
+      next_parameter_(other.next_parameter_),
+      bind_result_(other.bind_result_) {}
+
+Statement::~Statement() { sqlite3_finalize(statement_); }
+
+Statement& Statement::Text(std::string_view value) {
+  const int result = sqlite3_bind_text64(statement_, next_parameter_++, value.data(), value.size(),
+                                         SQLITE_TRANSIENT, SQLITE_UTF8);
+  if (bind_result_ == SQLITE_OK) bind_result_ = result;
+  return *this;
+}
+
+Statement& Statement::Int(int64_t value) {
+  const int result = sqlite3_bind_int64(statement_, next_parameter_++, value);
+  if (bind_result_ == SQLITE_OK) bind_result_ = result;
+  return *this;
+}
+
+Result<bool> Statement::Step() {
+  const int result = bind_result_ != SQLITE_OK ? bind_result_ : sqlite3_step(statement_);
+  if (result == SQLITE_ROW) return true;
+  if (result == SQLITE_DONE) {
+    Reset();
+    return false;
+  }
+  const Error error = DatabaseError(db_, sqlite3_sql(statement_));
+  Reset();
+  return error;
+}
+
+Status Statement::Run() {
+  const auto row = Step();
+  Reset();
+  return Status(row);
+}
+
+void Statement::Reset() {
+  sqlite3_reset(statement_);
+  sqlite3_clear_bindings(statement_);
+  next_parameter_ = 1;
+  bind_result_ = SQLITE_OK;
+}
+
+std::string Statement::TextAt(int column) const {
+  // A blob's bytes and a text's are read alike.
+  const void* bytes = sqlite3_column_blob(statement_, column);
+  const auto size = static_cast<size_t>(sqlite3_column_bytes(statement_, column));
+  return bytes == nullptr ? std::string() : std::string(static_cast<const char*>(bytes), size);
+}
+
+int64_t Statement::IntAt(int column) const { return sqlite3_column_int64(statement_, column); }
+
+Result<std::unique_ptr<Database>> Database::Open(const std::string& path) {
+  // Made here first so that it is never readable by others, not even for a moment.
+  PULGA_RETURN_IF_ERROR(Status(OpenFile(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600)));
+  sqlite3* db = nullptr;
+  const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+  const int result = sqlite3_open_v2(path.c_str(), &db, flags, nullptr);
+  std::unique_ptr<Database> database(new Database(db));
+  if (result != SQLITE_OK) return DatabaseError(db, "open");
+  sqlite3_busy_timeout(db, 5000);
+  // Names and literals from a damaged schema run nothing.
+  sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
+  sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
+  sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+  return database;
+}
+
+void Database::AllowCheckpointOnClose() {
+  sqlite3_db_config(db_, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, nullptr);
+}
+
+Database::~Database() {
+  if (sqlite3_close(db_) != SQLITE_OK) LogWarning("database: closed with statements open");
+}
+
+Result<Statement> Database::Prepare(std::string_view sql) {
+  sqlite3_stmt* statement = nullptr;
+  const int result =
+      sqlite3_prepare_v3(db_, sql.data(), static_cast<int>(sql.size()),
+                         SQLITE_PREPARE_PERSISTENT, &statement, nullptr);
+  if (result != SQLITE_OK) return DatabaseError(db_, sql);
+  return Statement(db_, statement);
+}
+
+Status Database::Execute(const std::string& sql) {
+  if (sqlite3_exec(db_, sql.c_str(), nullptr, nullptr, nullptr) == SQLITE_OK) return OkStatus();
+  return DatabaseError(db_, sql.substr(0, 60));
+}
+
+Result<int64_t> Database::QueryInt(const std::string& sql) {
+  PULGA_ASSIGN_OR_RETURN(Statement statement, Prepare(sql));
+  PULGA_ASSIGN_OR_RETURN(const bool row, statement.Step());
+  if (!row) return Error{Code::kIo, 0, "database: " + sql + ": no row"};
+  return statement.IntAt(0);
+}
+
+Result<std::vector<std::string>> Database::Problems(const char* pragma) {
+  PULGA_ASSIGN_OR_RETURN(Statement statement, Prepare("PRAGMA " + std::string(pragma) + "(20)"));
+  std::vector<std::string> problems;
+  while (true) {
+    PULGA_ASSIGN_OR_RETURN(const bool row, statement.Step());
+    if (!row) return problems;
+    if (statement.TextAt(0) != "ok") problems.push_back(statement.TextAt(0));
+  }
+}
+
+int64_t Database::LastInsertId() const { return sqlite3_last_insert_rowid(db_); }
+
+Result<Transaction> Transaction::Begin(Database& database) {
+  PULGA_RETURN_IF_ERROR(database.Execute("BEGIN IMMEDIATE"));
+  return Transaction(database);
+}
+
+Transaction::Transaction(Transaction&& other) noexcept
+    : database_(std::exchange(other.database_, nullptr)) {}
+
+Transaction::~Transaction() {
+  if (database_ == nullptr) return;
+  const Status rolled_back = database_->Execute("ROLLBACK");
+  // SQLite rolls back by itself after some errors; then there is nothing left to do.
+  if (!rolled_back.ok()) LogDebug(rolled_back.error().message);
+}
+
+Status Transaction::Commit() {
+  PULGA_RETURN_IF_ERROR(database_->Execute("COMMIT"));
+  database_ = nullptr;
+  return OkStatus();
+}
+
+}  // namespace pulga

@@ -1,0 +1,342 @@
+#include "runtime/state_store.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "runtime/image_json.h"
+#include "runtime/state_schema.h"
+
+namespace pulga {
+namespace {
+
+constexpr const char* kFile = "pulga.db";
+constexpr const char* kRestoreAdvice =
+    " Nothing was changed. Keep a copy of the directory; then restore pulga.db from a backup, or, "
+    "to start empty, move pulga.db* and admin.key away and import and deploy again.";
+
+std::optional<off_t> FileSize(const std::string& path) {
+  struct stat st = {};
+  if (stat(path.c_str(), &st) != 0) return std::nullopt;
+  return st.st_size;
+}
+
+Error Refusal(Code code, const std::string& why) {
+  return Error{code, 0, std::string(kFile) + ": " + why + kRestoreAdvice};
+}
+
+// An empty database in a directory that was used before would have the sweep delete every layer.
+Status CheckPresent(const std::string& data_dir) {
+  const auto size = FileSize(data_dir + "/" + kFile);
+  if (size && *size > 0) return OkStatus();
+  if (!FileSize(data_dir + "/admin.key")) return OkStatus();
+  return Refusal(Code::kNotFound, size ? "is empty, although this directory was used before."
+                                       : "is missing, although this directory was used before.");
+}
+
+Status CheckSound(Database& database, const char* pragma) {
+  const auto problems = database.Problems(pragma);
+  if (!problems.ok()) return Refusal(Code::kIo, "is damaged: " + problems.error().message + ".");
+  if (problems->empty()) return OkStatus();
+  return Refusal(Code::kIo, "is damaged: " + Printable(problems->front(), 160) + ".");
+}
+
+StoredVersion::State StateOf(const std::string& text) {
+  return text == "active" ? StoredVersion::State::kActive : StoredVersion::State::kKept;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<StateStore>> StateStore::Open(const std::string& data_dir) {
+  PULGA_RETURN_IF_ERROR(CheckPresent(data_dir));
+  const std::string path = data_dir + "/" + kFile;
+  // A clean stop leaves no write-ahead log behind.
+  const bool unclean = FileSize(path + "-wal").value_or(0) > 0;
+  PULGA_ASSIGN_OR_RETURN(std::unique_ptr<Database> database, Database::Open(path));
+  PULGA_RETURN_IF_ERROR(CheckSound(*database, unclean ? "integrity_check" : "quick_check"));
+  const Status settings = database->Execute("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON");
+  if (!settings.ok()) return Prefix(kFile, settings.error());
+  const Status migrated = Migrate(*database, StateMigrations());
+  if (!migrated.ok()) return Prefix(kFile, migrated.error());
+  // Only now: on a file that is not ours it would be a change.
+  const Status wal = database->Execute("PRAGMA journal_mode = WAL");
+  if (!wal.ok()) return Prefix(kFile, wal.error());
+  database->AllowCheckpointOnClose();
+  if (unclean) LogInfo("pulga.db was not closed by the last run; checked, sound");
+  return std::unique_ptr<StateStore>(new StateStore(std::move(database)));
+}
+
+Result<Statement*> StateStore::Prepared(const char* sql) {
+  const auto it = statements_.find(sql);
+  if (it != statements_.end()) {
+    it->second.Reset();
+    return &it->second;
+  }
+  PULGA_ASSIGN_OR_RETURN(Statement statement, database_->Prepare(sql));
+  return &statements_.emplace(sql, std::move(statement)).first->second;
+}
+
+Status StateStore::RunText(const char* sql, std::string_view parameter) {
+  PULGA_ASSIGN_OR_RETURN(Statement* const statement, Prepared(sql));
+  return statement->Text(parameter).Run();
+}
+
+Status StateStore::RunInt(const char* sql, uint64_t parameter) {
+  PULGA_ASSIGN_OR_RETURN(Statement* const statement, Prepared(sql));
+  return statement->Int(static_cast<int64_t>(parameter)).Run();
+}
+
+Result<std::vector<std::string>> StateStore::Texts(const char* sql,
+                                                   std::optional<std::string_view> parameter) {
+  PULGA_ASSIGN_OR_RETURN(Statement* const statement, Prepared(sql));
+  if (parameter) statement->Text(*parameter);
+  std::vector<std::string> texts;
+  while (true) {
+    PULGA_ASSIGN_OR_RETURN(const bool row, statement->Step());
+    if (!row) return texts;
+    texts.push_back(statement->TextAt(0));
+  }
+}
+
+Result<StoredState> StateStore::Load() {
+  PULGA_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+  PULGA_RETURN_IF_ERROR(database_->Execute(
+      "DELETE FROM versions WHERE state = 'pending';"
+      "DELETE FROM functions WHERE id NOT IN"
+      " (SELECT function_id FROM versions WHERE state = 'active')"));
+  StoredState state;
+  PULGA_RETURN_IF_ERROR(LoadImages(state));
+  PULGA_RETURN_IF_ERROR(LoadFunctions(state));
+  PULGA_RETURN_IF_ERROR(transaction.Commit());
+  return state;
+}
+
+Status StateStore::LoadImages(StoredState& state) {
+  PULGA_ASSIGN_OR_RETURN(Statement* const images,
+                         Prepared("SELECT digest, os, architecture, variant, size_bytes, config,"
+                                  " config_json FROM images ORDER BY created_unix_ms, digest"));
+  while (true) {
+    PULGA_ASSIGN_OR_RETURN(const bool row, images->Step());
+    if (!row) break;
+    ImageRecord image;
+    image.digest = images->TextAt(0);
+    image.platform = {images->TextAt(1), images->TextAt(2), images->TextAt(3)};
+    image.size_bytes = static_cast<uint64_t>(images->IntAt(4));
+    PULGA_ASSIGN_OR_RETURN(image.config, ImageConfigFromJson(images->TextAt(5)));
+    image.config_json = images->TextAt(6);
+    state.images.push_back(std::move(image));
+  }
+  for (ImageRecord& image : state.images) {
+    PULGA_ASSIGN_OR_RETURN(
+        image.refs, Texts("SELECT ref FROM refs WHERE digest = ? ORDER BY ref", image.digest));
+    PULGA_ASSIGN_OR_RETURN(
+        Statement* const layers,
+        Prepared("SELECT chain_id, diff_id, size_bytes FROM image_layers JOIN layers"
+                 " USING (chain_id) WHERE digest = ? ORDER BY position"));
+    layers->Text(image.digest);
+    while (true) {
+      PULGA_ASSIGN_OR_RETURN(const bool row, layers->Step());
+      if (!row) break;
+      const auto chain_id = LayerId::FromHex(layers->TextAt(0));
+      if (!chain_id) return Refusal(Code::kIo, "is damaged: a layer's id is no id.");
+      LayerRecord layer;
+      layer.chain_id = *chain_id;
+      layer.diff_id = layers->TextAt(1);
+      layer.size_bytes = static_cast<uint64_t>(layers->IntAt(2));
+      image.layers.push_back(std::move(layer));
+    }
+  }
+  return OkStatus();
+}
+
+Status StateStore::LoadFunctions(StoredState& state) {
+  PULGA_ASSIGN_OR_RETURN(
+      Statement* const rows,
+      Prepared("SELECT owner, name_space, name, versions.id, number, state, spec, image_digest,"
+               " created_unix_ms FROM versions JOIN functions ON functions.id = function_id"
+               " ORDER BY owner, name_space, name, number DESC"));
+  while (true) {
+    PULGA_ASSIGN_OR_RETURN(const bool row, rows->Step());
+    if (!row) return OkStatus();
+    FunctionKey key{rows->TextAt(0), rows->TextAt(1), rows->TextAt(2)};
+    if (state.functions.empty() || state.functions.back().key != key) {
+      state.functions.push_back({std::move(key), {}});
+    }
+    StoredVersion version;
+    version.id = static_cast<uint64_t>(rows->IntAt(3));
+    version.number = static_cast<uint32_t>(rows->IntAt(4));
+    version.state = StateOf(rows->TextAt(5));
+    version.spec_json = rows->TextAt(6);
+    version.image_digest = rows->TextAt(7);
+    version.created_unix_ms = rows->IntAt(8);
+    state.functions.back().versions.push_back(std::move(version));
+  }
+}
+
+Status StateStore::StoreImage(const ImageRecord& image, int64_t now_unix_ms) {
+  PULGA_ASSIGN_OR_RETURN(Statement* const row,
+                         Prepared("INSERT OR IGNORE INTO images (digest, os, architecture, variant,"
+                                  " size_bytes, config, config_json, created_unix_ms)"
+                                  " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"));
+  PULGA_RETURN_IF_ERROR(row->Text(image.digest)
+                            .Text(image.platform.os)
+                            .Text(image.platform.architecture)
+                            .Text(image.platform.variant)
+                            .Int(static_cast<int64_t>(image.size_bytes))
+                            .Text(ImageConfigToJson(image.config))
+                            .Text(image.config_json)
+                            .Int(now_unix_ms)
+                            .Run());
+  int64_t position = 0;
+  for (const LayerRecord& layer : image.layers) {
+    const std::string chain_id = layer.chain_id.Hex();
+    PULGA_ASSIGN_OR_RETURN(Statement* const stored,
+                           Prepared("INSERT INTO layers (chain_id, diff_id, size_bytes)"
+                                    " VALUES (?, ?, ?) ON CONFLICT (chain_id)"
+                                    " DO UPDATE SET size_bytes = excluded.size_bytes"));
+    PULGA_RETURN_IF_ERROR(stored->Text(chain_id)
+                              .Text(layer.diff_id)
+                              .Int(static_cast<int64_t>(layer.size_bytes))
+                              .Run());
+    PULGA_ASSIGN_OR_RETURN(Statement* const link,
+                           Prepared("INSERT OR IGNORE INTO image_layers (digest, position, chain_id)"
+                                    " VALUES (?, ?, ?)"));
+    PULGA_RETURN_IF_ERROR(link->Text(image.digest).Int(position++).Text(chain_id).Run());
+  }
+  for (const std::string& ref : image.refs) {
+    PULGA_ASSIGN_OR_RETURN(Statement* const name,
+                           Prepared("INSERT INTO refs (ref, digest) VALUES (?, ?)"
+                                    " ON CONFLICT (ref) DO UPDATE SET digest = excluded.digest"));
+    PULGA_RETURN_IF_ERROR(name->Text(ref).Text(image.digest).Run());
+  }
+  return OkStatus();
+}
+
+Status StateStore::StoreImages(const std::vector<ImageRecord>& images, int64_t now_unix_ms) {
+  PULGA_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+  for (const ImageRecord& image : images) {
+    PULGA_RETURN_IF_ERROR(StoreImage(image, now_unix_ms));
+  }
+  return transaction.Commit();
+}
+
+Status StateStore::RemoveRef(const std::string& ref) {
+  return RunText("DELETE FROM refs WHERE ref = ?", ref);
+}
+
+Result<std::vector<LayerId>> StateStore::RemoveImage(const std::string& digest) {
+  PULGA_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+  PULGA_RETURN_IF_ERROR(RunText("DELETE FROM images WHERE digest = ?", digest));
+  PULGA_ASSIGN_OR_RETURN(
+      const std::vector<std::string> unused,
+      Texts("DELETE FROM layers WHERE chain_id NOT IN (SELECT chain_id FROM image_layers)"
+            " RETURNING chain_id", std::nullopt));
+  PULGA_RETURN_IF_ERROR(transaction.Commit());
+  std::vector<LayerId> layers;
+  for (const std::string& hex : unused) {
+    if (const auto id = LayerId::FromHex(hex)) layers.push_back(*id);
+  }
+  return layers;
+}
+
+Result<int64_t> StateStore::FunctionId(const FunctionKey& key) {
+  PULGA_ASSIGN_OR_RETURN(
+      Statement* const found,
+      Prepared("SELECT id FROM functions WHERE owner = ? AND name_space = ? AND name = ?"));
+  PULGA_ASSIGN_OR_RETURN(const bool row,
+                         found->Text(key.owner).Text(key.name_space).Text(key.name).Step());
+  if (!row) return Error{Code::kNotFound, 0, "function " + key.name + " does not exist"};
+  const int64_t id = found->IntAt(0);
+  found->Reset();
+  return id;
+}
+
+Result<StoredVersion> StateStore::AddPending(const FunctionKey& key, StoredVersion version) {
+  PULGA_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+  PULGA_ASSIGN_OR_RETURN(
+      Statement* const function,
+      Prepared("INSERT OR IGNORE INTO functions (owner, name_space, name) VALUES (?, ?, ?)"));
+  PULGA_RETURN_IF_ERROR(
+      function->Text(key.owner).Text(key.name_space).Text(key.name).Run());
+  PULGA_ASSIGN_OR_RETURN(const int64_t function_id, FunctionId(key));
+  if (version.number == 0) {
+    PULGA_ASSIGN_OR_RETURN(
+        Statement* const highest,
+        Prepared("SELECT coalesce(max(number), 0) FROM versions WHERE function_id = ?"));
+    PULGA_ASSIGN_OR_RETURN(const bool row, highest->Int(function_id).Step());
+    version.number = row ? static_cast<uint32_t>(highest->IntAt(0)) + 1 : 1;
+    highest->Reset();
+  }
+  PULGA_ASSIGN_OR_RETURN(Statement* const insert,
+                         Prepared("INSERT INTO versions (function_id, number, state, spec,"
+                                  " image_digest, created_unix_ms)"
+                                  " VALUES (?, ?, 'pending', ?, ?, ?)"));
+  PULGA_RETURN_IF_ERROR(insert->Int(function_id)
+                            .Int(version.number)
+                            .Text(version.spec_json)
+                            .Text(version.image_digest)
+                            .Int(version.created_unix_ms)
+                            .Run());
+  version.id = static_cast<uint64_t>(database_->LastInsertId());
+  version.state = StoredVersion::State::kPending;
+  PULGA_RETURN_IF_ERROR(transaction.Commit());
+  return version;
+}
+
+Result<std::vector<uint64_t>> StateStore::Activate(uint64_t version_id, uint32_t keep) {
+  PULGA_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+  PULGA_ASSIGN_OR_RETURN(Statement* const pending,
+                         Prepared("SELECT function_id, number FROM versions"
+                                  " WHERE id = ? AND state = 'pending'"));
+  PULGA_ASSIGN_OR_RETURN(const bool row, pending->Int(static_cast<int64_t>(version_id)).Step());
+  if (!row) return Error{Code::kNotFound, 0, "version is not stored"};
+  const int64_t function_id = pending->IntAt(0);
+  const int64_t number = pending->IntAt(1);
+  pending->Reset();
+  // The row under which this number was stored before, if it comes back.
+  PULGA_ASSIGN_OR_RETURN(Statement* const former,
+                         Prepared("DELETE FROM versions WHERE function_id = ? AND number = ?"
+                                  " AND state <> 'pending'"));
+  PULGA_RETURN_IF_ERROR(former->Int(function_id).Int(number).Run());
+  PULGA_RETURN_IF_ERROR(
+      RunInt("UPDATE versions SET state = 'kept' WHERE function_id = ? AND state = 'active'",
+             static_cast<uint64_t>(function_id)));
+  PULGA_RETURN_IF_ERROR(RunInt("UPDATE versions SET state = 'active' WHERE id = ?", version_id));
+  PULGA_ASSIGN_OR_RETURN(std::vector<uint64_t> forgotten, Prune(function_id, keep));
+  PULGA_RETURN_IF_ERROR(transaction.Commit());
+  return forgotten;
+}
+
+Result<std::vector<uint64_t>> StateStore::Prune(int64_t function_id, uint32_t keep) {
+  // The active one counts, whatever its number.
+  PULGA_ASSIGN_OR_RETURN(
+      Statement* const prune,
+      Prepared("DELETE FROM versions WHERE function_id = ?1 AND state = 'kept' AND id NOT IN"
+               " (SELECT id FROM versions WHERE function_id = ?1 AND state = 'kept'"
+               "  ORDER BY number DESC LIMIT ?2) RETURNING id"));
+  prune->Int(function_id).Int(keep == 0 ? 0 : keep - 1);
+  std::vector<uint64_t> forgotten;
+  while (true) {
+    PULGA_ASSIGN_OR_RETURN(const bool row, prune->Step());
+    if (!row) return forgotten;
+    forgotten.push_back(static_cast<uint64_t>(prune->IntAt(0)));
+  }
+}
+
+Status StateStore::DropPending(uint64_t version_id) {
+  PULGA_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+  PULGA_RETURN_IF_ERROR(
+      RunInt("DELETE FROM versions WHERE id = ? AND state = 'pending'", version_id));
+  PULGA_RETURN_IF_ERROR(database_->Execute(
+      "DELETE FROM functions WHERE id NOT IN (SELECT function_id FROM versions)"));
+  return transaction.Commit();
+}
+
+Status StateStore::DeleteFunction(const FunctionKey& key) {
+  PULGA_ASSIGN_OR_RETURN(const int64_t function_id, FunctionId(key));
+  return RunInt("DELETE FROM functions WHERE id = ?", static_cast<uint64_t>(function_id));
+}
+
+}  // namespace pulga

@@ -1,0 +1,85 @@
+// StateStore: the rows that are the only truth about what exists. Everything on disk, in cgroups or
+// mounted without a row is garbage. Blocks: storage thread, and start-up before the loop runs.
+// Each call is one transaction: after a crash it happened whole or not at all; Ok means on disk.
+// Open refuses, and changes nothing, when the file is damaged (kIo), foreign or from a newer Pulga
+// (kUnsupported), or gone from a directory in use (kNotFound); the message says what to do.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/layer_id.h"
+#include "base/result.h"
+#include "images/image.h"
+#include "runtime/database.h"
+#include "runtime/function_spec.h"
+
+namespace pulga {
+
+struct StoredVersion {
+  enum class State : uint8_t { kPending, kActive, kKept };
+  uint64_t id = 0;
+  uint32_t number = 0;
+  State state = State::kPending;
+  std::string spec_json;  // runtime/spec_json
+  std::string image_digest;
+  int64_t created_unix_ms = 0;
+};
+
+struct StoredFunction {
+  FunctionKey key;
+  std::vector<StoredVersion> versions;  // highest number first; exactly one is active
+};
+
+struct StoredState {
+  std::vector<ImageRecord> images;
+  std::vector<StoredFunction> functions;
+};
+
+class StateStore {
+ public:
+  // `data_dir` exists. The database is DIR/pulga.db; DIR/admin.key tells that it was used before.
+  static Result<std::unique_ptr<StateStore>> Open(const std::string& data_dir);
+
+  // Also ends what a crash left half done: versions that were never activated go.
+  Result<StoredState> Load();
+
+  // All images of one archive become visible together. A name they carry moves from its old image.
+  Status StoreImages(const std::vector<ImageRecord>& images, int64_t now_unix_ms);
+  Status RemoveRef(const std::string& ref);
+  // The image, its names, and the layers it alone had, which are returned. kAlreadyExists while a
+  // version needs it.
+  Result<std::vector<LayerId>> RemoveImage(const std::string& digest);
+
+  // A new version, not yet active, of a new or existing function; returns it with id and number.
+  // A `version.number` other than 0 is an old version coming back under its own number.
+  Result<StoredVersion> AddPending(const FunctionKey& key, StoredVersion version);
+  // Makes it the active one and forgets all but the newest `keep`. Returns what was forgotten.
+  Result<std::vector<uint64_t>> Activate(uint64_t version_id, uint32_t keep);
+  // Undoes AddPending.
+  Status DropPending(uint64_t version_id);
+  Status DeleteFunction(const FunctionKey& key);
+
+ private:
+  explicit StateStore(std::unique_ptr<Database> database) : database_(std::move(database)) {}
+  // Prepared once, then kept.
+  Result<Statement*> Prepared(const char* sql);
+  Status RunText(const char* sql, std::string_view parameter);
+  Status RunInt(const char* sql, uint64_t parameter);
+  Status StoreImage(const ImageRecord& image, int64_t now_unix_ms);
+  Status LoadImages(StoredState& state);
+  Status LoadFunctions(StoredState& state);
+  Result<int64_t> FunctionId(const FunctionKey& key);
+  Result<std::vector<std::string>> Texts(const char* sql,
+                                         std::optional<std::string_view> parameter);
+  Result<std::vector<uint64_t>> Prune(int64_t function_id, uint32_t keep);
+
+  std::unique_ptr<Database> database_;
+  std::map<const char*, Statement> statements_;
+};
+
+}  // namespace pulga
