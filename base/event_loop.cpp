@@ -119,7 +119,8 @@ void EventLoop::RunTimers() {
 }
 
 int EventLoop::WaitMillis(Duration max_wait) {
-  if (!timers_.empty()) max_wait = std::min(max_wait, Duration(timers_.begin()->first.first - now_));
+  if (!timers_.empty())
+    max_wait = std::min(max_wait, Duration(timers_.begin()->first.first - now_));
   if (max_wait <= Duration::zero()) return 0;
   if (max_wait >= std::chrono::hours(1)) return 3600 * 1000;
   const auto up = std::chrono::ceil<std::chrono::milliseconds>(max_wait);

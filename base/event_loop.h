@@ -27,14 +27,16 @@ class EventLoop {
   static Result<std::unique_ptr<EventLoop>> Create();
   ~EventLoop();
 
-  // `events` are EPOLLIN etc., EPOLLET allowed. One watch per fd. The fd stays the caller's and must
-  // be unwatched before it is closed.
+  // `events` are EPOLLIN etc., EPOLLET allowed. One watch per fd. The fd stays the caller's and
+  // must be unwatched before it is closed.
   Status Watch(int fd, uint32_t events, FdCallback callback);
   Status Modify(int fd, uint32_t events);
   void Unwatch(int fd);
 
   TimerId CallAt(TimePoint when, Callback callback);
-  TimerId CallAfter(Duration delay, Callback callback) { return CallAt(Now() + delay, std::move(callback)); }
+  TimerId CallAfter(Duration delay, Callback callback) {
+    return CallAt(Now() + delay, std::move(callback));
+  }
   void Cancel(TimerId id);  // 0 and fired timers are ignored
 
   // From any thread; runs on the loop's thread, in order.

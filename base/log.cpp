@@ -16,10 +16,14 @@ char g_tag[16] = "pulga";
 
 const char* LevelName(LogLevel level) {
   switch (level) {
-    case LogLevel::kDebug: return "debug";
-    case LogLevel::kInfo: return "info";
-    case LogLevel::kWarning: return "warning";
-    case LogLevel::kError: return "error";
+    case LogLevel::kDebug:
+      return "debug";
+    case LogLevel::kInfo:
+      return "info";
+    case LogLevel::kWarning:
+      return "warning";
+    case LogLevel::kError:
+      return "error";
   }
   return "?";
 }
@@ -41,7 +45,8 @@ void Log(LogLevel level, std::string_view text) {
   gmtime_r(&now.tv_sec, &utc);
   char head[80];
   const size_t n = strftime(head, sizeof head, "%Y-%m-%dT%H:%M:%S", &utc);
-  snprintf(head + n, sizeof head - n, ".%03ldZ %s %s: ", now.tv_nsec / 1000000, LevelName(level), g_tag);
+  snprintf(head + n, sizeof head - n, ".%03ldZ %s %s: ", now.tv_nsec / 1000000, LevelName(level),
+           g_tag);
   const std::string line = std::string(head) + std::string(text) + "\n";
   (void)!write(STDERR_FILENO, line.data(), line.size());
 }

@@ -37,9 +37,9 @@ class PidFd {
 };
 
 struct SpawnOptions {
-  std::vector<std::string> argv;          // argv[0] is the path
-  std::vector<std::string> env;           // "K=V"
-  std::vector<std::pair<int, int>> fds;   // {ours, the child's number}; all others are closed
+  std::vector<std::string> argv;         // argv[0] is the path
+  std::vector<std::string> env;          // "K=V"
+  std::vector<std::pair<int, int>> fds;  // {ours, the child's number}; all others are closed
 };
 // fork + execve with a clean signal mask; an exec failure is returned here.
 Result<PidFd> SpawnProcess(const SpawnOptions& options);

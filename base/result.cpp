@@ -10,17 +10,49 @@ namespace {
 
 Code CodeOf(int sys_errno) {
   switch (sys_errno) {
-    case EINVAL: case ENAMETOOLONG: case ELOOP: case ENOTDIR: case EISDIR: case ENOEXEC:
+    case EINVAL:
+    case ENAMETOOLONG:
+    case ELOOP:
+    case ENOTDIR:
+    case EISDIR:
+    case ENOEXEC:
       return Code::kInvalidArgument;
-    case ENOENT: case ESRCH: return Code::kNotFound;
-    case EEXIST: case ENOTEMPTY: case EADDRINUSE: case EBUSY: return Code::kAlreadyExists;
-    case EPERM: case EACCES: case EROFS: return Code::kPermission;
-    case E2BIG: case EFBIG: case EMSGSIZE: return Code::kTooLarge;
-    case ENOSPC: case EDQUOT: case ENOMEM: case EMFILE: case ENFILE: return Code::kNoSpace;
-    case ENOSYS: case EOPNOTSUPP: case EAFNOSUPPORT: case ENODEV: return Code::kUnsupported;
-    case EAGAIN: case ECONNREFUSED: case ECONNRESET: case EPIPE: return Code::kUnavailable;
-    case ETIMEDOUT: return Code::kTimeout;
-    default: return Code::kIo;
+    case ENOENT:
+    case ESRCH:
+      return Code::kNotFound;
+    case EEXIST:
+    case ENOTEMPTY:
+    case EADDRINUSE:
+    case EBUSY:
+      return Code::kAlreadyExists;
+    case EPERM:
+    case EACCES:
+    case EROFS:
+      return Code::kPermission;
+    case E2BIG:
+    case EFBIG:
+    case EMSGSIZE:
+      return Code::kTooLarge;
+    case ENOSPC:
+    case EDQUOT:
+    case ENOMEM:
+    case EMFILE:
+    case ENFILE:
+      return Code::kNoSpace;
+    case ENOSYS:
+    case EOPNOTSUPP:
+    case EAFNOSUPPORT:
+    case ENODEV:
+      return Code::kUnsupported;
+    case EAGAIN:
+    case ECONNREFUSED:
+    case ECONNRESET:
+    case EPIPE:
+      return Code::kUnavailable;
+    case ETIMEDOUT:
+      return Code::kTimeout;
+    default:
+      return Code::kIo;
   }
 }
 
@@ -28,17 +60,28 @@ Code CodeOf(int sys_errno) {
 
 std::string_view CodeName(Code code) {
   switch (code) {
-    case Code::kInvalidArgument: return "invalid_argument";
-    case Code::kNotFound: return "not_found";
-    case Code::kAlreadyExists: return "already_exists";
-    case Code::kPermission: return "permission";
-    case Code::kTooLarge: return "too_large";
-    case Code::kNoSpace: return "no_space";
-    case Code::kUnsupported: return "unsupported";
-    case Code::kUnavailable: return "unavailable";
-    case Code::kTimeout: return "timeout";
-    case Code::kIo: return "io";
-    case Code::kInternal: return "internal";
+    case Code::kInvalidArgument:
+      return "invalid_argument";
+    case Code::kNotFound:
+      return "not_found";
+    case Code::kAlreadyExists:
+      return "already_exists";
+    case Code::kPermission:
+      return "permission";
+    case Code::kTooLarge:
+      return "too_large";
+    case Code::kNoSpace:
+      return "no_space";
+    case Code::kUnsupported:
+      return "unsupported";
+    case Code::kUnavailable:
+      return "unavailable";
+    case Code::kTimeout:
+      return "timeout";
+    case Code::kIo:
+      return "io";
+    case Code::kInternal:
+      return "internal";
   }
   return "internal";
 }

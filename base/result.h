@@ -18,23 +18,23 @@ namespace pulga {
 enum class Code {
   kInvalidArgument,  // the caller's input is wrong
   kNotFound,
-  kAlreadyExists,    // or in use by somebody else
-  kPermission,       // we, or the kernel, refuse
-  kTooLarge,         // an input passes a limit
-  kNoSpace,          // disk, memory or quota is used up
-  kUnsupported,      // this kernel, board or build cannot do it
-  kUnavailable,      // not now: shutting down, a helper is restarting
+  kAlreadyExists,  // or in use by somebody else
+  kPermission,     // we, or the kernel, refuse
+  kTooLarge,       // an input passes a limit
+  kNoSpace,        // disk, memory or quota is used up
+  kUnsupported,    // this kernel, board or build cannot do it
+  kUnavailable,    // not now: shutting down, a helper is restarting
   kTimeout,
-  kIo,               // the kernel failed us otherwise; sys_errno says how
-  kInternal,         // a bug of ours, reported instead of crashing
+  kIo,        // the kernel failed us otherwise; sys_errno says how
+  kInternal,  // a bug of ours, reported instead of crashing
 };
 
 std::string_view CodeName(Code code);
 
 struct Error {
   Code code = Code::kInternal;
-  int sys_errno = 0;     // 0 when no system call was involved
-  std::string message;   // without a trailing newline
+  int sys_errno = 0;    // 0 when no system call was involved
+  std::string message;  // without a trailing newline
 };
 
 // "open /x: No such file or directory" with the code that fits `sys_errno`.
@@ -45,20 +45,35 @@ Error LastError(std::string_view what);
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: implicit
+  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT: implicit
   Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT: implicit
 
   bool ok() const { return state_.index() == 0; }
-  T& value() & { PULGA_CHECK(ok()); return std::get<0>(state_); }
-  const T& value() const& { PULGA_CHECK(ok()); return std::get<0>(state_); }
-  T&& value() && { PULGA_CHECK(ok()); return std::get<0>(std::move(state_)); }
+  T& value() & {
+    PULGA_CHECK(ok());
+    return std::get<0>(state_);
+  }
+  const T& value() const& {
+    PULGA_CHECK(ok());
+    return std::get<0>(state_);
+  }
+  T&& value() && {
+    PULGA_CHECK(ok());
+    return std::get<0>(std::move(state_));
+  }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
   T&& operator*() && { return std::move(*this).value(); }
   T* operator->() { return &value(); }
   const T* operator->() const { return &value(); }
-  Error& error() { PULGA_CHECK(!ok()); return std::get<1>(state_); }
-  const Error& error() const { PULGA_CHECK(!ok()); return std::get<1>(state_); }
+  Error& error() {
+    PULGA_CHECK(!ok());
+    return std::get<1>(state_);
+  }
+  const Error& error() const {
+    PULGA_CHECK(!ok());
+    return std::get<1>(state_);
+  }
 
  private:
   std::variant<T, Error> state_;
@@ -69,10 +84,15 @@ class [[nodiscard]] Status {
   Status() = default;
   Status(Error error) : error_(std::move(error)) {}  // NOLINT: implicit
   template <typename T>
-  explicit Status(const Result<T>& r) { if (!r.ok()) error_ = r.error(); }
+  explicit Status(const Result<T>& r) {
+    if (!r.ok()) error_ = r.error();
+  }
 
   bool ok() const { return !error_.has_value(); }
-  const Error& error() const { PULGA_CHECK(!ok()); return *error_; }
+  const Error& error() const {
+    PULGA_CHECK(!ok());
+    return *error_;
+  }
 
  private:
   std::optional<Error> error_;
@@ -86,9 +106,9 @@ inline Status OkStatus() { return Status(); }
 #define PULGA_CONCAT(a, b) PULGA_CONCAT_INNER(a, b)
 
 // Returns the error of `expr` (a Status) from the enclosing function.
-#define PULGA_RETURN_IF_ERROR(expr)                      \
-  do {                                                   \
-    ::pulga::Status pulga_status_(expr);                 \
+#define PULGA_RETURN_IF_ERROR(expr)                        \
+  do {                                                     \
+    ::pulga::Status pulga_status_(expr);                   \
     if (!pulga_status_.ok()) return pulga_status_.error(); \
   } while (false)
 

@@ -11,7 +11,9 @@ class [[nodiscard]] ScopeExit {
   explicit ScopeExit(F f) : f_(std::move(f)) {}
   ScopeExit(const ScopeExit&) = delete;
   ScopeExit& operator=(const ScopeExit&) = delete;
-  ~ScopeExit() { if (armed_) f_(); }
+  ~ScopeExit() {
+    if (armed_) f_();
+  }
   void Dismiss() { armed_ = false; }
 
  private:

@@ -34,7 +34,8 @@ int WalkBeneath(int dir_fd, const std::string& path, int flags, mode_t mode) {
       return openat(here.get(), name, flags | O_NOFOLLOW | O_CLOEXEC, mode);
     }
     if (!part.empty() && part != ".") {
-      UniqueFd next(openat(here.get(), part.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+      UniqueFd next(
+          openat(here.get(), part.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
       if (!next.valid()) return -1;
       here = std::move(next);
     }

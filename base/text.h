@@ -9,11 +9,11 @@
 
 namespace pulga {
 
-std::string HexEncode(std::string_view bytes);                       // lower case
-std::optional<std::string> HexDecode(std::string_view hex);          // lower case only
+std::string HexEncode(std::string_view bytes);               // lower case
+std::optional<std::string> HexDecode(std::string_view hex);  // lower case only
 std::vector<std::string_view> Split(std::string_view text, char separator);
 std::string Join(const std::vector<std::string>& parts, std::string_view separator);
-std::string_view Trim(std::string_view text);                        // spaces and tabs
+std::string_view Trim(std::string_view text);  // spaces and tabs
 std::string ToLower(std::string_view text);
 bool EqualsIgnoreCase(std::string_view a, std::string_view b);
 // Decimal digits only, no sign, no spaces, at most `max`.

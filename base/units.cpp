@@ -13,13 +13,16 @@ struct Suffix {
 };
 
 constexpr Suffix kByteSuffixes[] = {
-    {"Ki", 1ULL << 10}, {"Mi", 1ULL << 20}, {"Gi", 1ULL << 30}, {"Ti", 1ULL << 40},
-    {"k", 1000},        {"K", 1000},        {"M", 1000000},     {"G", 1000000000},
-    {"T", 1000000000000}, {"", 1},
+    {"Ki", 1ULL << 10}, {"Mi", 1ULL << 20}, {"Gi", 1ULL << 30}, {"Ti", 1ULL << 40},   {"k", 1000},
+    {"K", 1000},        {"M", 1000000},     {"G", 1000000000},  {"T", 1000000000000}, {"", 1},
 };
 constexpr Suffix kDurationSuffixes[] = {
-    {"ns", 1}, {"us", 1000}, {"ms", 1000000}, {"s", 1000000000},
-    {"m", 60ULL * 1000000000}, {"h", 3600ULL * 1000000000},
+    {"ns", 1},
+    {"us", 1000},
+    {"ms", 1000000},
+    {"s", 1000000000},
+    {"m", 60ULL * 1000000000},
+    {"h", 3600ULL * 1000000000},
 };
 
 Error BadQuantity(std::string_view kind, std::string_view text, std::string_view example) {
@@ -76,7 +79,8 @@ Result<uint64_t> ParseBytes(std::string_view text) {
 
 std::string FormatBytes(uint64_t bytes) {
   if (bytes != 0) {
-    for (const auto& [unit, shift] : {std::pair("Gi", 30), std::pair("Mi", 20), std::pair("Ki", 10)}) {
+    for (const auto& [unit, shift] :
+         {std::pair("Gi", 30), std::pair("Mi", 20), std::pair("Ki", 10)}) {
       if (bytes % (1ULL << shift) == 0) return std::to_string(bytes >> shift) + unit;
     }
   }

@@ -19,13 +19,13 @@
 namespace pulga {
 
 enum class UnpackKind : uint32_t {
-  kDecompress = 1,  // input: gzip or zstd; output: the plain bytes
-  kScan = 2,        // input: a plain tar; output: the index of its members
-  kUnpackLayer = 3, // input: archive or blob; staging becomes the upper of `parents`, published as
-                    // `target` by the launcher with one rename
-  kList = 4,        // output: the flattened tree of `parents` (image inspect --tree)
-  kSums = 5,        // output: sha256sum lines of `parents` (image inspect --sums)
-  kRemove = 6,      // deletes the layer `target`, which the launcher has moved into staging
+  kDecompress = 1,   // input: gzip or zstd; output: the plain bytes
+  kScan = 2,         // input: a plain tar; output: the index of its members
+  kUnpackLayer = 3,  // input: archive or blob; staging becomes the upper of `parents`, published as
+                     // `target` by the launcher with one rename
+  kList = 4,         // output: the flattened tree of `parents` (image inspect --tree)
+  kSums = 5,         // output: sha256sum lines of `parents` (image inspect --sums)
+  kRemove = 6,       // deletes the layer `target`, which the launcher has moved into staging
 };
 
 inline constexpr int kUnpackRequestFd = 3;
