@@ -18,23 +18,23 @@ enum class MountKind : uint8_t {
   kFile,       // create target, empty
   kSymlink,    // symlink target -> source
   kMount,      // mount(source, target, fstype, flags, data)
-  kBind,       // bind source on target, then remount with `flags`
+  kBind,       // bind source on target; with `flags`, remount with them (else the source's stay)
+  kDevice,     // a character device `device`; where mknod is forbidden, source bound and verified
   kRemount,    // change flags of the mount at target
 };
 
 struct MountEntry {
   MountKind kind = MountKind::kMount;
-  std::string source;  // kBind: an absolute path in the caller's present view
-  std::string target;  // relative to the root, no leading slash: "dev/null"
-  std::string fstype;
+  std::string source = {};  // kBind: an absolute path in the caller's present view
+  std::string target = {};  // relative to the root, no leading slash: "dev/null"
+  std::string fstype = {};
   unsigned long flags = 0;
-  std::string data;
-  std::string step;  // "mount-proc": the name a failure is reported under
+  std::string data = {};
+  dev_t device = 0;       // kDevice
+  std::string step = {};  // "mount-proc": the name a failure is reported under
 };
 
-// In the root's /dev after the template is mounted.
-inline constexpr const char* kDeviceNames[] = {"null", "zero", "full", "random", "urandom"};
-// Where the template keeps what masks are made of; below /dev, read-only, unreadable.
+// An empty directory, below which /proc directories are hidden; files are hidden by /dev/null.
 inline constexpr std::string_view kMaskDirectory = "dev/.mask";
 
 // An entry of /proc that security wants hidden, as this kernel has it.
@@ -45,13 +45,14 @@ struct ProcEntry {
 };
 std::vector<ProcEntry> ReadProcEntries(const std::string& proc_dir);
 
-// Host devices are bound from `host_dev` ("/dev" in the caller's view), each to be verified by the
-// caller with IsExpectedDevice. /dev ends read-only; /dev/shm is a link into the instance's /tmp.
-std::vector<MountEntry> TemplateMounts(const std::string& host_dev);
+// The version's /dev, one small tmpfs, read-only in the end: null zero full random urandom, links
+// to /proc/self/fd, /dev/shm as a link to the instance's /tmp. For a caller with the host's
+// privileges.
+std::vector<MountEntry> TemplateMounts();
+// The one unmasked proc; by the spawner, first process of its pid namespace.
+std::vector<MountEntry> SpawnerMounts();
 // Per instance, inside its own namespaces, root = the template: proc (read-only, masked), /tmp.
 std::vector<MountEntry> InstanceMounts(const SandboxLimits& limits,
                                        const std::vector<ProcEntry>& proc);
-// Char 1:3 for "null" and so on.
-bool IsExpectedDevice(const std::string& name, mode_t mode, dev_t rdev);
 
 }  // namespace pulga
