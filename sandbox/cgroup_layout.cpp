@@ -16,13 +16,15 @@ namespace {
 struct ControllerInfo {
   CgroupController controller;
   const char* v1_name;
-  const char* v2_name;  // nullptr: no controller of its own on v2
-  const char* lacking;  // nullptr: mandatory
+  const char* v2_name;  // empty: in every v2 cgroup, no controller of its own
+  const char* lacking;
 };
 
 constexpr ControllerInfo kControllers[] = {
-    {CgroupController::kMemory, "memory", "memory", nullptr},
-    {CgroupController::kPids, "pids", "pids", nullptr},
+    {CgroupController::kMemory, "memory", "memory",
+     "no memory controller: nothing may run without memory limits"},
+    {CgroupController::kPids, "pids", "pids",
+     "no pids controller: nothing may run without process limits"},
     {CgroupController::kCpu, "cpu", "cpu", "no cpu controller: cpu limits are not enforced"},
     // v2 counts CPU time in every cgroup, with or without the cpu controller.
     {CgroupController::kCpuacct, "cpuacct", "",
@@ -173,7 +175,7 @@ std::vector<CgroupMount> ParseCgroupMounts(std::string_view mountinfo) {
   return mounts;
 }
 
-Result<CgroupLayout> PlanCgroupLayout(const CgroupSnapshot& snapshot) {
+CgroupLayout FindControllers(const CgroupSnapshot& snapshot) {
   const std::vector<CgroupMount> mounts = ParseCgroupMounts(snapshot.mountinfo);
   const auto v2 = std::find_if(mounts.begin(), mounts.end(), [](const CgroupMount& mount) {
     return mount.version == CgroupVersion::kV2;
@@ -194,15 +196,21 @@ Result<CgroupLayout> PlanCgroupLayout(const CgroupSnapshot& snapshot) {
           .controllers.push_back(info.controller);
       continue;
     }
-    if (info.lacking != nullptr) {
-      layout.warnings.emplace_back(info.lacking);
-      continue;
-    }
+    layout.warnings.emplace_back(info.lacking);
+  }
+  return layout;
+}
+
+Result<CgroupLayout> PlanCgroupLayout(const CgroupSnapshot& snapshot) {
+  CgroupLayout layout = FindControllers(snapshot);
+  for (const CgroupController controller : {CgroupController::kMemory, CgroupController::kPids}) {
+    if (layout.Find(controller) != nullptr) continue;
+    const std::string name(ControllerName(controller));
     return Error{Code::kUnsupported, 0,
-                 "cgroup: this kernel offers no " + std::string(info.v1_name) +
+                 "cgroup: this kernel offers no " + name +
                      " controller (v1 or v2), and nothing may run without its limits; boards often "
                      "need cgroup_enable=" +
-                     info.v1_name + " on the kernel command line"};
+                     name + " on the kernel command line"};
   }
   return layout;
 }

@@ -53,6 +53,8 @@ struct CgroupLayout {
   const CgroupHierarchy* Find(CgroupController controller) const;
 };
 
+// What there is, whatever is missing; for doctor. `warnings` names every lack.
+CgroupLayout FindControllers(const CgroupSnapshot& snapshot);
 // kUnsupported when memory or pids is missing: without them nothing may run.
 Result<CgroupLayout> PlanCgroupLayout(const CgroupSnapshot& snapshot);
 std::vector<CgroupMount> ParseCgroupMounts(std::string_view mountinfo);
