@@ -1,0 +1,62 @@
+// Applies one layer's tar entries to a tree: the rules of docs/images.md. The tree is an overlay of
+// the parent layers with this layer's upper directory on top, or that directory alone.
+// Needs: the ids 0..65535 mapped and CHOWN, DAC_OVERRIDE, FOWNER, FSETID over them; exclusive use.
+// On failure the tree is garbage; nothing outside `root_fd` was touched.
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "images/dir_times.h"
+#include "images/layer_path.h"
+#include "images/root_walker.h"
+#include "images/tar_reader.h"
+#include "images/unpack_wire.h"
+
+namespace pulga {
+
+class LayerWriter {
+ public:
+  struct Target {
+    int root_fd = -1;   // the tree to change
+    int upper_fd = -1;  // where this layer's own part of it lands; -1 without parent layers
+    uint64_t max_entries = 0;
+    uint64_t max_bytes = 0;  // of regular files
+  };
+  LayerWriter(const Target& target, UniqueFd times_file);
+
+  // All entries up to the end-of-archive mark, then directory times.
+  Status Apply(TarReader& tar);
+  const UnpackResult& result() const { return result_; }
+
+ private:
+  Status ApplyEntry(const TarEntry& entry, TarReader& tar);
+  Status ApplyRoot(const TarEntry& entry);
+  Status HideLower(const std::string& path);
+  Status HideLowerChildren(const std::string& resolved_dir);
+  // The subdirectories to go on with are appended to `todo`.
+  Status HideChildrenOf(const std::string& dir, std::vector<std::string>* todo);
+  Result<bool> IsOwn(const std::string& resolved);
+  Status MakeRoom(const RootWalker::Parent& parent, const std::string& leaf, EntryType type);
+  Status Create(const RootWalker::Parent& parent, const std::string& leaf, const TarEntry& entry,
+                TarReader& tar);
+  Status WriteRegular(const RootWalker::Parent& parent, const std::string& leaf,
+                      const TarEntry& entry, TarReader& tar);
+  Status WriteContent(int fd, const TarEntry& entry, TarReader& tar);
+  Status MakeHardLink(const RootWalker::Parent& parent, const std::string& leaf,
+                      const TarEntry& entry);
+  Status SetAttributes(int fd, const TarEntry& entry);
+  Status SetXattrs(int fd, const TarEntry& entry);
+  std::pair<uint32_t, uint32_t> Owner(const TarEntry& entry);
+
+  Target target_;
+  RootWalker walker_;
+  DirTimes times_;
+  UnpackResult result_;
+  std::set<std::string> linked_from_;  // lower files that hard links pulled into the upper
+};
+
+}  // namespace pulga

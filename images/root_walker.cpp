@@ -1,0 +1,93 @@
+#include "images/root_walker.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <deque>
+
+#include "base/sys.h"
+#include "base/text.h"
+#include "images/layer_path.h"
+
+namespace pulga {
+namespace {
+
+constexpr int kMaxLinks = 40;  // as the kernel has it
+
+Error Bad(std::string_view path, std::string_view why) {
+  return {Code::kInvalidArgument, 0, Printable(path, 200) + ": " + std::string(why)};
+}
+
+void PushFront(std::deque<std::string>& pending, std::string_view path) {
+  const auto parts = Split(path, '/');
+  for (auto part = parts.rbegin(); part != parts.rend(); ++part) pending.emplace_front(*part);
+}
+
+Result<std::string> ReadLink(int root_fd, const std::string& path) {
+  char target[kMaxPathBytes + 1];
+  const ssize_t n = readlinkat(root_fd, path.c_str(), target, sizeof target);
+  if (n < 0) return LastError("read link " + Printable(path, 200));
+  return std::string(target, static_cast<size_t>(n));
+}
+
+}  // namespace
+
+// One step of the walk: `done` is free of links, so the kernel's own lookup of it is safe.
+Result<std::string> RootWalker::Resolve(std::string_view path, Missing missing) {
+  std::string done;
+  std::deque<std::string> pending;
+  PushFront(pending, path);
+  int links = 0;
+  while (!pending.empty()) {
+    const std::string part = std::move(pending.front());
+    pending.pop_front();
+    if (part.empty() || part == ".") continue;
+    if (part == "..") {
+      done.resize(SplitPath(done).parent.size());
+      continue;
+    }
+    std::string next = done.empty() ? part : done + "/" + part;
+    if (next.size() > kMaxPathBytes || part.size() > kMaxNameBytes) return Bad(path, "too long");
+    struct stat st = {};
+    if (fstatat(root_fd_, next.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
+      if (errno != ENOENT || missing == Missing::kFail) return LastError(Printable(next, 200));
+      if (mkdirat(root_fd_, next.c_str(), 0755) != 0) return LastError("mkdir " + Printable(next));
+      if (fchmodat(root_fd_, next.c_str(), 0755, 0) != 0) {
+        return LastError("chmod " + Printable(next));
+      }
+      done = std::move(next);
+    } else if (S_ISLNK(st.st_mode)) {
+      if (++links > kMaxLinks) return Bad(path, "too many symbolic links");
+      PULGA_ASSIGN_OR_RETURN(const std::string target, ReadLink(root_fd_, next));
+      if (target.starts_with('/')) done.clear();
+      PushFront(pending, target);
+    } else if (S_ISDIR(st.st_mode)) {
+      done = std::move(next);
+    } else {
+      return Bad(next, "not a directory");
+    }
+  }
+  return done;
+}
+
+Result<RootWalker::Parent> RootWalker::OpenDir(std::string_view path, Missing missing) {
+  if (known_ && asked_ == path) return Parent{dir_.get(), resolved_};
+  PULGA_ASSIGN_OR_RETURN(std::string resolved, Resolve(path, missing));
+  const char* name = resolved.empty() ? "." : resolved.c_str();
+  UniqueFd fd(sys::OpenBeneath(root_fd_, name, O_RDONLY | O_DIRECTORY));
+  if (!fd.valid()) return LastError("open " + Printable(resolved, 200));
+  dir_ = std::move(fd);
+  resolved_ = std::move(resolved);
+  asked_ = path;
+  known_ = true;
+  return Parent{dir_.get(), resolved_};
+}
+
+void RootWalker::Forget() {
+  known_ = false;
+  dir_.Reset();
+}
+
+}  // namespace pulga

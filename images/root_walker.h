@@ -1,0 +1,44 @@
+// Finds names below a root directory the way a process chrooted there would: symbolic links of any
+// layer are followed, absolute ones from the root, ".." never above it (Debian's /bin -> usr/bin
+// must work). Nobody else may change the tree meanwhile: the walk goes component by component in
+// user space, the same on every kernel, and the directory found is opened with RESOLVE_NO_SYMLINKS.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+namespace pulga {
+
+class RootWalker {
+ public:
+  enum class Missing { kFail, kCreate };  // kCreate: mkdir 0755, owner 0:0
+
+  explicit RootWalker(int root_fd) : root_fd_(root_fd) {}
+
+  // The directory `path` leads to, free of symbolic links: "" is the root.
+  // kNotFound, and kInvalidArgument for link loops and for parents that are no directories.
+  Result<std::string> Resolve(std::string_view path, Missing missing);
+
+  struct Parent {
+    int fd = -1;           // valid until the next call or Forget()
+    std::string_view dir;  // resolved
+  };
+  // The directory `path` leads to, opened; the last answer is remembered.
+  Result<Parent> OpenDir(std::string_view path, Missing missing);
+  // After a directory or a symbolic link has been removed or replaced.
+  void Forget();
+
+  int root_fd() const { return root_fd_; }
+
+ private:
+  int root_fd_;
+  bool known_ = false;
+  std::string asked_;
+  std::string resolved_;
+  UniqueFd dir_;
+};
+
+}  // namespace pulga

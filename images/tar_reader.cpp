@@ -1,0 +1,178 @@
+#include "images/tar_reader.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "base/text.h"
+
+namespace pulga {
+
+// What the callbacks see: the stream, its last error, and one buffer.
+struct TarReader::State {
+  archive* handle = nullptr;
+  ByteSource* source = nullptr;  // or:
+  int fd = -1;
+  uint64_t position = 0;
+  uint64_t size = 0;
+  std::optional<Error> error;
+  TarEntry entry;
+  std::array<char, 65536> buffer = {};
+
+  ~State() { archive_read_free(handle); }
+  // What went wrong below libarchive, or else what it says itself.
+  Error Failure() const {
+    if (error) return *error;
+    const char* text = archive_error_string(handle);
+    return {Code::kInvalidArgument, 0,
+            std::string("damaged tar: ") + (text != nullptr ? Printable(text) : "unknown error")};
+  }
+};
+
+namespace {
+
+constexpr size_t kMaxXattrs = 64;
+constexpr size_t kMaxXattrBytes = 64 * 1024;
+
+void CopyXattrs(archive_entry* from, TarEntry& to) {
+  const char* name = nullptr;
+  const void* value = nullptr;
+  size_t size = 0;
+  archive_entry_xattr_reset(from);
+  while (archive_entry_xattr_next(from, &name, &value, &size) == ARCHIVE_OK) {
+    if (name == nullptr || to.xattrs.size() >= kMaxXattrs || size > kMaxXattrBytes) continue;
+    to.xattrs.push_back({name, std::string(static_cast<const char*>(value), size)});
+  }
+}
+
+EntryType TypeOf(archive_entry* entry) {
+  if (archive_entry_hardlink(entry) != nullptr) return EntryType::kHardLink;
+  switch (archive_entry_filetype(entry)) {
+    case AE_IFREG:
+      return EntryType::kFile;
+    case AE_IFDIR:
+      return EntryType::kDirectory;
+    case AE_IFLNK:
+      return EntryType::kSymlink;
+    case AE_IFIFO:
+      return EntryType::kFifo;
+    case AE_IFCHR:
+    case AE_IFBLK:
+      return EntryType::kDevice;
+    default:
+      return EntryType::kOther;
+  }
+}
+
+const char* OrEmpty(const char* text) { return text != nullptr ? text : ""; }
+
+void CopyEntry(archive_entry* from, TarEntry& to) {
+  to = TarEntry();
+  to.type = TypeOf(from);
+  to.name = OrEmpty(archive_entry_pathname(from));
+  if (to.type == EntryType::kHardLink) to.link_target = OrEmpty(archive_entry_hardlink(from));
+  if (to.type == EntryType::kSymlink) to.link_target = OrEmpty(archive_entry_symlink(from));
+  to.size = static_cast<uint64_t>(std::max<la_int64_t>(archive_entry_size(from), 0));
+  to.mode = archive_entry_perm(from);
+  to.uid = archive_entry_uid(from);
+  to.gid = archive_entry_gid(from);
+  to.mtime = {archive_entry_mtime(from), archive_entry_mtime_nsec(from)};
+  to.sparse = archive_entry_sparse_count(from) > 0;
+  CopyXattrs(from, to);
+}
+
+}  // namespace
+
+TarReader::TarReader(std::unique_ptr<State> state) : state_(std::move(state)) {}
+TarReader::~TarReader() = default;
+
+Result<std::unique_ptr<TarReader>> TarReader::Open(ByteSource& source) {
+  auto state = std::make_unique<State>();
+  state->source = &source;
+  state->handle = archive_read_new();
+  archive_read_support_format_tar(state->handle);
+  archive_read_set_callback_data(state->handle, state.get());
+  archive_read_set_read_callback(state->handle,
+                                 [](archive*, void* data, const void** out) -> la_ssize_t {
+                                   auto* self = static_cast<State*>(data);
+                                   *out = self->buffer.data();
+                                   const auto n = self->source->Read(self->buffer);
+                                   if (n.ok()) return static_cast<la_ssize_t>(*n);
+                                   self->error = n.error();
+                                   return -1;
+                                 });
+  if (archive_read_open1(state->handle) != ARCHIVE_OK) return state->Failure();
+  return std::unique_ptr<TarReader>(new TarReader(std::move(state)));
+}
+
+Result<std::unique_ptr<TarReader>> TarReader::OpenFile(int fd, uint64_t size) {
+  auto state = std::make_unique<State>();
+  state->fd = fd;
+  state->size = size;
+  state->handle = archive_read_new();
+  archive_read_support_format_tar(state->handle);
+  archive_read_set_callback_data(state->handle, state.get());
+  archive_read_set_read_callback(
+      state->handle, [](archive*, void* data, const void** out) -> la_ssize_t {
+        auto* self = static_cast<State*>(data);
+        *out = self->buffer.data();
+        // Small reads: nearly everything between two headers is skipped.
+        const size_t want = std::min<uint64_t>(8192, self->size - self->position);
+        const ssize_t n =
+            pread(self->fd, self->buffer.data(), want, static_cast<off_t>(self->position));
+        if (n < 0) self->error = LastError("read the archive");
+        if (n > 0) self->position += static_cast<uint64_t>(n);
+        return n;
+      });
+  archive_read_set_skip_callback(
+      state->handle, [](archive*, void* data, la_int64_t request) -> la_int64_t {
+        auto* self = static_cast<State*>(data);
+        const uint64_t left = self->size - self->position;
+        const uint64_t n = std::min(left, static_cast<uint64_t>(std::max<la_int64_t>(request, 0)));
+        self->position += n;
+        return static_cast<la_int64_t>(n);
+      });
+  if (archive_read_open1(state->handle) != ARCHIVE_OK) return state->Failure();
+  return std::unique_ptr<TarReader>(new TarReader(std::move(state)));
+}
+
+Result<const TarEntry*> TarReader::Next() {
+  archive_entry* entry = nullptr;
+  const int code = archive_read_next_header(state_->handle, &entry);
+  if (code == ARCHIVE_EOF && !state_->error) return nullptr;
+  if (code == ARCHIVE_WARN) {
+    // A name that is not UTF-8 is kept byte for byte; any other doubt is a refusal.
+    const char* text = archive_error_string(state_->handle);
+    if (text == nullptr || strstr(text, "converted") == nullptr) return state_->Failure();
+  } else if (code != ARCHIVE_OK) {
+    return state_->Failure();
+  }
+  CopyEntry(entry, state_->entry);
+  return &state_->entry;
+}
+
+Result<std::optional<TarBlock>> TarReader::ReadBlock() {
+  const void* data = nullptr;
+  size_t size = 0;
+  la_int64_t offset = 0;
+  const int code = archive_read_data_block(state_->handle, &data, &size, &offset);
+  if (code == ARCHIVE_EOF && !state_->error) return std::optional<TarBlock>();
+  if (code != ARCHIVE_OK) return state_->Failure();
+  return std::optional<TarBlock>(
+      TarBlock{{static_cast<const char*>(data), size}, static_cast<uint64_t>(offset)});
+}
+
+Result<uint64_t> TarReader::DataOffset() {
+  // The first block of an entry is handed out without being consumed: what was consumed until then
+  // is where it begins.
+  PULGA_ASSIGN_OR_RETURN(const auto block, ReadBlock());
+  (void)block;
+  return static_cast<uint64_t>(archive_filter_bytes(state_->handle, 0));
+}
+
+}  // namespace pulga

@@ -1,0 +1,114 @@
+// pulga-unpacker: one job (base/unpack_job.h), then the end. Everything that came from outside is
+// parsed here and nowhere else: in its own namespaces, locked in (confine.h), with memory that does
+// not grow with the input. Exit status 0, or 1 with the reason in the output file.
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <clocale>
+#include <cstdio>
+#include <vector>
+
+#include "base/file_io.h"
+#include "images/confine.h"
+#include "images/tree_list.h"
+#include "images/tree_remove.h"
+#include "images/unpack_jobs.h"
+#include "images/unpack_wire.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+extern "C" const char* __asan_default_options();
+extern "C" const char* __asan_default_options() { return "detect_leaks=0"; }
+#endif
+
+namespace pulga {
+namespace {
+
+std::vector<int> ParentFds() {
+  std::vector<int> fds;
+  for (size_t i = 0; i < kMaxLayers; ++i) {
+    const int fd = kUnpackFirstParentFd + static_cast<int>(i);
+    if (fcntl(fd, F_GETFD) < 0) break;
+    fds.push_back(fd);
+  }
+  return fds;
+}
+
+void CloseParents(const std::vector<int>& parents) {
+  for (const int fd : parents) close(fd);
+}
+
+Status UnpackLayer(const UnpackRequest& request) {
+  const std::vector<int> parents = ParentFds();
+  PULGA_RETURN_IF_ERROR(LimitFiles(std::max<uint64_t>(request.max_bytes, 1 << 20)));
+  LayerTarget target;
+  PULGA_ASSIGN_OR_RETURN(target.times_file,
+                         OpenFileAt(kUnpackStagingFd, "times", O_RDWR | O_CREAT | O_EXCL, 0600));
+  unlinkat(kUnpackStagingFd, "times", 0);
+  PULGA_ASSIGN_OR_RETURN(const MergedView view, MountForWriting(parents, kUnpackStagingFd));
+  CloseParents(parents);
+  close(kUnpackStagingFd);
+  PULGA_RETURN_IF_ERROR(LockIn(view.root.get(), Keep::kFileOwnership));
+  target.root_fd = view.root.get();
+  target.upper_fd = view.upper.get();
+  return RunUnpackLayer(request, kUnpackInputFd, kUnpackOutputFd, std::move(target));
+}
+
+Status PrintTree(UnpackKind kind) {
+  const std::vector<int> parents = ParentFds();
+  PULGA_RETURN_IF_ERROR(LimitFiles(uint64_t{1} << 32));
+  PULGA_ASSIGN_OR_RETURN(const MergedView view, MountForReading(parents, kUnpackStagingFd));
+  CloseParents(parents);
+  close(kUnpackStagingFd);
+  PULGA_RETURN_IF_ERROR(LockIn(view.root.get(), Keep::kFileOwnership));
+  return kind == UnpackKind::kList ? ListTree(view.root.get(), kUnpackOutputFd)
+                                   : ListSums(view.root.get(), kUnpackOutputFd);
+}
+
+Status ParseOnly(const UnpackRequest& request) {
+  PULGA_RETURN_IF_ERROR(LimitFiles(request.max_bytes));
+  PULGA_RETURN_IF_ERROR(LockIn(kUnpackStagingFd, Keep::kNothing));
+  return request.kind == UnpackKind::kScan
+             ? RunScan(request, kUnpackInputFd, kUnpackOutputFd)
+             : RunDecompress(request, kUnpackInputFd, kUnpackOutputFd);
+}
+
+Status RunJob() {
+  PULGA_ASSIGN_OR_RETURN(const std::string bytes, ReadFd(kUnpackRequestFd, kMaxUnpackRequestBytes));
+  const auto request = UnpackRequest::Decode(bytes);
+  if (!request) return Error{Code::kInternal, 0, "the unpacker got a damaged request"};
+  switch (request->kind) {
+    case UnpackKind::kDecompress:
+    case UnpackKind::kScan:
+      return ParseOnly(*request);
+    case UnpackKind::kUnpackLayer:
+      return UnpackLayer(*request);
+    case UnpackKind::kList:
+    case UnpackKind::kSums:
+      return PrintTree(request->kind);
+    case UnpackKind::kRemove:
+      PULGA_RETURN_IF_ERROR(LockIn(kUnpackStagingFd, Keep::kFileOwnership));
+      return RemoveAll(kUnpackStagingFd, "victim");
+  }
+  return Error{Code::kInternal, 0, "unknown job"};
+}
+
+int Main() {
+  umask(0);
+  // Names in tar headers are UTF-8 or bytes: no conversion tables, which would be read from the
+  // image's own /usr/lib once this process is inside.
+  setlocale(LC_CTYPE, "C.UTF-8");
+  const Status status = RunJob();
+  if (status.ok()) return 0;
+  if (ftruncate(kUnpackOutputFd, 0) == 0 && lseek(kUnpackOutputFd, 0, SEEK_SET) == 0) {
+    (void)WriteAll(kUnpackOutputFd, EncodeFailure(status.error()));
+  }
+  return 1;
+}
+
+}  // namespace
+}  // namespace pulga
+
+int main() { return pulga::Main(); }

@@ -1,0 +1,58 @@
+#include <zstd.h>
+
+#include <array>
+
+#include "images/byte_source.h"
+
+namespace pulga {
+namespace {
+
+constexpr int kMaxWindowLog = 23;  // 8 MiB: what `zstd -19` needs
+
+class ZstdSource final : public ByteSource {
+ public:
+  explicit ZstdSource(ByteSource& compressed) : from_(compressed), context_(ZSTD_createDCtx()) {
+    PULGA_CHECK(context_ != nullptr);
+    ZSTD_DCtx_setParameter(context_, ZSTD_d_windowLogMax, kMaxWindowLog);
+  }
+  ~ZstdSource() override { ZSTD_freeDCtx(context_); }
+  Result<size_t> Read(std::span<char> out) override;
+
+ private:
+  ByteSource& from_;
+  ZSTD_DCtx* context_;
+  std::array<char, 32768> buffer_ = {};
+  ZSTD_inBuffer input_ = {buffer_.data(), 0, 0};
+  bool inside_frame_ = true;
+};
+
+Result<size_t> ZstdSource::Read(std::span<char> out) {
+  ZSTD_outBuffer output = {out.data(), out.size(), 0};
+  while (output.pos == 0 && !out.empty()) {
+    bool at_end = false;
+    if (input_.pos == input_.size) {
+      PULGA_ASSIGN_OR_RETURN(const size_t n, from_.Read(buffer_));
+      input_ = {buffer_.data(), n, 0};
+      at_end = n == 0;
+    }
+    if (at_end && !inside_frame_) return size_t{0};
+    const size_t code = ZSTD_decompressStream(context_, &output, &input_);
+    if (ZSTD_isError(code) != 0) {
+      return Error{Code::kInvalidArgument, 0,
+                   std::string("damaged zstd data: ") + ZSTD_getErrorName(code)};
+    }
+    inside_frame_ = code != 0;
+    if (at_end && output.pos == 0) {
+      return Error{Code::kInvalidArgument, 0, "damaged zstd data: it is truncated"};
+    }
+  }
+  return output.pos;
+}
+
+}  // namespace
+
+std::unique_ptr<ByteSource> MakeZstdSource(ByteSource& compressed) {
+  return std::make_unique<ZstdSource>(compressed);
+}
+
+}  // namespace pulga
