@@ -1,0 +1,122 @@
+#include "runtime/engine_impl.h"
+
+#include <cerrno>
+#include <utility>
+
+#include "base/text.h"
+#include "runtime/refused_invocation.h"
+
+namespace pulga {
+namespace {
+
+Error Stopping() {
+  return Error{Code::kUnavailable, 0, "the daemon is stopping: try again once it is back"};
+}
+
+}  // namespace
+
+EngineImpl::EngineImpl(EngineParts parts)
+    : parts_(std::move(parts)), started_(parts_.clock.Now()) {}
+
+Result<std::unique_ptr<Engine::Upload>> EngineImpl::NewUpload(
+    std::optional<uint64_t> content_length) {
+  if (stopping_) return Stopping();
+  return parts_.images.NewUpload(content_length);
+}
+
+Result<ImageRecord> EngineImpl::Image(const std::string& ref) const {
+  return parts_.catalog.Find(ref);
+}
+
+void EngineImpl::ImageView(const std::string& ref, TreeView view,
+                           std::function<void(Result<UniqueFd>)> done) {
+  parts_.images.View(ref, view, std::move(done));
+}
+
+void EngineImpl::RemoveImage(const std::string& ref, std::function<void(Status)> done) {
+  if (stopping_) return done(Stopping());
+  parts_.images.Remove(ref, std::move(done));
+}
+
+void EngineImpl::PutFunction(const FunctionKey& key, FunctionSpec spec,
+                             std::function<void(Result<PutReport>)> done) {
+  if (stopping_) return done(Stopping());
+  parts_.functions.Put(key, std::move(spec), std::move(done));
+}
+
+Result<FunctionStatus> EngineImpl::Function(const FunctionKey& key) const {
+  return parts_.functions.Describe(key);
+}
+
+std::vector<FunctionStatus> EngineImpl::Functions() const {
+  std::vector<FunctionStatus> all;
+  for (const auto& [key, entry] : parts_.registry.functions()) {
+    auto status = parts_.functions.Describe(key);
+    if (status.ok()) all.push_back(std::move(status).value());
+  }
+  return all;
+}
+
+void EngineImpl::DeleteFunction(const FunctionKey& key, std::function<void(Status)> done) {
+  if (stopping_) return done(Stopping());
+  parts_.functions.Delete(key, std::move(done));
+}
+
+void EngineImpl::Rollback(const FunctionKey& key, std::optional<uint32_t> version,
+                          std::function<void(Result<PutReport>)> done) {
+  if (stopping_) return done(Stopping());
+  parts_.functions.Rollback(key, version, std::move(done));
+}
+
+Status EngineImpl::Scale(const FunctionKey& key, uint32_t instances) {
+  const FunctionEntry* entry = parts_.registry.Find(key);
+  if (entry == nullptr) {
+    return Error{Code::kNotFound, 0,
+                 "function " + Printable(key.name, 80) + " does not exist"};
+  }
+  if (!entry->trouble.empty()) {
+    return Error{Code::kUnavailable, 0, "function " + key.name + ": " + entry->trouble};
+  }
+  const uint32_t max = entry->active->spec.scale.max;
+  if (instances > max) {
+    return Error{Code::kInvalidArgument, 0,
+                 std::to_string(instances) + " is more than scale.max of " + key.name + ", " +
+                     std::to_string(max)};
+  }
+  return parts_.dispatcher.Scale(key, instances);
+}
+
+std::unique_ptr<Invocation> EngineImpl::Invoke(InvocationRequest request,
+                                               InvocationObserver& observer) {
+  const FunctionEntry* entry = parts_.registry.Find(request.function);
+  if (entry != nullptr && !entry->trouble.empty()) {
+    // The step tells this from a sandbox that could not be set up.
+    return std::make_unique<RefusedInvocation>(
+        parts_.loop, observer, Outcome{OutcomeKind::kSetupFailed, ENOENT, "function"},
+        "function " + request.function.name + " can not run: " + entry->trouble);
+  }
+  return parts_.dispatcher.Invoke(std::move(request), observer);
+}
+
+SystemReport EngineImpl::System() const {
+  SystemReport report;
+  report.version = PULGA_VERSION;
+  report.state = stopping_ ? "stopping" : health_.state;
+  report.uptime_ms =
+      std::chrono::duration_cast<std::chrono::milliseconds>(parts_.clock.Now() - started_).count();
+  report.memory_budget_bytes = parts_.memory_budget_bytes;
+  report.functions = static_cast<uint32_t>(parts_.registry.functions().size());
+  report.images = static_cast<uint32_t>(parts_.catalog.size());
+  report.launcher_restarts = health_.launcher_restarts;
+  report.features = parts_.features;
+  for (const auto& [key, entry] : parts_.registry.functions()) {
+    const FunctionActivity activity = parts_.dispatcher.Activity(key);
+    report.instances += static_cast<uint32_t>(activity.instances.size());
+    for (const InstanceStatus& instance : activity.instances) {
+      report.memory_used_bytes += instance.memory_bytes;
+    }
+  }
+  return report;
+}
+
+}  // namespace pulga

@@ -1,0 +1,75 @@
+// EngineImpl: the Engine interface over the services the daemon built. Loop thread. Holds no state
+// of its own but what the system report adds up.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/engine.h"
+#include "runtime/function_registry.h"
+#include "runtime/function_service.h"
+#include "runtime/image_catalog.h"
+#include "runtime/image_service.h"
+
+namespace pulga {
+
+struct EngineParts {
+  EventLoop& loop;
+  const Clock& clock;
+  ImageCatalog& catalog;
+  ImageService& images;
+  FunctionRegistry& registry;
+  FunctionService& functions;
+  Dispatcher& dispatcher;
+  FunctionLogs& logs;
+  std::string admin_key;
+  uint64_t memory_budget_bytes = 0;
+  std::vector<Feature> features;
+};
+
+// What changes while the daemon runs and nobody else knows.
+struct Health {
+  std::string state = "ok";
+  uint64_t launcher_restarts = 0;
+};
+
+class EngineImpl final : public Engine {
+ public:
+  explicit EngineImpl(EngineParts parts);
+
+  void SetHealth(Health health) { health_ = std::move(health); }
+  // Before the drain: uploads and changes are refused from now on.
+  void BeginStopping() { stopping_ = true; }
+
+  Result<std::unique_ptr<Upload>> NewUpload(std::optional<uint64_t> content_length) override;
+  std::vector<ImageRecord> Images() const override { return parts_.catalog.List(); }
+  Result<ImageRecord> Image(const std::string& ref) const override;
+  void ImageView(const std::string& ref, TreeView view,
+                 std::function<void(Result<UniqueFd>)> done) override;
+  void RemoveImage(const std::string& ref, std::function<void(Status)> done) override;
+
+  void PutFunction(const FunctionKey& key, FunctionSpec spec,
+                   std::function<void(Result<PutReport>)> done) override;
+  Result<FunctionStatus> Function(const FunctionKey& key) const override;
+  std::vector<FunctionStatus> Functions() const override;
+  void DeleteFunction(const FunctionKey& key, std::function<void(Status)> done) override;
+  void Rollback(const FunctionKey& key, std::optional<uint32_t> version,
+                std::function<void(Result<PutReport>)> done) override;
+  Status Scale(const FunctionKey& key, uint32_t instances) override;
+  FunctionLogs& logs() override { return parts_.logs; }
+
+  std::unique_ptr<Invocation> Invoke(InvocationRequest request,
+                                     InvocationObserver& observer) override;
+  SystemReport System() const override;
+  const std::string& admin_key() const override { return parts_.admin_key; }
+
+ private:
+  EngineParts parts_;
+  TimePoint started_;
+  Health health_;
+  bool stopping_ = false;
+};
+
+}  // namespace pulga

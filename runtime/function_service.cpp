@@ -1,0 +1,387 @@
+#include "runtime/function_service.h"
+
+#include <utility>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "base/units.h"
+#include "runtime/spec_json.h"
+#include "runtime/version_resolver.h"
+
+namespace pulga {
+namespace {
+
+constexpr Duration kRetryAfter = std::chrono::seconds(5);
+// Deleting answers when everything is gone, or after this long if calls are still running.
+constexpr Duration kDeletePatience = std::chrono::seconds(3);
+
+int64_t UnixMillis(const Clock& clock) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             clock.WallTime().time_since_epoch())
+      .count();
+}
+
+std::string Title(const Version& version) {
+  return version.key.name + " version " + std::to_string(version.number);
+}
+
+// A version that can be listed but not run: its spec or its image can not be read any more.
+Version BareVersion(const FunctionKey& key, const StoredVersion& stored) {
+  Version version;
+  version.key = key;
+  version.id = stored.id;
+  version.number = stored.number;
+  version.image_digest = stored.image_digest;
+  version.created_unix_ms = stored.created_unix_ms;
+  auto spec = SpecFromJson(stored.spec_json);
+  if (spec.ok()) {
+    version.spec = std::move(spec).value();
+    version.image_ref = version.spec.image;
+  }
+  return version;
+}
+
+}  // namespace
+
+struct FunctionService::Deployment {
+  Version version;          // id and number are filled in by the store
+  uint32_t number = 0;      // a rollback: the number it comes back under
+  VersionPtr ready;         // the same once numbered
+  VersionPtr old;           // active before
+  std::vector<std::string> warnings;
+  PutDone done;
+  OpQueue::Done next;
+};
+
+FunctionService::FunctionService(FunctionParts parts, FunctionLimits limits)
+    : parts_(std::move(parts)), limits_(limits) {}
+
+size_t FunctionService::busy() const {
+  size_t count = 0;
+  for (const auto& [key, queue] : queues_) count += queue->size();
+  return count;
+}
+
+void FunctionService::Enqueue(const FunctionKey& key, OpQueue::Op op) {
+  // Queues of functions that are no more go here: no operation is on the stack of an idle one.
+  std::erase_if(queues_, [&](const auto& entry) {
+    return entry.second->size() == 0 && entry.first != key &&
+           parts_.registry.Find(entry.first) == nullptr;
+  });
+  std::unique_ptr<OpQueue>& queue = queues_[key];
+  if (queue == nullptr) queue = std::make_unique<OpQueue>(parts_.loop);
+  queue->Add(std::move(op));
+}
+
+// --- start-up and repair
+
+void FunctionService::Load(const std::vector<StoredFunction>& functions) {
+  for (const StoredFunction& function : functions) {
+    FunctionEntry entry;
+    for (const StoredVersion& stored : function.versions) {
+      const auto bare = std::make_shared<const Version>(BareVersion(function.key, stored));
+      const auto resolved = ResolveStored(*bare);
+      entry.versions.push_back(resolved.ok() ? *resolved : bare);
+      if (stored.state == StoredVersion::State::kActive) entry.active = entry.versions.back();
+    }
+    // Until Reactivate says otherwise.
+    entry.trouble = "is being recovered";
+    parts_.registry.Load(function.key, std::move(entry));
+    Reactivate(function.key);
+  }
+}
+
+Result<VersionPtr> FunctionService::ResolveStored(const Version& stored) const {
+  if (stored.spec.image.empty()) {
+    return Error{Code::kUnsupported, 0, "its stored description can not be read by this release"};
+  }
+  PULGA_ASSIGN_OR_RETURN(const ImageRecord image, parts_.catalog.ByDigest(stored.image_digest));
+  if (!image.trouble.empty()) {
+    return Error{Code::kUnavailable, 0, "image " + stored.spec.image + ": " + image.trouble};
+  }
+  PULGA_ASSIGN_OR_RETURN(Version version, ResolveVersion(stored.spec, image));
+  version.key = stored.key;
+  version.id = stored.id;
+  version.number = stored.number;
+  version.created_unix_ms = stored.created_unix_ms;
+  return std::make_shared<const Version>(std::move(version));
+}
+
+void FunctionService::Recheck() {
+  for (const auto& [key, entry] : parts_.registry.functions()) {
+    const bool fine = ResolveStored(*entry.active).ok();
+    if (fine != entry.trouble.empty()) Reactivate(key);
+  }
+}
+
+void FunctionService::Reactivate(const FunctionKey& key) {
+  Enqueue(key, [this, key](OpQueue::Done next) { ReactivateNow(key, std::move(next)); });
+}
+
+void FunctionService::ReactivateNow(const FunctionKey& key, OpQueue::Done next) {
+  const FunctionEntry* entry = parts_.registry.Find(key);
+  if (entry == nullptr) return next();  // deleted meanwhile
+  const auto version = ResolveStored(*entry->active);
+  const bool was_live = entry->trouble.empty();
+  if (!version.ok()) {
+    const std::string trouble = Printable(version.error().message, 300);
+    LogWarning("function " + key.name + " can not run: " + trouble);
+    parts_.registry.SetTrouble(key, trouble);
+    if (was_live) return parts_.dispatcher.Deactivate(key, next);
+    return next();
+  }
+  if (was_live) return next();
+  parts_.dispatcher.Activate(*version, [this, key, version = *version, next](Status activated) {
+    if (activated.ok()) {
+      parts_.registry.Activate(version, {});
+    } else {
+      LogWarning("function " + Title(*version) + ": " + activated.error().message);
+      parts_.registry.SetTrouble(key, activated.error().message);
+      RetryLater(key);
+    }
+    next();
+  });
+}
+
+void FunctionService::RetryLater(const FunctionKey& key) {
+  parts_.loop.CallAfter(kRetryAfter, [this, key] {
+    const FunctionEntry* entry = parts_.registry.Find(key);
+    if (entry != nullptr && !entry->trouble.empty()) Reactivate(key);
+  });
+}
+
+// --- deploy and roll back
+
+Result<FunctionService::DeploymentPtr> FunctionService::PlanPut(const FunctionKey& key,
+                                                                const FunctionSpec& spec) const {
+  const FunctionEntry* entry = parts_.registry.Find(key);
+  if (entry == nullptr && parts_.registry.functions().size() >= limits_.max_functions) {
+    return Error{Code::kNoSpace, 0,
+                 "there are " + std::to_string(limits_.max_functions) +
+                     " functions already (setting max-functions)"};
+  }
+  PULGA_RETURN_IF_ERROR(Validate(spec));
+  PULGA_RETURN_IF_ERROR(CheckAgainstBoard(spec, parts_.board));
+  auto deployment = std::make_shared<Deployment>();
+  if (parts_.check_enforceable) {
+    PULGA_ASSIGN_OR_RETURN(deployment->warnings, parts_.check_enforceable(spec));
+  }
+  PULGA_ASSIGN_OR_RETURN(const ImageRecord image, parts_.catalog.Find(spec.image));
+  if (!image.trouble.empty()) {
+    return Error{Code::kUnavailable, 0, "image " + spec.image + ": " + image.trouble};
+  }
+  PULGA_ASSIGN_OR_RETURN(deployment->version, ResolveVersion(spec, image));
+  deployment->version.key = key;
+  if (entry != nullptr) deployment->old = entry->active;
+  return deployment;
+}
+
+Result<FunctionService::DeploymentPtr> FunctionService::PlanRollback(
+    const FunctionKey& key, std::optional<uint32_t> number) const {
+  PULGA_ASSIGN_OR_RETURN(const VersionPtr target, parts_.registry.RollbackTarget(key, number));
+  PULGA_ASSIGN_OR_RETURN(const VersionPtr resolved, ResolveStored(*target));
+  auto deployment = std::make_shared<Deployment>();
+  deployment->version = *resolved;
+  deployment->number = target->number;
+  deployment->old = parts_.registry.Find(key)->active;
+  return deployment;
+}
+
+bool FunctionService::IsUnchanged(const Deployment& deployment) const {
+  const FunctionEntry* entry = parts_.registry.Find(deployment.version.key);
+  return entry != nullptr && entry->trouble.empty() && deployment.number == 0 &&
+         entry->active->image_digest == deployment.version.image_digest &&
+         SpecToJson(entry->active->spec) == SpecToJson(deployment.version.spec);
+}
+
+void FunctionService::Put(const FunctionKey& key, FunctionSpec spec, PutDone done) {
+  const Status name = ValidateFunctionName(key.name);
+  if (!name.ok()) return done(name.error());
+  Enqueue(key, [this, key, spec = std::move(spec), done = std::move(done)](OpQueue::Done next) {
+    auto planned = PlanPut(key, spec);
+    if (!planned.ok()) {
+      done(planned.error());
+      return next();
+    }
+    const DeploymentPtr& deployment = *planned;
+    deployment->done = done;
+    deployment->next = std::move(next);
+    if (!IsUnchanged(*deployment)) return Deploy(deployment);
+    PutReport report;
+    report.effect = PutReport::Effect::kReplaced;
+    report.warnings = deployment->warnings;
+    report.warnings.push_back("nothing changed: version " +
+                              std::to_string(deployment->old->number) + " stays active");
+    auto status = Describe(key);
+    if (status.ok()) report.status = std::move(status).value();
+    deployment->done(std::move(report));
+    deployment->next();
+  });
+}
+
+void FunctionService::Rollback(const FunctionKey& key, std::optional<uint32_t> number,
+                               PutDone done) {
+  Enqueue(key, [this, key, number, done = std::move(done)](OpQueue::Done next) {
+    auto planned = PlanRollback(key, number);
+    if (!planned.ok()) {
+      done(planned.error());
+      return next();
+    }
+    (*planned)->done = done;
+    (*planned)->next = std::move(next);
+    Deploy(*planned);
+  });
+}
+
+void FunctionService::Deploy(DeploymentPtr deployment) {
+  const Version& version = deployment->version;
+  parts_.registry.Reserve(version.image_digest);
+  StoredVersion row;
+  row.number = deployment->number;
+  row.spec_json = SpecToJson(version.spec);
+  row.image_digest = version.image_digest;
+  row.created_unix_ms =
+      deployment->number != 0 ? version.created_unix_ms : UnixMillis(parts_.clock);
+  parts_.storage.Run(
+      [&store = parts_.store, key = version.key, row] { return store.AddPending(key, row); },
+      [this, deployment](Result<StoredVersion> stored) {
+        OnPending(deployment, std::move(stored));
+      });
+}
+
+void FunctionService::OnPending(const DeploymentPtr& deployment, Result<StoredVersion> stored) {
+  if (!stored.ok()) return Finish(deployment, Prefix("store the function", stored.error()));
+  deployment->version.id = stored->id;
+  deployment->version.number = stored->number;
+  deployment->version.created_unix_ms = stored->created_unix_ms;
+  deployment->ready = std::make_shared<const Version>(deployment->version);
+  parts_.dispatcher.Activate(deployment->ready, [this, deployment](Status activated) {
+    OnActivated(deployment, activated);
+  });
+}
+
+void FunctionService::OnActivated(const DeploymentPtr& deployment, const Status& activated) {
+  const uint64_t id = deployment->version.id;
+  if (activated.ok()) {
+    parts_.storage.Run(
+        [&store = parts_.store, id, keep = limits_.keep_versions] {
+          return store.Activate(id, keep);
+        },
+        [this, deployment](Result<std::vector<uint64_t>> forgotten) {
+          OnCommitted(deployment, std::move(forgotten));
+        });
+    return;
+  }
+  parts_.storage.Run([&store = parts_.store, id] { return store.DropPending(id); },
+                     [this, deployment, why = activated.error()](Status dropped) {
+                       // The next start drops it as well.
+                       if (!dropped.ok()) LogWarning(dropped.error().message);
+                       Finish(deployment, why);
+                     });
+}
+
+void FunctionService::OnCommitted(const DeploymentPtr& deployment,
+                                  Result<std::vector<uint64_t>> forgotten) {
+  if (!forgotten.ok()) return GoBack(deployment, Prefix("store the function", forgotten.error()));
+  parts_.registry.Activate(deployment->ready, *forgotten);
+  LogInfo("deployed " + Title(*deployment->ready));
+  PutReport report;
+  report.effect = deployment->old == nullptr ? PutReport::Effect::kCreated
+                                             : PutReport::Effect::kReplaced;
+  report.warnings = deployment->warnings;
+  auto status = Describe(deployment->version.key);
+  if (status.ok()) report.status = std::move(status).value();
+  Finish(deployment, std::move(report));
+}
+
+// The traffic moved but the row did not: the row is the truth.
+void FunctionService::GoBack(const DeploymentPtr& deployment, const Error& why) {
+  LogError("deploy of " + Title(deployment->version) + " is undone: " + why.message);
+  const FunctionKey& key = deployment->version.key;
+  const FunctionEntry* entry = parts_.registry.Find(key);
+  if (entry == nullptr) {
+    return parts_.dispatcher.Deactivate(key, [this, deployment, why] { Finish(deployment, why); });
+  }
+  if (!entry->trouble.empty()) {
+    parts_.dispatcher.Deactivate(key, [] {});
+    return Finish(deployment, why);
+  }
+  parts_.dispatcher.Activate(entry->active, [this, deployment, key, why](Status activated) {
+    if (!activated.ok()) {
+      parts_.registry.SetTrouble(key, activated.error().message);
+      RetryLater(key);
+    }
+    Finish(deployment, why);
+  });
+}
+
+void FunctionService::Finish(const DeploymentPtr& deployment, Result<PutReport> report) {
+  parts_.registry.Release(deployment->version.image_digest);
+  deployment->done(std::move(report));
+  deployment->next();
+}
+
+// --- delete, describe
+
+void FunctionService::Delete(const FunctionKey& key, std::function<void(Status)> done) {
+  Enqueue(key, [this, key, done = std::move(done)](OpQueue::Done next) {
+    DeleteNow(key, [done, next](Status status) {
+      done(std::move(status));
+      next();
+    });
+  });
+}
+
+void FunctionService::DeleteNow(const FunctionKey& key, std::function<void(Status)> done) {
+  const FunctionEntry* entry = parts_.registry.Find(key);
+  if (entry == nullptr) {
+    return done(Error{Code::kNotFound, 0,
+                      "function " + Printable(key.name, 80) + " does not exist"});
+  }
+  parts_.storage.Run([&store = parts_.store, key] { return store.DeleteFunction(key); },
+                     [this, key, done](Status deleted) {
+                       const FunctionEntry* gone = parts_.registry.Find(key);
+                       if (!deleted.ok() || gone == nullptr) return done(std::move(deleted));
+                       const FunctionEntry copy = *gone;
+                       parts_.registry.Erase(key);
+                       AfterDelete(key, copy, done);
+                     });
+}
+
+void FunctionService::AfterDelete(const FunctionKey& key, const FunctionEntry& entry,
+                                  std::function<void(Status)> done) {
+  LogInfo("deleted function " + key.name);
+  auto answer = std::make_shared<std::function<void(Status)>>(std::move(done));
+  const auto answer_once = [answer] {
+    if (!*answer) return;
+    const auto tell = std::exchange(*answer, nullptr);
+    tell(OkStatus());
+  };
+  // Its instances still run on the image until the last of them is gone.
+  const std::string digest = entry.active->image_digest;
+  parts_.registry.Reserve(digest);
+  const EventLoop::TimerId timer = parts_.loop.CallAfter(kDeletePatience, answer_once);
+  parts_.dispatcher.Deactivate(key, [this, key, digest, timer, answer_once] {
+    parts_.loop.Cancel(timer);
+    parts_.registry.Release(digest);
+    if (parts_.registry.Find(key) == nullptr) parts_.logs.Forget(key);
+    answer_once();
+  });
+}
+
+Result<FunctionStatus> FunctionService::Describe(const FunctionKey& key) const {
+  const FunctionEntry* entry = parts_.registry.Find(key);
+  if (entry == nullptr) {
+    return Error{Code::kNotFound, 0,
+                 "function " + Printable(key.name, 80) + " does not exist"};
+  }
+  FunctionStatus status;
+  status.key = key;
+  status.active = entry->active;
+  status.versions = entry->versions;
+  status.activity = parts_.dispatcher.Activity(key);
+  if (!entry->trouble.empty()) status.activity.trouble = entry->trouble;
+  return status;
+}
+
+}  // namespace pulga

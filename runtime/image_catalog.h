@@ -1,0 +1,49 @@
+// ImageCatalog: the images' rows mirrored in memory, and the pure decisions on them: what a name
+// means, which layers are there, what an import brings that is new. Loop thread, never blocks.
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/layer_id.h"
+#include "base/result.h"
+#include "images/image.h"
+
+namespace pulga {
+
+class ImageCatalog {
+ public:
+  // True when something was new: an image, a name, or a layer that had been missing.
+  bool Add(const ImageRecord& image);
+  void RemoveRef(const std::string& ref);
+  void RemoveImage(const std::string& digest);
+
+  // `name` is an image name in any spelling, "sha256:..." or at least 12 digits of it.
+  // kNotFound says how to get it, kAlreadyExists that a short digest fits several.
+  Result<ImageRecord> Find(const std::string& name) const;
+  Result<ImageRecord> ByDigest(const std::string& digest) const;
+  std::vector<ImageRecord> List() const;  // by first name, untagged ones last
+  size_t size() const { return images_.size(); }
+
+  // Layers that are published and sound, with their sizes: what an import may skip.
+  std::map<LayerId, uint64_t> Layers() const;
+  // Rows without a directory. Their images get a `trouble` until they are imported again.
+  void MarkMissing(const std::vector<LayerId>& layers);
+  // Hidden from Find while its removal is under way.
+  void SetLeaving(const std::string& digest, bool leaving);
+
+ private:
+  struct Entry {
+    ImageRecord record;  // refs are kept in refs_
+    bool leaving = false;
+  };
+  ImageRecord Describe(const Entry& entry) const;
+
+  std::map<std::string, Entry> images_;      // by digest
+  std::map<std::string, std::string> refs_;  // normalised name -> digest
+  std::set<LayerId> missing_;
+};
+
+}  // namespace pulga

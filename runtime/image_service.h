@@ -1,0 +1,87 @@
+// ImageService: uploads, imports, views and removals of images. Loop thread; bytes are written by
+// the storage thread, archives imported by the spool thread. Imports, views and removals run one
+// after the other. An image exists once its row is committed; layers published for an import that
+// failed are removed again, or by the sweep of the next start.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/clock.h"
+#include "base/event_loop.h"
+#include "base/result.h"
+#include "base/work_queue.h"
+#include "images/importer.h"
+#include "runtime/engine.h"
+#include "runtime/image_catalog.h"
+#include "runtime/op_queue.h"
+#include "runtime/state_store.h"
+#include "sandbox/sandbox.h"
+
+namespace pulga {
+
+struct ImageLimits {
+  uint64_t upload_bytes = 8ULL << 30;
+  uint64_t image_bytes = 16ULL << 30;
+  uint64_t reserve_bytes = 32ULL << 20;
+  uint32_t max_uploads = 4;
+};
+
+// What the daemon built; all of it outlives the service.
+struct ImageParts {
+  EventLoop& loop;
+  const Clock& clock;
+  WorkQueue& storage;
+  WorkQueue& spool;
+  StateStore& store;  // used on `storage` only
+  ImageCatalog& catalog;
+  Sandbox& sandbox;
+  UnpackRunner& runner;  // used on `spool` only
+  std::string data_dir;
+};
+
+class ImageService {
+ public:
+  struct Hooks {
+    // Who needs this image (a text for people), or "".
+    std::function<std::string(const std::string& digest)> user_of;
+    // The catalog changed: functions may be broken, or whole again.
+    std::function<void()> changed;
+  };
+
+  ImageService(ImageParts parts, ImageLimits limits, Hooks hooks);
+  ~ImageService();
+
+  void SetLimits(ImageLimits limits) { limits_ = limits; }
+  Result<std::unique_ptr<Engine::Upload>> NewUpload(std::optional<uint64_t> content_length);
+  void View(const std::string& name, TreeView view, std::function<void(Result<UniqueFd>)> done);
+  void Remove(const std::string& name, std::function<void(Status)> done);
+  // Compares the layers on disk with the rows: unknown ones go, missing ones are marked. Ahead of
+  // everything else when called first. kUnavailable while there is no launcher.
+  void Sweep(std::function<void(Status)> done);
+  size_t busy() const { return ops_.size() + uploads_; }
+
+ private:
+  class UploadImpl;
+  struct ImportRequest;
+  void StartImport(std::shared_ptr<ImportRequest> request, OpQueue::Done next);
+  void OnImported(std::shared_ptr<ImportRequest> request, ImportReport report, OpQueue::Done next);
+  void OnStored(std::shared_ptr<ImportRequest> request, ImportReport report, OpQueue::Done next);
+  void RemoveNow(const std::string& name, std::function<void(Status)> done);
+  void RemoveRow(const ImageRecord& image, std::function<void(Status)> done);
+  // Those no row needs; failures are logged and left to the next sweep.
+  void RemoveLayers(std::vector<LayerId> layers, std::function<void()> done);
+  void ApplySweep(const std::vector<LayerId>& on_disk, std::function<void()> done);
+  ImportLimits LimitsForImport() const;
+
+  ImageParts parts_;
+  ImageLimits limits_;
+  Hooks hooks_;
+  OpQueue ops_;
+  uint32_t uploads_ = 0;  // begun and not yet imported or dropped
+  std::shared_ptr<ImageService*> self_ = std::make_shared<ImageService*>(this);
+};
+
+}  // namespace pulga
