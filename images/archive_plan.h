@@ -1,0 +1,55 @@
+// Which images to take out of an archive, and where their layers lie in it. Reads the archive's
+// JSON documents, each bounded and checked against its digest; writes nothing.
+// Order as containerd has it: the OCI layout where there is one that leads to an image for this
+// board, else docker's manifest.json. Source: docs/images.md.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "images/archive_index.h"
+#include "images/image.h"
+#include "images/importer.h"
+#include "images/manifest.h"
+#include "images/platform_choice.h"
+
+namespace pulga {
+
+// The plain archive, its members by name.
+class ArchiveFiles {
+ public:
+  virtual ~ArchiveFiles() = default;
+  virtual const ArchiveIndex& index() const = 0;
+  // A whole member; kTooLarge past `limit`.
+  virtual Result<std::string> Read(const ArchiveMember& member, size_t limit) const = 0;
+};
+
+struct PlannedLayer {
+  ArchiveMember member;
+  std::string blob_digest;  // "sha256:..." of the stored bytes where the archive promises one
+  std::string diff_id;      // 64 hex digits
+};
+
+struct PlannedImage {
+  std::vector<std::string> refs;  // normalised
+  std::string config_json;
+  std::string digest;  // "sha256:..." of config_json
+  Platform platform;
+  ImageConfig config;
+  std::vector<PlannedLayer> layers;
+};
+
+struct PlanOptions {
+  HostAbility host;
+  AnyPlatform any_platform = AnyPlatform::kRefuse;
+  uint32_t max_images = 64;
+};
+
+// At least one image. kUnsupported names both platforms when none is for this board.
+Result<std::vector<PlannedImage>> PlanImport(const ArchiveFiles& files, const PlanOptions& options,
+                                             std::vector<std::string>* warnings);
+
+}  // namespace pulga
