@@ -16,8 +16,8 @@ class HttpExchange {
  public:
   virtual ~HttpExchange() = default;
   virtual const HttpRequest& request() const = 0;
-  // Lets the handler move the head's strings out; afterwards request() is partly empty.
-  virtual HttpRequest& mutable_request() = 0;
+  // Moves the headers out; request() has none afterwards.
+  virtual HeaderList TakeHeaders() = 0;
   // Once. A reply given before the body has ended is sent at once where that is safe for the client,
   // and the connection then closes; a small rest of a body is read and dropped instead.
   virtual void Reply(HttpReply reply) = 0;
@@ -39,6 +39,8 @@ class HttpHandler {
   virtual void OnBodyEnd() {}
   // Streamed replies only. kAborted closes the connection without the final chunk.
   virtual ReadResult Read(char*, size_t) { return ReadResult{ReadState::kEnd, 0}; }
+  // The server stops: end what would never end by itself.
+  virtual void OnStopping() {}
   // Asked after Read said kEnd in a chunked reply.
   virtual HeaderList Trailers() { return {}; }
 };

@@ -125,19 +125,18 @@ std::optional<HeadProblem> CheckHead(const HttpRequest& request) {
   return std::nullopt;
 }
 
-HeaderList EndToEndHeaders(const HeaderList& headers) {
-  std::vector<std::string_view> named;
+HeaderList EndToEndHeaders(HeaderList headers) {
+  std::vector<std::string> named;
   for (const auto& [name, value] : headers) {
     if (!EqualsIgnoreCase(name, "Connection")) continue;
-    for (std::string_view token : Split(value, ',')) named.push_back(Trim(token));
+    for (std::string_view token : Split(value, ',')) named.emplace_back(Trim(token));
   }
-  HeaderList out;
-  out.reserve(headers.size() + 4);
-  for (const auto& [name, value] : headers) {
-    if (IsHopByHop(name) || (!named.empty() && IsOneOf(name, named))) continue;
-    out.emplace_back(name, value);
-  }
-  return out;
+  const auto ends_here = [&named](const auto& header) {
+    const auto is_it = [&](const std::string& name) { return EqualsIgnoreCase(header.first, name); };
+    return IsHopByHop(header.first) || std::any_of(named.begin(), named.end(), is_it);
+  };
+  headers.erase(std::remove_if(headers.begin(), headers.end(), ends_here), headers.end());
+  return headers;
 }
 
 bool IsFitReplyHeader(std::string_view name, std::string_view value) {

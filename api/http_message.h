@@ -50,7 +50,7 @@ struct HeadProblem {
 std::optional<HeadProblem> CheckHead(const HttpRequest& request);
 
 // Without hop-by-hop and framing headers and without those that Connection names.
-HeaderList EndToEndHeaders(const HeaderList& headers);
+HeaderList EndToEndHeaders(HeaderList headers);
 // A header that may be sent to the caller: a token, no control bytes, not about framing.
 bool IsFitReplyHeader(std::string_view name, std::string_view value);
 bool IsToken(std::string_view text);

@@ -53,10 +53,8 @@ class Server final : public HttpServer {
   Status Start();
 
   const std::vector<std::string>& bound() const override { return listener_->bound(); }
-  void StopAccepting() override {
-    stopping_ = true;
-    listener_->StopAccepting();
-  }
+  void StopAccepting() override;
+  void SetPatience(const ConnectionPatience& patience) override { config_.patience = patience; }
   size_t open_requests() const override;
   size_t open_connections() const override { return connections_.size(); }
 
@@ -117,7 +115,7 @@ class Exchange final : public HttpExchange {
   ~Exchange() override;
 
   const HttpRequest& request() const override { return request_; }
-  HttpRequest& mutable_request() override { return request_; }
+  HeaderList TakeHeaders() override { return std::move(request_.headers); }
   void Reply(HttpReply reply) override;
   void ContinueBody() override;
   void ContinueReply() override { Resume(); }
@@ -130,6 +128,9 @@ class Exchange final : public HttpExchange {
   TimePoint suspended_at() const { return suspended_at_; }
   void WatchForLeaving();
   void Leave();
+  void OnStopping() {
+    if (handler_) handler_->OnStopping();
+  }
 
  private:
   enum class State { kHead, kBody, kEnd, kReplying, kLingering };
@@ -146,7 +147,6 @@ class Exchange final : public HttpExchange {
   ssize_t ReadBody(char* buffer, size_t capacity);
   void Suspend();
   void Resume();
-  bool ExpectsContinue() const;
   bool MustRefuseNow() const;
 
   Server& server_;
@@ -159,6 +159,7 @@ class Exchange final : public HttpExchange {
   State state_ = State::kHead;
   uint64_t body_received_ = 0;
   bool begun_ = false;
+  bool expects_continue_ = false;
   bool has_reply_ = false;
   bool hold_body_ = false;
   bool in_callback_ = false;
@@ -195,6 +196,8 @@ void Exchange::ReadHeaders() {
     return MHD_YES;
   };
   MHD_get_connection_values_n(mhd_, MHD_HEADER_KIND, add, this);
+  const std::string* expect = request_.Header("Expect");
+  expects_continue_ = expect != nullptr && EqualsIgnoreCase(*expect, "100-continue");
   if (request_.Header("Transfer-Encoding") != nullptr) {
     request_.chunked = true;
   } else if (const std::string* length = request_.Header("Content-Length")) {
@@ -237,11 +240,6 @@ MHD_Result Exchange::OnCall(MHD_Connection* connection, const char* method, cons
   return result;
 }
 
-bool Exchange::ExpectsContinue() const {
-  const std::string* expect = request_.Header("Expect");
-  return expect != nullptr && EqualsIgnoreCase(*expect, "100-continue");
-}
-
 // A large or unknown rest of a body must not delay the reply. Streams wait for its end all the same.
 bool Exchange::MustRefuseNow() const {
   if (!has_reply_ || reply_.streamed || reply_.file.valid()) return false;
@@ -252,7 +250,7 @@ MHD_Result Exchange::OnFirstCall() {
   if (has_reply_ && request_.has_body()) {
     // Queued in the first call: the library sends it, reads nothing more and closes. Right for those
     // who wait for 100-continue; for those already sending, see RefuseNow.
-    if (ExpectsContinue()) return Queue();
+    if (expects_continue_) return Queue();
     if (MustRefuseNow()) return RefuseNow();
   } else if (hold_body_ && request_.has_body()) {
     Suspend();
@@ -446,6 +444,13 @@ void Server::WatchForLeavers() {
   if (suspended_.empty()) return;
   leaver_timer_ = loop_.CallAt(suspended_.front()->suspended_at() + kGoneWatchDelay,
                                [this] { WatchForLeavers(); });
+}
+
+void Server::StopAccepting() {
+  stopping_ = true;
+  listener_->StopAccepting();
+  const std::vector<Exchange*> open(exchanges_.begin(), exchanges_.end());
+  for (Exchange* exchange : open) exchange->OnStopping();
 }
 
 size_t Server::open_requests() const {

@@ -34,6 +34,7 @@ class HttpServer {
   virtual const std::vector<std::string>& bound() const = 0;
   // No new connections; replies from now on end their connection.
   virtual void StopAccepting() = 0;
+  virtual void SetPatience(const ConnectionPatience& patience) = 0;
   virtual size_t open_requests() const = 0;
   virtual size_t open_connections() const = 0;
 };

@@ -1,0 +1,112 @@
+#include "api/front.h"
+
+#include "api/error_mapping.h"
+#include "api/handlers.h"
+#include "api/native/routes.h"
+#include "base/log.h"
+#include "base/text.h"
+
+namespace pulga {
+namespace {
+
+ConnectionPatience PatienceOf(const DaemonConfig& config) {
+  ConnectionPatience patience;
+  patience.head = config.header_timeout;
+  patience.idle = config.keep_alive_timeout;
+  patience.body = config.body_timeout;
+  patience.reply = config.body_timeout;
+  return patience;
+}
+
+bool IsManagement(std::string_view path) { return path == "/v1" || path.substr(0, 4) == "/v1/"; }
+
+HttpReply Refusal(std::string_view path, const ApiError& error, ErrorForm form) {
+  if (IsManagement(path)) return ErrorReply(error);
+  HttpReply reply = CallErrorReply(error, form);
+  reply.headers.emplace_back("X-Pulga-Outcome", "rejected:" + error.code);
+  return reply;
+}
+
+}  // namespace
+
+void AddAllRoutes(Router& router, Engine& engine, EventLoop& loop) {
+  AddCallRoutes(router, engine, loop);
+  AddImageRoutes(router, engine);
+  AddFunctionRoutes(router, engine);
+  AddSystemRoutes(router, engine);
+}
+
+Result<std::unique_ptr<Front>> ApiFront::Create(EventLoop& loop, Engine& engine,
+                                                const DaemonConfig& config) {
+  std::unique_ptr<ApiFront> front(new ApiFront(engine));
+  AddAllRoutes(front->router_, engine, loop);
+  HttpServerConfig http;
+  for (const std::string& text : config.listen) {
+    PULGA_ASSIGN_OR_RETURN(ListenAddress address, ParseListenAddress(text));
+    http.listen.push_back(std::move(address));
+  }
+  http.limits.tcp = config.max_connections;
+  http.limits.per_address = std::max(config.max_connections / 2, 4U);
+  http.patience = PatienceOf(config);
+  ApiFront* self = front.get();
+  PULGA_ASSIGN_OR_RETURN(front->server_,
+                         HttpServer::Create(loop, std::move(http), [self](HttpExchange& exchange) {
+                           return self->Handle(exchange);
+                         }));
+  for (const std::string& address : front->bound()) LogInfo("listening on " + address);
+  return std::unique_ptr<Front>(std::move(front));
+}
+
+void ApiFront::StopAccepting() {
+  stopping_ = true;
+  server_->StopAccepting();
+}
+
+void ApiFront::Reload(const DaemonConfig& config) { server_->SetPatience(PatienceOf(config)); }
+
+bool ApiFront::IsAuthorized(const HttpRequest& request) const {
+  const std::string* given = request.Header("Authorization");
+  if (given == nullptr) return false;
+  const std::string_view text(*given);
+  constexpr std::string_view kScheme = "Bearer ";
+  if (text.size() <= kScheme.size() || !EqualsIgnoreCase(text.substr(0, kScheme.size()), kScheme)) {
+    return false;
+  }
+  return EqualsConstantTime(Trim(text.substr(kScheme.size())), engine_.admin_key());
+}
+
+// Authorisation comes before everything else under /v1, so that a stranger learns nothing of routes.
+std::unique_ptr<HttpHandler> ApiFront::Handle(HttpExchange& exchange) const {
+  const HttpRequest& request = exchange.request();
+  const std::string_view path = request.path();
+  if (IsManagement(path) && !IsAuthorized(request)) {
+    const char* text = "this needs the header \"Authorization: Bearer KEY\"; the admin key is in "
+                       "admin.key in the data directory";
+    return Immediately(exchange, ErrorReply({401, "unauthorized", text, {}}));
+  }
+  RouteMatch match = router_.Match(request.method, path);
+  const ErrorForm form = PreferredForm(request);
+  switch (match.kind) {
+    case RouteMatch::Kind::kFound:
+      break;
+    case RouteMatch::Kind::kNotFound:
+      return Immediately(exchange, Refusal(path, {404, "not_found", "404 page not found", {}}, form));
+    case RouteMatch::Kind::kBadPath: {
+      const ApiError error{400, "invalid_path",
+                           "the path holds a name that is empty, too long or badly percent-encoded", {}};
+      return Immediately(exchange, Refusal(path, error, form));
+    }
+    case RouteMatch::Kind::kWrongMethod: {
+      const ApiError error{405, "method_not_allowed", "only " + match.allow + " here", {}};
+      HttpReply reply = Refusal(path, error, form);
+      reply.headers.emplace_back("Allow", match.allow);
+      return Immediately(exchange, std::move(reply));
+    }
+  }
+  if (stopping_ && path == "/healthz") {
+    return Immediately(exchange, Refusal(path, {503, "shutting_down", "shutting down", {}}, form));
+  }
+  return match.route->handler(exchange, match.params);
+}
+
+}  // namespace pulga

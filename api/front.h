@@ -1,0 +1,38 @@
+// ApiFront: the daemon's HTTP face: server, routes, the admin key. Made by the factory `pulga
+// serve-daemon` gives to RunDaemon. Loop thread.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "api/http_server.h"
+#include "api/router.h"
+#include "runtime/daemon/daemon.h"
+
+namespace pulga {
+
+// Every route there is, as api/openapi.yaml lists them.
+void AddAllRoutes(Router& router, Engine& engine, EventLoop& loop);
+
+class ApiFront final : public Front {
+ public:
+  static Result<std::unique_ptr<Front>> Create(EventLoop& loop, Engine& engine, const DaemonConfig& config);
+
+  void StopAccepting() override;
+  size_t open_requests() const override { return server_->open_requests(); }
+  void Reload(const DaemonConfig& config) override;
+  const std::vector<std::string>& bound() const { return server_->bound(); }
+
+ private:
+  explicit ApiFront(Engine& engine) : engine_(engine) {}
+  std::unique_ptr<HttpHandler> Handle(HttpExchange& exchange) const;
+  bool IsAuthorized(const HttpRequest& request) const;
+
+  Engine& engine_;
+  Router router_;
+  bool stopping_ = false;
+  std::unique_ptr<HttpServer> server_;
+};
+
+}  // namespace pulga

@@ -1,0 +1,73 @@
+#include "api/handlers.h"
+
+#include "base/units.h"
+
+namespace pulga {
+namespace {
+
+class ImmediateHandler final : public ReplyingHandler {
+ public:
+  ImmediateHandler(HttpExchange& exchange, HttpReply reply)
+      : ReplyingHandler(exchange), reply_(std::move(reply)) {}
+  void Start() override { exchange().Reply(std::move(reply_)); }
+
+ private:
+  HttpReply reply_;
+};
+
+class BodyHandler final : public ReplyingHandler {
+ public:
+  BodyHandler(HttpExchange& exchange, size_t limit, BodyFunction function)
+      : ReplyingHandler(exchange), limit_(limit), function_(std::move(function)) {}
+
+  void Start() override {
+    if (exchange().request().content_length.value_or(0) > limit_) Refuse();
+  }
+  size_t OnBody(std::string_view bytes) override {
+    if (body_.size() + bytes.size() > limit_) {
+      Refuse();
+    } else {
+      body_ += bytes;
+    }
+    return bytes.size();
+  }
+  void OnBodyEnd() override {
+    function_(std::move(body_), WhileOpen([this](HttpReply reply) { exchange().Reply(std::move(reply)); }));
+  }
+
+ private:
+  void Refuse() {
+    const Error error{Code::kTooLarge, 0, "the request body is larger than " + HumanBytes(limit_)};
+    exchange().Reply(ErrorReply(ToApiError(error, "")));
+  }
+
+  size_t limit_;
+  BodyFunction function_;
+  std::string body_;
+};
+
+}  // namespace
+
+HttpReply JsonReply(int status, std::string body) {
+  HttpReply reply;
+  reply.status = status;
+  reply.headers = {{"Content-Type", "application/json"}, {"Cache-Control", "no-store"}};
+  reply.body = std::move(body);
+  return reply;
+}
+
+HttpReply EmptyReply(int status) {
+  HttpReply reply;
+  reply.status = status;
+  return reply;
+}
+
+std::unique_ptr<HttpHandler> Immediately(HttpExchange& exchange, HttpReply reply) {
+  return std::make_unique<ImmediateHandler>(exchange, std::move(reply));
+}
+
+std::unique_ptr<HttpHandler> WithBody(HttpExchange& exchange, size_t limit, BodyFunction function) {
+  return std::make_unique<BodyHandler>(exchange, limit, std::move(function));
+}
+
+}  // namespace pulga

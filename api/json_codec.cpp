@@ -1,0 +1,265 @@
+#include "api/json_codec.h"
+
+#include <ctime>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/text.h"
+#include "images/image_ref.h"
+#include "runtime/spec_json.h"
+
+namespace pulga {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr size_t kMaxBodyBytes = 64 * 1024;
+constexpr int kMaxDepth = 64;
+
+std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string DumpLine(const Json& json) { return Dump(json) + "\n"; }
+
+Json LayersJson(const std::vector<LayerRecord>& layers) {
+  Json out = Json::array();
+  for (const LayerRecord& layer : layers) {
+    out.push_back({{"diff_id", "sha256:" + layer.diff_id},
+                   {"chain_id", "sha256:" + layer.chain_id.Hex()},
+                   {"size_bytes", layer.size_bytes},
+                   {"reused", layer.reused}});
+  }
+  return out;
+}
+
+// One entry per name; an untagged image is known by its digest.
+void AppendImported(const ImageRecord& image, Json* out) {
+  std::vector<std::string> refs = image.refs;
+  if (refs.empty()) refs.push_back(image.digest);
+  for (const std::string& ref : refs) {
+    out->push_back({{"ref", FamiliarName(ref)},
+                    {"digest", image.digest},
+                    {"platform", PlatformName(image.platform)},
+                    {"size_bytes", image.size_bytes},
+                    {"layers", LayersJson(image.layers)},
+                    {"warnings", Json::array()}});
+  }
+}
+
+Json ImageToJson(const ImageRecord& image) {
+  Json refs = Json::array();
+  for (const std::string& ref : image.refs) refs.push_back(FamiliarName(ref));
+  const ImageConfig& c = image.config;
+  return {{"refs", refs},
+          {"digest", image.digest},
+          {"platform", PlatformName(image.platform)},
+          {"size_bytes", image.size_bytes},
+          {"layers", LayersJson(image.layers)},
+          {"config",
+           {{"entrypoint", c.entrypoint},
+            {"cmd", c.cmd},
+            {"env", c.env},
+            {"working_dir", c.working_dir},
+            {"user", c.user},
+            {"exposed_ports", c.exposed_ports},
+            {"stop_signal", c.stop_signal},
+            {"labels", Json(c.labels)}}}};
+}
+
+const char* ModeName(SandboxMode mode) { return mode == SandboxMode::kExec ? "exec" : "http"; }
+
+Json VersionJson(const Version& version, bool active) {
+  return {{"version", version.number},
+          {"active", active},
+          {"image", FamiliarName(version.image_ref)},
+          {"image_digest", version.image_digest},
+          {"mode", ModeName(version.mode)},
+          {"created_at", Rfc3339(version.created_unix_ms)}};
+}
+
+Json ActivityJson(const FunctionActivity& activity) {
+  Json instances = Json::array();
+  for (const InstanceStatus& instance : activity.instances) {
+    instances.push_back({{"slot", instance.slot},
+                         {"step", instance.step},
+                         {"open_calls", instance.open_calls},
+                         {"memory_bytes", instance.memory_bytes},
+                         {"age_ms", instance.age_ms}});
+  }
+  Json outcomes = Json::object();
+  for (const auto& [name, count] : activity.outcomes) outcomes[name] = count;
+  return {{"instances", instances},
+          {"queued", activity.queued},
+          {"invocations", activity.invocations},
+          {"outcomes", outcomes},
+          {"last_decision", activity.last_decision},
+          {"trouble", activity.trouble}};
+}
+
+Json FunctionToJson(const FunctionStatus& status) {
+  Json out = {{"name", status.key.name},
+              {"namespace", status.key.name_space},
+              {"url", "/function/" + status.key.name}};
+  if (status.active) {
+    const Version& active = *status.active;
+    out["version"] = active.number;
+    out["image"] = FamiliarName(active.image_ref);
+    out["image_digest"] = active.image_digest;
+    out["mode"] = ModeName(active.mode);
+    out["mode_reason"] = active.mode_reason;
+    out["command"] = active.argv;
+    out["port"] = active.mode == SandboxMode::kHttp ? Json(active.port) : Json(nullptr);
+    out["concurrency"] = active.concurrency;
+    out["created_at"] = Rfc3339(active.created_unix_ms);
+    out["spec"] = Json::parse(SpecToJson(active.spec), nullptr, /*allow_exceptions=*/false);
+  }
+  Json versions = Json::array();
+  for (const VersionPtr& version : status.versions) {
+    const bool active = status.active && version->number == status.active->number;
+    versions.push_back(VersionJson(*version, active));
+  }
+  out["versions"] = versions;
+  out.update(ActivityJson(status.activity));
+  return out;
+}
+
+Json FeatureArray(const std::vector<Feature>& features) {
+  Json out = Json::array();
+  for (const Feature& feature : features) {
+    out.push_back({{"name", feature.name},
+                   {"state", std::string(FeatureStateName(feature.state))},
+                   {"detail", feature.detail},
+                   {"advice", feature.advice}});
+  }
+  return out;
+}
+
+Error BadBody(std::string message) { return Error{Code::kInvalidArgument, 0, std::move(message)}; }
+
+// Refuses what the parser alone lets pass: repeated keys, deep nesting.
+Result<Json> ParseObject(std::string_view text) {
+  if (text.size() > kMaxBodyBytes) return Error{Code::kTooLarge, 0, "the request body is too large"};
+  std::vector<std::set<std::string>> keys;
+  std::string problem;
+  const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
+    if (depth > kMaxDepth) problem = "the JSON is nested too deeply";
+    if (event == Json::parse_event_t::object_start) keys.emplace_back();
+    if (event == Json::parse_event_t::object_end && !keys.empty()) keys.pop_back();
+    if (event == Json::parse_event_t::key && !keys.empty() &&
+        !keys.back().insert(parsed.get<std::string>()).second) {
+      problem = "the field \"" + Printable(parsed.get<std::string>(), 40) + "\" is given twice";
+    }
+    return problem.empty();
+  };
+  Json json = Json::parse(text, watch, /*allow_exceptions=*/false);
+  if (!problem.empty()) return BadBody(problem);
+  if (json.is_discarded()) return BadBody("the request body is not valid JSON");
+  if (!json.is_object()) return BadBody("the request body must be a JSON object");
+  return json;
+}
+
+// The one allowed field of a small body, as an unsigned number of at most `max`.
+Result<std::optional<uint32_t>> OneNumber(std::string_view text, const char* field, uint32_t max) {
+  PULGA_ASSIGN_OR_RETURN(const Json json, ParseObject(text));
+  std::optional<uint32_t> out;
+  for (const auto& [name, value] : json.items()) {
+    if (name != field) return BadBody("unknown field \"" + Printable(name, 40) + "\"");
+    if (value.is_null()) continue;
+    if (!value.is_number_unsigned() || value.get<uint64_t>() > max) {
+      return BadBody(std::string(field) + " must be a whole number from 0 to " + std::to_string(max));
+    }
+    out = static_cast<uint32_t>(value.get<uint64_t>());
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string Rfc3339(int64_t unix_ms) {
+  const time_t seconds = static_cast<time_t>(unix_ms / 1000);
+  tm utc = {};
+  gmtime_r(&seconds, &utc);
+  char day[32];
+  strftime(day, sizeof day, "%Y-%m-%dT%H:%M:%S", &utc);
+  char out[48];
+  snprintf(out, sizeof out, "%s.%03dZ", day, static_cast<int>(unix_ms % 1000));
+  return out;
+}
+
+std::string ErrorJson(const ApiError& error) {
+  Json details = Json::object();
+  for (const auto& [name, value] : error.details) details[name] = value;
+  return DumpLine({{"error", {{"code", error.code}, {"message", error.message}, {"details", details}}}});
+}
+
+std::string ImportReportJson(const ImportReport& report) {
+  Json images = Json::array();
+  for (const ImageRecord& image : report.images) AppendImported(image, &images);
+  // Warnings are about the archive; each image entry shows them.
+  for (Json& image : images) image["warnings"] = report.warnings;
+  return DumpLine({{"images", images}});
+}
+
+std::string ImageJson(const ImageRecord& image) { return DumpLine(ImageToJson(image)); }
+
+std::string ImageListJson(const std::vector<ImageRecord>& images) {
+  Json out = Json::array();
+  for (const ImageRecord& image : images) {
+    Json one = ImageToJson(image);
+    one.erase("config");
+    out.push_back(std::move(one));
+  }
+  return DumpLine({{"images", out}});
+}
+
+std::string FunctionJson(const FunctionStatus& status, const std::vector<std::string>& warnings) {
+  Json out = FunctionToJson(status);
+  out["warnings"] = warnings;
+  return DumpLine(out);
+}
+
+std::string FunctionListJson(const std::vector<FunctionStatus>& list) {
+  Json out = Json::array();
+  for (const FunctionStatus& status : list) out.push_back(FunctionToJson(status));
+  return DumpLine({{"functions", out}});
+}
+
+std::string SystemJson(const SystemReport& report) {
+  return DumpLine({{"version", report.version},
+                   {"state", report.state},
+                   {"uptime_ms", report.uptime_ms},
+                   {"platform", PlatformName(HostPlatform())},
+                   {"memory_budget_bytes", report.memory_budget_bytes},
+                   {"memory_used_bytes", report.memory_used_bytes},
+                   {"functions", report.functions},
+                   {"instances", report.instances},
+                   {"images", report.images},
+                   {"launcher_restarts", report.launcher_restarts},
+                   {"features", FeatureArray(report.features)}});
+}
+
+std::string FeaturesJson(const std::vector<Feature>& features) {
+  return DumpLine({{"features", FeatureArray(features)}});
+}
+
+std::string LogLineJson(const LogLine& line) {
+  return DumpLine({{"time", Rfc3339(line.unix_ms)},
+                   {"version", line.version},
+                   {"call_id", line.call_id},
+                   {"stream", line.stream},
+                   {"text", line.text}});
+}
+
+Result<uint32_t> ParseScaleBody(std::string_view text) {
+  auto number = OneNumber(text, "instances", kMaxSlots);
+  if (!number.ok()) return number.error();
+  if (!*number) return BadBody("say how many: {\"instances\": 2}");
+  return **number;
+}
+
+Result<std::optional<uint32_t>> ParseRollbackBody(std::string_view text) {
+  if (Trim(text).empty()) return std::optional<uint32_t>();
+  auto number = OneNumber(text, "version", UINT32_MAX);
+  if (number.ok() && *number && **number == 0) return BadBody("versions count from 1");
+  return number;
+}
+
+}  // namespace pulga

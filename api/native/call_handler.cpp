@@ -1,0 +1,197 @@
+#include <algorithm>
+#include <chrono>
+
+#include "api/error_mapping.h"
+#include "api/http_handler.h"
+#include "api/native/routes.h"
+#include "base/ids.h"
+#include "base/text.h"
+
+namespace pulga {
+namespace {
+
+// A body this large is refused, if it is, before its first byte rather than after its last.
+constexpr uint64_t kHoldBodyBytes = 64 * 1024;
+
+bool IsSaneCallId(std::string_view id) {
+  const auto sane = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_' || c == '.';
+  };
+  return !id.empty() && id.size() <= 64 && std::all_of(id.begin(), id.end(), sane);
+}
+
+// Headers of ours, which a function can not set.
+bool IsOurs(std::string_view name) {
+  constexpr std::string_view kOurs[] = {"X-Call-Id", "X-Pulga-Start", "X-Pulga-Outcome", "X-Start-Time",
+                                        "Server-Timing"};
+  if ((name[0] | 0x20) != 'x' && (name[0] | 0x20) != 's') return false;
+  return std::any_of(std::begin(kOurs), std::end(kOurs),
+                     [&](std::string_view ours) { return EqualsIgnoreCase(name, ours); });
+}
+
+// "name" or "name.namespace": the last dot separates.
+FunctionKey ParseCallName(const std::string& text) {
+  FunctionKey key;
+  const size_t dot = text.rfind('.');
+  key.name = text.substr(0, dot);
+  if (dot != std::string::npos) key.name_space = text.substr(dot + 1);
+  return key;
+}
+
+class CallHandler final : public HttpHandler, private InvocationObserver {
+ public:
+  CallHandler(HttpExchange& exchange, Engine& engine, EventLoop& loop, const PathParams& params)
+      : exchange_(exchange), engine_(engine), loop_(loop), key_(ParseCallName(params.name)),
+        path_(params.rest.empty() ? "/" : params.rest) {}
+
+  void Start() override {
+    const HttpRequest& request = exchange_.request();
+    form_ = PreferredForm(request);
+    is_head_ = request.method == "HEAD";
+    start_ns_ = std::chrono::duration_cast<std::chrono::nanoseconds>(
+                    std::chrono::system_clock::now().time_since_epoch())
+                    .count();
+    Status valid = ValidateFunctionName(key_.name);
+    if (valid.ok()) valid = ValidateFunctionName(key_.name_space);
+    if (!valid.ok()) return RefuseName(valid.error());
+    const bool hold = request.has_body() && request.content_length.value_or(UINT64_MAX) > kHoldBodyBytes;
+    invocation_ = engine_.Invoke(MakeRequest(request), *this);
+    if (!request.has_body() || !hold) return;
+    // A refusal that is known at once is told by the time this turn's posted calls have run.
+    exchange_.HoldBody();
+    loop_.Post([this, open = std::weak_ptr<char>(open_)] {
+      if (!open.expired()) exchange_.ContinueBody();
+    });
+  }
+
+  size_t OnBody(std::string_view bytes) override {
+    return invocation_ ? invocation_->Write(bytes) : bytes.size();
+  }
+  void OnBodyEnd() override {
+    if (invocation_) invocation_->EndBody();
+  }
+  ReadResult Read(char* buffer, size_t capacity) override { return invocation_->Read(buffer, capacity); }
+  HeaderList Trailers() override {
+    HeaderList trailers;
+    if (trailers_) AppendOutcome(&trailers);
+    return trailers;
+  }
+
+ private:
+  InvocationRequest MakeRequest(const HttpRequest& request) {
+    InvocationRequest out;
+    out.function = key_;
+    out.method = request.method;
+    out.path = path_;
+    out.query = request.query();
+    out.content_length = request.content_length;
+    out.has_body = request.has_body();
+    out.client = request.peer;
+    out.wants_stream = Accepts(request, "text/event-stream") ||
+                       QueryValue(request.query(), "stream") == "1";
+    const std::string* given = request.Header("X-Call-Id");
+    const bool keep = given != nullptr && IsSaneCallId(*given);
+    call_id_ = keep ? *given : RandomUuid();
+    out.headers = EndToEndHeaders(exchange_.TakeHeaders());
+    if (given != nullptr && !keep) {
+      const auto is_id = [](const auto& h) { return EqualsIgnoreCase(h.first, "X-Call-Id"); };
+      out.headers.erase(std::remove_if(out.headers.begin(), out.headers.end(), is_id), out.headers.end());
+    }
+    out.call_id = call_id_;
+    return out;
+  }
+
+  void RefuseName(const Error& error) {
+    call_id_ = RandomUuid();
+    ApiError refusal = ToApiError(error, "function");
+    refusal.code = "invalid_name";
+    HttpReply reply = CallErrorReply(refusal, form_);
+    reply.headers.emplace_back("X-Pulga-Outcome", "rejected:invalid-name");
+    AppendIdentity(&reply.headers);
+    exchange_.Reply(std::move(reply));
+  }
+
+  void AppendIdentity(HeaderList* headers) const {
+    headers->emplace_back("X-Call-Id", call_id_);
+    headers->emplace_back("X-Start-Time", std::to_string(start_ns_));
+  }
+  void AppendOutcome(HeaderList* headers) const {
+    headers->emplace_back("X-Pulga-Outcome", OutcomeName(invocation_->outcome()));
+    std::string timing = ServerTiming(invocation_->receipt());
+    if (!timing.empty()) headers->emplace_back("Server-Timing", std::move(timing));
+  }
+  void AppendReceipt(HeaderList* headers) const {
+    AppendIdentity(headers);
+    const std::string_view start = StartKindName(invocation_->receipt().start);
+    if (!start.empty()) headers->emplace_back("X-Pulga-Start", start);
+  }
+
+  void OnHead() override {
+    const ResponseHead& head = invocation_->head();
+    if (head.status < 200 || head.status > 599) return exchange_.Reply(FailedReply(head));
+    HttpReply reply;
+    reply.status = head.status;
+    reply.headers.reserve(head.headers.size() + 6);
+    for (const auto& header : head.headers) {
+      if (!IsOurs(header.first)) reply.headers.push_back(header);
+    }
+    AppendReceipt(&reply.headers);
+    const auto whole = invocation_->WholeBody();
+    if (whole && !(is_head_ && head.content_length.value_or(0) != 0)) {
+      reply.body = *whole;
+    } else {
+      reply.streamed = true;
+      reply.stream_size = head.content_length;
+    }
+    // While a chunked reply is under way the end is not known: it follows as trailers.
+    trailers_ = reply.streamed && !reply.stream_size && !head.final_outcome_known;
+    if (trailers_) {
+      reply.headers.emplace_back("Trailer", "X-Pulga-Outcome, Server-Timing");
+      reply.headers.emplace_back("Server-Timing", ServerTiming(invocation_->receipt()));
+    } else {
+      AppendOutcome(&reply.headers);
+    }
+    exchange_.Reply(std::move(reply));
+  }
+
+  HttpReply FailedReply(const ResponseHead& head) {
+    const FailedCall call{invocation_->outcome(), invocation_->FailureText(),
+                          key_.name + "." + key_.name_space, head.retry_after_s};
+    HttpReply reply = FailedCallReply(call, form_);
+    AppendReceipt(&reply.headers);
+    AppendOutcome(&reply.headers);
+    return reply;
+  }
+
+  void OnReadable() override { exchange_.ContinueReply(); }
+  void OnWritable() override { exchange_.ContinueBody(); }
+
+  HttpExchange& exchange_;
+  Engine& engine_;
+  EventLoop& loop_;
+  FunctionKey key_;
+  std::string path_;
+  ErrorForm form_ = ErrorForm::kText;
+  bool is_head_ = false;
+  bool trailers_ = false;
+  int64_t start_ns_ = 0;
+  std::string call_id_;
+  std::shared_ptr<char> open_ = std::make_shared<char>();
+  std::unique_ptr<Invocation> invocation_;
+};
+
+}  // namespace
+
+std::unique_ptr<HttpHandler> MakeCallHandler(HttpExchange& exchange, Engine& engine, EventLoop& loop,
+                                             const PathParams& params) {
+  return std::make_unique<CallHandler>(exchange, engine, loop, params);
+}
+
+void AddCallRoutes(Router& router, Engine& engine, EventLoop& loop) {
+  router.Add("*", "/function/{name}/...", [&](HttpExchange& exchange, const PathParams& params) {
+    return MakeCallHandler(exchange, engine, loop, params);
+  });
+}
+
+}  // namespace pulga

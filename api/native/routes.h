@@ -1,0 +1,24 @@
+// The native routes, each group in its own file. They are added in the order in which a reader of
+// api/openapi.yaml meets them. `engine` must outlive the router.
+#pragma once
+
+#include "api/router.h"
+#include "base/event_loop.h"
+#include "runtime/engine.h"
+
+namespace pulga {
+
+void AddImageRoutes(Router& router, Engine& engine);
+void AddFunctionRoutes(Router& router, Engine& engine);
+void AddCallRoutes(Router& router, Engine& engine, EventLoop& loop);
+void AddSystemRoutes(Router& router, Engine& engine);
+
+// POST /v1/images: streams the body to the engine's spool with backpressure.
+std::unique_ptr<HttpHandler> MakeUploadHandler(HttpExchange& exchange, Engine& engine);
+// GET /v1/functions/{name}/logs?tail=&follow=1: JSON lines, chunked.
+std::unique_ptr<HttpHandler> MakeLogHandler(HttpExchange& exchange, Engine& engine, const FunctionKey& key);
+// What AddCallRoutes adds: any method /function/{name}[.{ns}][/rest].
+std::unique_ptr<HttpHandler> MakeCallHandler(HttpExchange& exchange, Engine& engine, EventLoop& loop,
+                                             const PathParams& params);
+
+}  // namespace pulga
