@@ -101,6 +101,12 @@ Status CheckAgainstBoard(const FunctionSpec& spec, const Board& board) {
     return OverBoard("limits.memory", FormatBytes(spec.sandbox.memory_bytes),
                      HumanBytes(board.memory_bytes));
   }
+  if (board.budget_bytes != 0 && spec.sandbox.memory_bytes > board.budget_bytes) {
+    return Error{Code::kInvalidArgument, 0,
+                 "limits.memory: " + FormatBytes(spec.sandbox.memory_bytes) +
+                     " is more than all instances together may use (" +
+                     HumanBytes(board.budget_bytes) + ", setting memory-budget)"};
+  }
   if (spec.sandbox.tmp_bytes > board.memory_bytes) {
     return OverBoard("limits.tmp", FormatBytes(spec.sandbox.tmp_bytes),
                      HumanBytes(board.memory_bytes) + " of memory");
@@ -108,6 +114,35 @@ Status CheckAgainstBoard(const FunctionSpec& spec, const Board& board) {
   if (spec.sandbox.cpu_millis > board.cores * 1000) {
     return OverBoard("limits.cpu", FormatCpuMillis(spec.sandbox.cpu_millis),
                      std::to_string(board.cores) + (board.cores == 1 ? " core" : " cores"));
+  }
+  return OkStatus();
+}
+
+Status CheckEnforceable(const FunctionSpec& spec, const std::vector<Feature>& features) {
+  const SandboxLimits defaults;
+  const SandboxLimits& limits = spec.sandbox;
+  const struct {
+    const char* feature;
+    const char* field;
+    bool wanted;
+  } rules[] = {
+      {"cgroup.memory", "limits.memory", true},
+      {"cgroup.pids", "limits.pids", true},
+      {"cgroup.cpu", "limits.cpu", limits.cpu_millis != 0},
+      {"cgroup.cpu", "limits.cpu_weight", limits.cpu_weight != defaults.cpu_weight},
+      {"cgroup.io", "limits.io_read_bps", limits.io_read_bps != 0},
+      {"cgroup.io", "limits.io_write_bps", limits.io_write_bps != 0},
+  };
+  for (const auto& rule : rules) {
+    const Feature* feature = rule.wanted ? FindFeature(features, rule.feature) : nullptr;
+    if (feature == nullptr || feature->state == FeatureState::kPresent ||
+        feature->state == FeatureState::kUnknown) {
+      continue;
+    }
+    return Error{Code::kUnsupported, 0,
+                 std::string(rule.field) + ": this kernel can not enforce it, " + rule.feature +
+                     " is " + std::string(FeatureStateName(feature->state)) +
+                     (feature->advice.empty() ? "" : ": " + feature->advice)};
   }
   return OkStatus();
 }

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "runtime/function_spec.h"
+#include "sandbox/kernel_features.h"
 
 namespace pulga {
 
@@ -14,6 +16,7 @@ struct Board {
   uint32_t cores = 1;
   uint64_t memory_bytes = 0;        // MemTotal
   uint64_t cgroup_limit_bytes = 0;  // the smallest limit on our own cgroups; 0 = none
+  uint64_t budget_bytes = 0;        // all instances together; 0 = not set yet
 };
 
 Result<Board> ReadBoard();
@@ -24,5 +27,7 @@ Result<uint64_t> ParseMemTotal(std::string_view meminfo);
 uint64_t DefaultMemoryBudget(const Board& board);
 // kInvalidArgument naming the limit, what was asked and what there is.
 Status CheckAgainstBoard(const FunctionSpec& spec, const Board& board);
+// kUnsupported naming a limit of `spec` that this kernel has no means to enforce.
+Status CheckEnforceable(const FunctionSpec& spec, const std::vector<Feature>& features);
 
 }  // namespace pulga

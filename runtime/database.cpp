@@ -13,12 +13,22 @@ namespace {
 
 Code CodeOf(int result) {
   switch (result & 0xff) {
-    case SQLITE_FULL: case SQLITE_NOMEM: return Code::kNoSpace;
-    case SQLITE_BUSY: case SQLITE_LOCKED: return Code::kUnavailable;
-    case SQLITE_CONSTRAINT: return Code::kAlreadyExists;
-    case SQLITE_TOOBIG: return Code::kTooLarge;
-    case SQLITE_READONLY: case SQLITE_PERM: case SQLITE_AUTH: return Code::kPermission;
-    default: return Code::kIo;
+    case SQLITE_FULL:
+    case SQLITE_NOMEM:
+      return Code::kNoSpace;
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+      return Code::kUnavailable;
+    case SQLITE_CONSTRAINT:
+      return Code::kAlreadyExists;
+    case SQLITE_TOOBIG:
+      return Code::kTooLarge;
+    case SQLITE_READONLY:
+    case SQLITE_PERM:
+    case SQLITE_AUTH:
+      return Code::kPermission;
+    default:
+      return Code::kIo;
   }
 }
 
@@ -111,9 +121,8 @@ Database::~Database() {
 
 Result<Statement> Database::Prepare(std::string_view sql) {
   sqlite3_stmt* statement = nullptr;
-  const int result =
-      sqlite3_prepare_v3(db_, sql.data(), static_cast<int>(sql.size()),
-                         SQLITE_PREPARE_PERSISTENT, &statement, nullptr);
+  const int result = sqlite3_prepare_v3(db_, sql.data(), static_cast<int>(sql.size()),
+                                        SQLITE_PREPARE_PERSISTENT, &statement, nullptr);
   if (result != SQLITE_OK) return DatabaseError(db_, sql);
   return Statement(db_, statement);
 }

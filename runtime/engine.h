@@ -25,8 +25,8 @@ namespace pulga {
 
 struct FunctionStatus {
   FunctionKey key;
-  VersionPtr active;                          // the version new calls get
-  std::vector<VersionPtr> versions;           // newest first, the active one included
+  VersionPtr active;                 // the version new calls get
+  std::vector<VersionPtr> versions;  // newest first, the active one included
   FunctionActivity activity;
 };
 
@@ -38,7 +38,7 @@ struct PutReport {
 
 struct SystemReport {
   std::string version;
-  std::string state;                          // "ok", "degraded: the launcher is restarting", ...
+  std::string state;  // "ok", "degraded: the launcher is restarting", ...
   int64_t uptime_ms = 0;
   uint64_t memory_budget_bytes = 0;
   uint64_t memory_used_bytes = 0;
@@ -49,7 +49,6 @@ struct SystemReport {
 
 enum class TreeView { kTree, kSums };
 
-
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -59,7 +58,8 @@ class Engine {
    public:
     // Without Finish: everything is dropped. After Finish: the import goes on, `done` is forgotten.
     virtual ~Upload() = default;
-    // `done` once these bytes are stored; at most one call outstanding. kTooLarge and kNoSpace end it.
+    // `done` once these bytes are stored; at most one call outstanding. kTooLarge and kNoSpace end
+    // it.
     virtual void Write(std::string bytes, std::function<void(Status)> done) = 0;
     using Done = std::function<void(ImportReport)>;
     virtual void Finish(std::optional<std::string> ref, AnyPlatform any_platform, Done done) = 0;
@@ -86,7 +86,8 @@ class Engine {
   virtual FunctionLogs& logs() = 0;
 
   // --- calls
-  virtual std::unique_ptr<Invocation> Invoke(InvocationRequest request, InvocationObserver& observer) = 0;
+  virtual std::unique_ptr<Invocation> Invoke(InvocationRequest request,
+                                             InvocationObserver& observer) = 0;
 
   virtual SystemReport System() const = 0;
   virtual const std::string& admin_key() const = 0;

@@ -71,8 +71,7 @@ void EngineImpl::Rollback(const FunctionKey& key, std::optional<uint32_t> versio
 Status EngineImpl::Scale(const FunctionKey& key, uint32_t instances) {
   const FunctionEntry* entry = parts_.registry.Find(key);
   if (entry == nullptr) {
-    return Error{Code::kNotFound, 0,
-                 "function " + Printable(key.name, 80) + " does not exist"};
+    return Error{Code::kNotFound, 0, "function " + Printable(key.name, 80) + " does not exist"};
   }
   if (!entry->trouble.empty()) {
     return Error{Code::kUnavailable, 0, "function " + key.name + ": " + entry->trouble};

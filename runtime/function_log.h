@@ -16,17 +16,18 @@ namespace pulga {
 struct LogLine {
   int64_t unix_ms = 0;
   uint32_t version = 0;
-  std::string call_id;      // "" where the line belongs to no one call (http)
-  std::string stream;       // "stdout", "stderr", "pulga" (our own remarks on this function)
-  std::string text;         // without newline; bytes as written, cut at 4 KiB
+  std::string call_id;  // "" where the line belongs to no one call (http)
+  std::string stream;   // "stdout", "stderr", "pulga" (our own remarks on this function)
+  std::string text;     // without newline; bytes as written, cut at 4 KiB
 };
 
 class FunctionLogs {
  public:
   using FollowId = uint64_t;
-  explicit FunctionLogs(size_t max_bytes_per_function = 256 * 1024) : max_bytes_(max_bytes_per_function) {}
+  explicit FunctionLogs(size_t max_bytes_per_function = 256 * 1024)
+      : max_bytes_(max_bytes_per_function) {}
 
-  void Append(const FunctionKey& key, LogLine line);   // drops the oldest; counts what it dropped
+  void Append(const FunctionKey& key, LogLine line);  // drops the oldest; counts what it dropped
   // The newest `max_lines`, oldest first.
   std::deque<LogLine> Tail(const FunctionKey& key, size_t max_lines) const;
   uint64_t dropped(const FunctionKey& key) const;

@@ -20,8 +20,7 @@ void FunctionRegistry::Load(const FunctionKey& key, FunctionEntry entry) {
   functions_[key] = std::move(entry);
 }
 
-void FunctionRegistry::Activate(const VersionPtr& version,
-                                const std::vector<uint64_t>& forgotten) {
+void FunctionRegistry::Activate(const VersionPtr& version, const std::vector<uint64_t>& forgotten) {
   FunctionEntry& entry = functions_[version->key];
   entry.active = version;
   entry.trouble.clear();
@@ -54,12 +53,11 @@ Result<VersionPtr> FunctionRegistry::RollbackTarget(const FunctionKey& key,
     if (number ? version->number == *number : version->number < active) return version;
   }
   if (number) {
-    return Error{Code::kNotFound, 0,
-                 key.name + " has no version " + std::to_string(*number) +
-                     " (pulga describe lists them)"};
+    return Error{
+        Code::kNotFound, 0,
+        key.name + " has no version " + std::to_string(*number) + " (pulga describe lists them)"};
   }
-  return Error{Code::kNotFound, 0,
-               key.name + " has no version before " + std::to_string(active)};
+  return Error{Code::kNotFound, 0, key.name + " has no version before " + std::to_string(active)};
 }
 
 void FunctionRegistry::Release(const std::string& digest) {

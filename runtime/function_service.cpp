@@ -16,8 +16,7 @@ constexpr Duration kRetryAfter = std::chrono::seconds(5);
 constexpr Duration kDeletePatience = std::chrono::seconds(3);
 
 int64_t UnixMillis(const Clock& clock) {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(
-             clock.WallTime().time_since_epoch())
+  return std::chrono::duration_cast<std::chrono::milliseconds>(clock.WallTime().time_since_epoch())
       .count();
 }
 
@@ -44,10 +43,10 @@ Version BareVersion(const FunctionKey& key, const StoredVersion& stored) {
 }  // namespace
 
 struct FunctionService::Deployment {
-  Version version;          // id and number are filled in by the store
-  uint32_t number = 0;      // a rollback: the number it comes back under
-  VersionPtr ready;         // the same once numbered
-  VersionPtr old;           // active before
+  Version version;      // id and number are filled in by the store
+  uint32_t number = 0;  // a rollback: the number it comes back under
+  VersionPtr ready;     // the same once numbered
+  VersionPtr old;       // active before
   std::vector<std::string> warnings;
   PutDone done;
   OpQueue::Done next;
@@ -162,10 +161,8 @@ Result<FunctionService::DeploymentPtr> FunctionService::PlanPut(const FunctionKe
   }
   PULGA_RETURN_IF_ERROR(Validate(spec));
   PULGA_RETURN_IF_ERROR(CheckAgainstBoard(spec, parts_.board));
+  PULGA_RETURN_IF_ERROR(CheckEnforceable(spec, parts_.features));
   auto deployment = std::make_shared<Deployment>();
-  if (parts_.check_enforceable) {
-    PULGA_ASSIGN_OR_RETURN(deployment->warnings, parts_.check_enforceable(spec));
-  }
   PULGA_ASSIGN_OR_RETURN(const ImageRecord image, parts_.catalog.Find(spec.image));
   if (!image.trouble.empty()) {
     return Error{Code::kUnavailable, 0, "image " + spec.image + ": " + image.trouble};
@@ -173,6 +170,12 @@ Result<FunctionService::DeploymentPtr> FunctionService::PlanPut(const FunctionKe
   PULGA_ASSIGN_OR_RETURN(deployment->version, ResolveVersion(spec, image));
   deployment->version.key = key;
   if (entry != nullptr) deployment->old = entry->active;
+  const uint64_t resident = spec.scale.min * spec.sandbox.memory_bytes;
+  if (parts_.board.budget_bytes != 0 && resident > parts_.board.budget_bytes) {
+    deployment->warnings.push_back("scale.min instances together may use " + HumanBytes(resident) +
+                                   ", more than the memory budget of " +
+                                   HumanBytes(parts_.board.budget_bytes));
+  }
   return deployment;
 }
 
@@ -263,13 +266,11 @@ void FunctionService::OnPending(const DeploymentPtr& deployment, Result<StoredVe
 void FunctionService::OnActivated(const DeploymentPtr& deployment, const Status& activated) {
   const uint64_t id = deployment->version.id;
   if (activated.ok()) {
-    parts_.storage.Run(
-        [&store = parts_.store, id, keep = limits_.keep_versions] {
-          return store.Activate(id, keep);
-        },
-        [this, deployment](Result<std::vector<uint64_t>> forgotten) {
-          OnCommitted(deployment, std::move(forgotten));
-        });
+    parts_.storage.Run([&store = parts_.store, id,
+                        keep = limits_.keep_versions] { return store.Activate(id, keep); },
+                       [this, deployment](Result<std::vector<uint64_t>> forgotten) {
+                         OnCommitted(deployment, std::move(forgotten));
+                       });
     return;
   }
   parts_.storage.Run([&store = parts_.store, id] { return store.DropPending(id); },
@@ -286,8 +287,8 @@ void FunctionService::OnCommitted(const DeploymentPtr& deployment,
   parts_.registry.Activate(deployment->ready, *forgotten);
   LogInfo("deployed " + Title(*deployment->ready));
   PutReport report;
-  report.effect = deployment->old == nullptr ? PutReport::Effect::kCreated
-                                             : PutReport::Effect::kReplaced;
+  report.effect =
+      deployment->old == nullptr ? PutReport::Effect::kCreated : PutReport::Effect::kReplaced;
   report.warnings = deployment->warnings;
   auto status = Describe(deployment->version.key);
   if (status.ok()) report.status = std::move(status).value();
@@ -335,8 +336,8 @@ void FunctionService::Delete(const FunctionKey& key, std::function<void(Status)>
 void FunctionService::DeleteNow(const FunctionKey& key, std::function<void(Status)> done) {
   const FunctionEntry* entry = parts_.registry.Find(key);
   if (entry == nullptr) {
-    return done(Error{Code::kNotFound, 0,
-                      "function " + Printable(key.name, 80) + " does not exist"});
+    return done(
+        Error{Code::kNotFound, 0, "function " + Printable(key.name, 80) + " does not exist"});
   }
   parts_.storage.Run([&store = parts_.store, key] { return store.DeleteFunction(key); },
                      [this, key, done](Status deleted) {
@@ -372,8 +373,7 @@ void FunctionService::AfterDelete(const FunctionKey& key, const FunctionEntry& e
 Result<FunctionStatus> FunctionService::Describe(const FunctionKey& key) const {
   const FunctionEntry* entry = parts_.registry.Find(key);
   if (entry == nullptr) {
-    return Error{Code::kNotFound, 0,
-                 "function " + Printable(key.name, 80) + " does not exist"};
+    return Error{Code::kNotFound, 0, "function " + Printable(key.name, 80) + " does not exist"};
   }
   FunctionStatus status;
   status.key = key;

@@ -1,6 +1,6 @@
-// FunctionService: deploy, roll back, delete and recover functions. Loop thread; rows are written by
-// the storage thread. Changes of one function run one after the other. A deploy is: pending row ->
-// the dispatcher proves the version ready and moves the traffic -> active row -> answer; a crash
+// FunctionService: deploy, roll back, delete and recover functions. Loop thread; rows are written
+// by the storage thread. Changes of one function run one after the other. A deploy is: pending row
+// -> the dispatcher proves the version ready and moves the traffic -> active row -> answer; a crash
 // anywhere leaves the old version or the new one, and what was answered is on disk.
 #pragma once
 
@@ -40,8 +40,7 @@ struct FunctionParts {
   Dispatcher& dispatcher;
   FunctionLogs& logs;
   Board board;
-  // What this kernel can not enforce of a spec: an error, or warnings. May be empty.
-  std::function<Result<std::vector<std::string>>(const FunctionSpec&)> check_enforceable;
+  std::vector<Feature> features;  // what this kernel offers
 };
 
 class FunctionService {

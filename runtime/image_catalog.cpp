@@ -11,9 +11,9 @@ namespace {
 constexpr size_t kMinShortDigest = 12;
 
 Error NoSuchImage(const std::string& name) {
-  return Error{Code::kNotFound, 0,
-               "image " + Printable(name, 120) +
-                   " is not here: import it first (pulga image import FILE)"};
+  return Error{
+      Code::kNotFound, 0,
+      "image " + Printable(name, 120) + " is not here: import it first (pulga image import FILE)"};
 }
 
 bool IsShortDigest(const std::string& text) {
@@ -28,7 +28,8 @@ bool ImageCatalog::Add(const ImageRecord& image) {
   bool changed = is_new;
   if (is_new) it->second.record = image;
   it->second.record.refs.clear();
-  for (const LayerRecord& layer : image.layers) changed = missing_.erase(layer.chain_id) != 0 || changed;
+  for (const LayerRecord& layer : image.layers)
+    changed = missing_.erase(layer.chain_id) != 0 || changed;
   for (const std::string& ref : image.refs) {
     std::string& digest = refs_[ref];
     changed = changed || digest != image.digest;

@@ -60,18 +60,22 @@ Status AppendToSpool(SpoolFile& file, const SpoolRules& rules, std::string_view 
 }
 
 int64_t UnixMillis(const Clock& clock) {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(
-             clock.WallTime().time_since_epoch())
+  return std::chrono::duration_cast<std::chrono::milliseconds>(clock.WallTime().time_since_epoch())
       .count();
 }
 
 ImportReason ReasonOf(Code code) {
   switch (code) {
-    case Code::kInvalidArgument: return ImportReason::kBadRef;
-    case Code::kTooLarge: return ImportReason::kTooLarge;
-    case Code::kNoSpace: return ImportReason::kNoSpace;
-    case Code::kUnavailable: return ImportReason::kHelper;
-    default: return ImportReason::kInternal;
+    case Code::kInvalidArgument:
+      return ImportReason::kBadRef;
+    case Code::kTooLarge:
+      return ImportReason::kTooLarge;
+    case Code::kNoSpace:
+      return ImportReason::kNoSpace;
+    case Code::kUnavailable:
+      return ImportReason::kHelper;
+    default:
+      return ImportReason::kInternal;
   }
 }
 
@@ -120,9 +124,8 @@ class ImageService::UploadImpl final : public Engine::Upload {
     request->done = std::move(done);
     request->waiting = alive_;
     ImageService* const images = *service;
-    images->ops_.Add([images, request](OpQueue::Done next) {
-      images->StartImport(request, std::move(next));
-    });
+    images->ops_.Add(
+        [images, request](OpQueue::Done next) { images->StartImport(request, std::move(next)); });
   }
 
  private:
@@ -196,20 +199,18 @@ void ImageService::OnImported(std::shared_ptr<ImportRequest> request, ImportRepo
     return;
   }
   const int64_t now = UnixMillis(parts_.clock);
-  parts_.storage.Run(
-      [&store = parts_.store, images = report.images, now] {
-        return store.StoreImages(images, now);
-      },
-      [this, request, report, next](Status stored) mutable {
-        if (stored.ok()) {
-          OnStored(request, std::move(report), next);
-          return;
-        }
-        report.status = Prefix("store the image", stored.error());
-        report.reason = ReasonOf(stored.error().code);
-        report.images.clear();
-        OnImported(request, std::move(report), next);
-      });
+  parts_.storage.Run([&store = parts_.store, images = report.images,
+                      now] { return store.StoreImages(images, now); },
+                     [this, request, report, next](Status stored) mutable {
+                       if (stored.ok()) {
+                         OnStored(request, std::move(report), next);
+                         return;
+                       }
+                       report.status = Prefix("store the image", stored.error());
+                       report.reason = ReasonOf(stored.error().code);
+                       report.images.clear();
+                       OnImported(request, std::move(report), next);
+                     });
 }
 
 void ImageService::OnStored(std::shared_ptr<ImportRequest> request, ImportReport report,
@@ -230,15 +231,14 @@ void ImageService::View(const std::string& name, TreeView view,
   ops_.Add([this, name, view, done = std::move(done)](OpQueue::Done next) {
     const auto image = parts_.catalog.Find(name);
     if (!image.ok() || !image->trouble.empty()) {
-      done(image.ok() ? Error{Code::kUnavailable, 0, name + ": " + image->trouble}
-                      : image.error());
+      done(image.ok() ? Error{Code::kUnavailable, 0, name + ": " + image->trouble} : image.error());
       next();
       return;
     }
     std::vector<LayerId> layers;
     for (const LayerRecord& layer : image->layers) layers.push_back(layer.chain_id);
-    auto list = [&runner = parts_.runner, limits = LimitsForImport(), dir = parts_.data_dir,
-                 layers, view] {
+    auto list = [&runner = parts_.runner, limits = LimitsForImport(), dir = parts_.data_dir, layers,
+                 view] {
       Importer importer(runner, limits, dir);
       auto file = view == TreeView::kTree ? importer.Tree(layers) : importer.Sums(layers);
       return std::make_shared<Result<UniqueFd>>(std::move(file));
@@ -307,8 +307,8 @@ void ImageService::RemoveLayers(std::vector<LayerId> layers, std::function<void(
     for (const LayerId& layer : layers) {
       const Status removed = importer.Remove(layer);
       if (!removed.ok()) {
-        LogWarning("layer " + layer.Hex() + " stays until the next start: " +
-                   removed.error().message);
+        LogWarning("layer " + layer.Hex() +
+                   " stays until the next start: " + removed.error().message);
       }
     }
     return true;

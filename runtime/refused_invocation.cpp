@@ -4,8 +4,8 @@
 
 namespace pulga {
 
-RefusedInvocation::RefusedInvocation(EventLoop& loop, InvocationObserver& observer,
-                                     Outcome outcome, std::string text)
+RefusedInvocation::RefusedInvocation(EventLoop& loop, InvocationObserver& observer, Outcome outcome,
+                                     std::string text)
     : outcome_(std::move(outcome)), text_(std::move(text)) {
   head_.content_length = 0;
   head_.final_outcome_known = true;

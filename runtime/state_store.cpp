@@ -102,10 +102,10 @@ Result<std::vector<std::string>> StateStore::Texts(const char* sql,
 
 Result<StoredState> StateStore::Load() {
   PULGA_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
-  PULGA_RETURN_IF_ERROR(database_->Execute(
-      "DELETE FROM versions WHERE state = 'pending';"
-      "DELETE FROM functions WHERE id NOT IN"
-      " (SELECT function_id FROM versions WHERE state = 'active')"));
+  PULGA_RETURN_IF_ERROR(
+      database_->Execute("DELETE FROM versions WHERE state = 'pending';"
+                         "DELETE FROM functions WHERE id NOT IN"
+                         " (SELECT function_id FROM versions WHERE state = 'active')"));
   StoredState state;
   PULGA_RETURN_IF_ERROR(LoadImages(state));
   PULGA_RETURN_IF_ERROR(LoadFunctions(state));
@@ -200,9 +200,10 @@ Status StateStore::StoreImage(const ImageRecord& image, int64_t now_unix_ms) {
                               .Text(layer.diff_id)
                               .Int(static_cast<int64_t>(layer.size_bytes))
                               .Run());
-    PULGA_ASSIGN_OR_RETURN(Statement* const link,
-                           Prepared("INSERT OR IGNORE INTO image_layers (digest, position, chain_id)"
-                                    " VALUES (?, ?, ?)"));
+    PULGA_ASSIGN_OR_RETURN(
+        Statement* const link,
+        Prepared("INSERT OR IGNORE INTO image_layers (digest, position, chain_id)"
+                 " VALUES (?, ?, ?)"));
     PULGA_RETURN_IF_ERROR(link->Text(image.digest).Int(position++).Text(chain_id).Run());
   }
   for (const std::string& ref : image.refs) {
@@ -232,7 +233,8 @@ Result<std::vector<LayerId>> StateStore::RemoveImage(const std::string& digest) 
   PULGA_ASSIGN_OR_RETURN(
       const std::vector<std::string> unused,
       Texts("DELETE FROM layers WHERE chain_id NOT IN (SELECT chain_id FROM image_layers)"
-            " RETURNING chain_id", std::nullopt));
+            " RETURNING chain_id",
+            std::nullopt));
   PULGA_RETURN_IF_ERROR(transaction.Commit());
   std::vector<LayerId> layers;
   for (const std::string& hex : unused) {
@@ -258,8 +260,7 @@ Result<StoredVersion> StateStore::AddPending(const FunctionKey& key, StoredVersi
   PULGA_ASSIGN_OR_RETURN(
       Statement* const function,
       Prepared("INSERT OR IGNORE INTO functions (owner, name_space, name) VALUES (?, ?, ?)"));
-  PULGA_RETURN_IF_ERROR(
-      function->Text(key.owner).Text(key.name_space).Text(key.name).Run());
+  PULGA_RETURN_IF_ERROR(function->Text(key.owner).Text(key.name_space).Text(key.name).Run());
   PULGA_ASSIGN_OR_RETURN(const int64_t function_id, FunctionId(key));
   if (version.number == 0) {
     PULGA_ASSIGN_OR_RETURN(

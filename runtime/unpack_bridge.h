@@ -24,8 +24,8 @@ class UnpackBridge final : public UnpackRunner {
   using Answer = Handoff<Status>;
   EventLoop& loop_;
   Sandbox& sandbox_;
-  bool stopped_ = false;            // loop thread
-  std::weak_ptr<Answer> current_;   // loop thread
+  bool stopped_ = false;           // loop thread
+  std::weak_ptr<Answer> current_;  // loop thread
 };
 
 }  // namespace pulga

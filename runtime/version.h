@@ -15,16 +15,16 @@ namespace pulga {
 
 struct Version {
   FunctionKey key;
-  uint64_t id = 0;              // row id: unique over all functions, never reused
-  uint32_t number = 1;          // per function: 1, 2, 3, ...
+  uint64_t id = 0;      // row id: unique over all functions, never reused
+  uint32_t number = 1;  // per function: 1, 2, 3, ...
   FunctionSpec spec;
-  std::string image_ref;        // normalised
-  std::string image_digest;     // "sha256:..."
+  std::string image_ref;     // normalised
+  std::string image_digest;  // "sha256:..."
   int64_t created_unix_ms = 0;
   // Resolved from image and spec.
   std::vector<LayerId> layers;  // base first
   SandboxMode mode = SandboxMode::kExec;
-  std::string mode_reason;      // "the image EXPOSEs 8080"
+  std::string mode_reason;  // "the image EXPOSEs 8080"
   std::vector<std::string> argv;
   std::vector<std::string> env;
   std::string user;

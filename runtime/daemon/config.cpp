@@ -10,6 +10,9 @@
 namespace pulga {
 namespace {
 
+// The keeper waits 40 s for us.
+constexpr Duration kLongestStop = std::chrono::seconds(35);
+
 using Parse = std::function<Status(std::string_view value, DaemonConfig& config)>;
 using Copy =
     std::function<bool(const DaemonConfig& from, DaemonConfig& to)>;  // true: they differed
@@ -152,6 +155,8 @@ const std::vector<Rule>& Rules() {
           &C::idle),
       DurationRule({"drain-timeout", "TIME", "for calls of a version that was replaced", false},
                    &C::drain_timeout),
+      CountRule({"max-functions", "N", "functions deployed at once", true}, &C::max_functions,
+                {1, 100000}),
       CountRule({"keep-versions", "N", "versions kept of each function, for rollback", true},
                 &C::keep_versions, {1, 100}),
       BytesRule({"log-bytes", "SIZE", "of log kept for each function", false},
@@ -247,6 +252,10 @@ Result<DaemonConfig> LoadConfig(const ConfigSources& sources) {
 Status ValidateConfig(const DaemonConfig& config) {
   if (config.data_dir.empty() || config.data_dir.front() != '/') {
     return Error{Code::kInvalidArgument, 0, "data: an absolute path is expected"};
+  }
+  if (config.stop_timeout > kLongestStop) {
+    return Error{Code::kInvalidArgument, 0,
+                 "stop-timeout: at most " + FormatDuration(kLongestStop)};
   }
   for (const std::string& address : config.listen) {
     if (config.insecure_listen || IsLoopback(address)) continue;

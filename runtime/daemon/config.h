@@ -19,7 +19,7 @@ namespace pulga {
 struct DaemonConfig {
   std::string data_dir = "/var/lib/pulga";
   std::vector<std::string> listen = {"127.0.0.1:8080"};  // ADDR:PORT, [V6]:PORT or unix:/PATH
-  bool insecure_listen = false;  // a non-loopback address without TLS
+  bool insecure_listen = false;                          // a non-loopback address without TLS
   LogLevel log_level = LogLevel::kInfo;
 
   // HTTP front.
@@ -32,6 +32,7 @@ struct DaemonConfig {
   // Functions.
   uint64_t memory_budget_bytes = 0;  // all instances together; 0 = 80 % of what we may use
   uint32_t max_instances = 512;
+  uint32_t max_functions = 1000;
   Duration idle = std::chrono::seconds(60);
   Duration drain_timeout = std::chrono::seconds(60);
   uint32_t keep_versions = 10;
@@ -52,7 +53,7 @@ struct Setting {
   const char* help;
   bool reloadable;
 };
-const std::vector<Setting>& Settings();     // for --help and the manual, in their order
+const std::vector<Setting>& Settings();  // for --help and the manual, in their order
 const Setting* FindSetting(std::string_view key);
 
 // Where a configuration comes from, kept so that it can be read again.

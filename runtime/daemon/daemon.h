@@ -1,7 +1,7 @@
-// The daemon process: builds the loop, the storage and spool threads, the state, the sandbox client,
-// the dispatcher, the engine and, by the factory given, the HTTP front; then serves until told to
-// stop. Has no privileges and needs none. Signals: TERM and INT drain and stop (a second one stops
-// at once), HUP reloads the configuration. Returns the process's exit status.
+// The daemon process: builds the loop, the storage and spool threads, the state, the sandbox
+// client, the dispatcher, the engine and, by the factory given, the HTTP front; then serves until
+// told to stop. Has no privileges and needs none. Signals: TERM and INT drain and stop (a second
+// one stops at once), HUP reloads the configuration. Returns the process's exit status.
 #pragma once
 
 #include <functional>
@@ -30,7 +30,9 @@ using FrontFactory =
 
 struct DaemonOptions {
   ConfigSources sources;
-  int keeper_fd = -1;  // the seqpacket socket to the keeper, inherited
+  // Inherited seqpacket sockets (contract: sandbox/keeper.h): --keeper-fd and --launcher-fd.
+  int keeper_fd = -1;
+  int launcher_fd = -1;
 };
 
 // Logs why when it returns anything but 0. The front may be made before the first sweep is done.

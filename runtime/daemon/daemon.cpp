@@ -1,0 +1,330 @@
+#include "runtime/daemon/daemon.h"
+
+#include <malloc.h>
+#include <signal.h>
+#include <sys/resource.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "base/units.h"
+#include "base/work_queue.h"
+#include "runtime/board.h"
+#include "runtime/daemon/data_dir.h"
+#include "runtime/daemon/keeper_link.h"
+#include "runtime/daemon/notify.h"
+#include "runtime/engine_impl.h"
+#include "runtime/function_service.h"
+#include "runtime/image_service.h"
+#include "runtime/state_store.h"
+#include "runtime/unpack_bridge.h"
+#include "sandbox/kernel_features.h"
+#include "sandbox/launcher_client.h"
+
+namespace pulga {
+namespace {
+
+constexpr Duration kTrimInterval = std::chrono::seconds(30);
+constexpr size_t kTrimBytes = 2 << 20;
+// After the drain's deadline every call has its outcome; this is for writing it out.
+constexpr Duration kFlushTime = std::chrono::seconds(2);
+
+class Daemon {
+ public:
+  Daemon(ConfigSources sources, DaemonConfig config)
+      : sources_(std::move(sources)),
+        config_(std::move(config)),
+        logs_(config_.log_bytes_per_function) {}
+  ~Daemon() { TearDown(); }
+
+  Status Start(const DaemonOptions& options, const FrontFactory& make_front);
+  void Run() { loop_->Run(); }
+
+ private:
+  Status OpenState();
+  Status ReadMachine();
+  void BuildServices();
+  Status Listen(const FrontFactory& make_front);
+  void OnLauncher(UniqueFd socket);
+  void OnLauncherLost();
+  void Sweep();
+  void OnSignal(int signo);
+  void Reload();
+  void BeginStop();
+  void StopWhenQuiet();
+  void ScheduleTrim();
+  void TearDown();
+  ImageLimits LimitsOfImages() const;
+  FunctionLimits LimitsOfFunctions() const;
+
+  const ConfigSources sources_;
+  DaemonConfig config_;
+  SystemClock clock_;
+  Board board_;
+  std::vector<Feature> features_;
+  std::string admin_key_;
+  std::unique_ptr<EventLoop> loop_;
+  std::unique_ptr<StateStore> store_;
+  StoredState stored_;  // from Open to Load
+  FunctionLogs logs_;
+  ImageCatalog catalog_;
+  FunctionRegistry registry_;
+  std::unique_ptr<WorkQueue> storage_;
+  std::unique_ptr<WorkQueue> spool_;
+  std::unique_ptr<LauncherClient> sandbox_;
+  std::unique_ptr<Dispatcher> dispatcher_;
+  std::unique_ptr<UnpackBridge> runner_;
+  std::unique_ptr<ImageService> images_;
+  std::unique_ptr<FunctionService> functions_;
+  std::unique_ptr<EngineImpl> engine_;
+  std::unique_ptr<KeeperLink> keeper_;
+  std::unique_ptr<Front> front_;
+  uint64_t launchers_ = 0;
+  bool swept_ = false;
+  bool stopping_ = false;
+  bool drained_ = false;
+};
+
+void RaiseFileLimit() {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+    LogWarning(LastError("raise the limit of open files").message);
+  }
+}
+
+Status Daemon::ReadMachine() {
+  PULGA_ASSIGN_OR_RETURN(board_, ReadBoard());
+  board_.budget_bytes =
+      config_.memory_budget_bytes != 0 ? config_.memory_budget_bytes : DefaultMemoryBudget(board_);
+  features_ = ProbeKernelFeatures();
+  return OkStatus();
+}
+
+Status Daemon::OpenState() {
+  PULGA_RETURN_IF_ERROR(PrepareDataDir(config_.data_dir));
+  RemoveLeftovers(config_.data_dir);
+  PULGA_ASSIGN_OR_RETURN(store_, StateStore::Open(config_.data_dir));
+  PULGA_ASSIGN_OR_RETURN(stored_, store_->Load());
+  // After the database: the key's presence says that there was one.
+  PULGA_ASSIGN_OR_RETURN(admin_key_, LoadAdminKey(config_.data_dir));
+  for (const ImageRecord& image : stored_.images) catalog_.Add(image);
+  return OkStatus();
+}
+
+ImageLimits Daemon::LimitsOfImages() const {
+  return {config_.upload_bytes, config_.image_bytes, config_.reserve_bytes, config_.max_uploads};
+}
+
+FunctionLimits Daemon::LimitsOfFunctions() const {
+  return {config_.keep_versions, config_.max_functions};
+}
+
+void Daemon::BuildServices() {
+  storage_ = std::make_unique<WorkQueue>("pulga-storage", *loop_);
+  spool_ = std::make_unique<WorkQueue>("pulga-spool", *loop_);
+  DispatcherConfig dispatch;
+  dispatch.memory_budget_bytes = board_.budget_bytes;
+  dispatch.max_instances = config_.max_instances;
+  dispatch.idle = config_.idle;
+  dispatch.drain_timeout = config_.drain_timeout;
+  dispatcher_ = Dispatcher::Create(dispatch, *loop_, clock_, *sandbox_, logs_);
+  runner_ = std::make_unique<UnpackBridge>(*loop_, *sandbox_);
+  images_ = std::make_unique<ImageService>(
+      ImageParts{*loop_, clock_, *storage_, *spool_, *store_, catalog_, *sandbox_, *runner_,
+                 config_.data_dir},
+      LimitsOfImages(),
+      ImageService::Hooks{[this](const std::string& digest) { return registry_.UserOf(digest); },
+                          [this] { functions_->Recheck(); }});
+  functions_ = std::make_unique<FunctionService>(
+      FunctionParts{*loop_, clock_, *storage_, *store_, catalog_, registry_, *dispatcher_, logs_,
+                    board_, features_},
+      LimitsOfFunctions());
+  engine_ = std::make_unique<EngineImpl>(EngineParts{*loop_, clock_, catalog_, *images_, registry_,
+                                                     *functions_, *dispatcher_, logs_, admin_key_,
+                                                     board_.budget_bytes, features_});
+}
+
+Status Daemon::Listen(const FrontFactory& make_front) {
+  PULGA_ASSIGN_OR_RETURN(front_, make_front(*loop_, *engine_, config_));
+  // After the front's own prepare step, so that it sees what that one finished.
+  loop_->AddPrepare([this] {
+    StopWhenQuiet();
+    return Duration::max();
+  });
+  return OkStatus();
+}
+
+Status Daemon::Start(const DaemonOptions& options, const FrontFactory& make_front) {
+  UniqueFd launcher(options.launcher_fd);
+  UniqueFd keeper(options.keeper_fd);
+  RaiseFileLimit();
+  PULGA_RETURN_IF_ERROR(ReadMachine());
+  PULGA_RETURN_IF_ERROR(OpenState());
+  PULGA_ASSIGN_OR_RETURN(loop_, EventLoop::Create());
+  signal(SIGPIPE, SIG_IGN);
+  // The user signals mean nothing to us, but must not end us either.
+  PULGA_RETURN_IF_ERROR(loop_->OnSignals({SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2},
+                                         [this](int signo) { OnSignal(signo); }));
+  sandbox_ = std::make_unique<LauncherClient>(*loop_);
+  sandbox_->SetOnLost([this] { OnLauncherLost(); });
+  BuildServices();
+  functions_->Load(stored_.functions);
+  stored_ = {};
+  keeper_ = std::make_unique<KeeperLink>(
+      *loop_, std::move(keeper),
+      KeeperLink::Events{[this](UniqueFd socket) { OnLauncher(std::move(socket)); },
+                         [this] {
+                           LogError("the keeper is gone: stopping");
+                           BeginStop();
+                         }});
+  PULGA_RETURN_IF_ERROR(keeper_->Start());
+  OnLauncher(std::move(launcher));
+  PULGA_RETURN_IF_ERROR(Listen(make_front));
+  ScheduleTrim();
+  LogInfo("pulga " PULGA_VERSION " serves " + std::to_string(registry_.functions().size()) +
+          " functions from " + std::to_string(catalog_.size()) + " images; instances may use " +
+          HumanBytes(board_.budget_bytes));
+  keeper_->TellReady();
+  NotifyServiceManager("READY=1");
+  return OkStatus();
+}
+
+// --- the launcher
+
+void Daemon::OnLauncher(UniqueFd socket) {
+  const Status adopted = sandbox_->Adopt(std::move(socket));
+  if (!adopted.ok()) return LogError("adopt the launcher: " + adopted.error().message);
+  ++launchers_;
+  LogInfo(launchers_ == 1 ? "the launcher is there" : "the launcher is back");
+  engine_->SetHealth({"ok", launchers_ - 1});
+  dispatcher_->OnSandboxAvailable();
+  if (!swept_) Sweep();
+}
+
+void Daemon::OnLauncherLost() {
+  if (stopping_) return;
+  LogWarning("the launcher died, and all instances with it; waiting for the next one");
+  engine_->SetHealth({"degraded: the launcher is restarting", launchers_});
+}
+
+void Daemon::Sweep() {
+  swept_ = true;
+  images_->Sweep([this](Status done) {
+    if (done.ok()) return;
+    swept_ = false;  // the next launcher gets asked
+    LogWarning("the layers on disk could not be compared: " + done.error().message);
+  });
+}
+
+// --- signals
+
+void Daemon::OnSignal(int signo) {
+  if (signo == SIGHUP) return Reload();
+  if (signo != SIGTERM && signo != SIGINT) return LogDebug("ignored signal " + SignalName(signo));
+  if (stopping_) {
+    LogWarning("told to stop twice: stopping now");
+    loop_->Stop();
+    return;
+  }
+  LogInfo("stopping");
+  BeginStop();
+}
+
+void Daemon::Reload() {
+  const auto fresh = LoadConfig(sources_);
+  if (!fresh.ok()) {
+    return LogError("reload refused, the old settings stay: " + fresh.error().message);
+  }
+  std::vector<std::string> ignored;
+  config_ = MergeReloaded(config_, *fresh, &ignored);
+  SetLogLevel(config_.log_level);
+  images_->SetLimits(LimitsOfImages());
+  functions_->SetLimits(LimitsOfFunctions());
+  front_->Reload(config_);
+  LogInfo("settings reloaded");
+  if (!ignored.empty()) LogWarning("changed, but only read at start: " + Join(ignored, ", "));
+}
+
+void Daemon::BeginStop() {
+  if (std::exchange(stopping_, true)) return;
+  NotifyServiceManager("STOPPING=1");
+  engine_->BeginStopping();
+  runner_->Stop();
+  const TimePoint deadline = loop_->Now() + config_.stop_timeout;
+  if (front_ != nullptr) front_->StopAccepting();
+  dispatcher_->Drain(deadline, [this] { drained_ = true; });
+  loop_->CallAt(deadline + kFlushTime, [this] {
+    LogWarning("some connections would not end: closing them");
+    loop_->Stop();
+  });
+}
+
+// Runs before each wait of the loop.
+void Daemon::StopWhenQuiet() {
+  if (stopping_ && drained_ && front_->open_requests() == 0) {
+    // Posted: stopping from here would still wait once for an event that may never come.
+    loop_->Post([this] { loop_->Stop(); });
+  }
+}
+
+void Daemon::ScheduleTrim() {
+  loop_->CallAfter(kTrimInterval, [this] {
+    // What a burst left on the heap goes back to the board, but never while calls are open.
+    if (front_->open_requests() == 0 && mallinfo2().fordblks > kTrimBytes) malloc_trim(0);
+    ScheduleTrim();
+  });
+}
+
+// Everything that may still call back ends before what it would call.
+void Daemon::TearDown() {
+  if (loop_ == nullptr) return;
+  front_.reset();
+  if (runner_ != nullptr) runner_->Stop();
+  int busy = 0;
+  for (WorkQueue* queue : {spool_.get(), storage_.get()}) {
+    if (queue == nullptr) continue;
+    ++busy;
+    queue->Run([] { return true; }, [&busy](bool) { --busy; });
+  }
+  while (busy > 0) loop_->RunOnce(std::chrono::seconds(1));
+  storage_.reset();
+  spool_.reset();
+  engine_.reset();
+  functions_.reset();
+  images_.reset();
+  dispatcher_.reset();
+  keeper_.reset();
+  sandbox_.reset();
+}
+
+}  // namespace
+
+int RunDaemon(const DaemonOptions& options, const FrontFactory& make_front) {
+  SetLogTag("daemon");
+  auto config = LoadConfig(options.sources);
+  if (!config.ok()) {
+    LogError(config.error().message);
+    return 2;
+  }
+  SetLogLevel(config->log_level);
+  if (options.keeper_fd < 0 || options.launcher_fd < 0) {
+    LogError("started without a keeper: use 'pulga serve'");
+    return 2;
+  }
+  Daemon daemon(options.sources, std::move(config).value());
+  const Status started = daemon.Start(options, make_front);
+  if (!started.ok()) {
+    LogError("can not start: " + started.error().message);
+    return 1;
+  }
+  daemon.Run();
+  LogInfo("stopped");
+  return 0;
+}
+
+}  // namespace pulga

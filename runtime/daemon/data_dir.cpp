@@ -1,0 +1,79 @@
+#include "runtime/daemon/data_dir.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <vector>
+
+#include "base/file_io.h"
+#include "base/ids.h"
+#include "base/log.h"
+#include "base/text.h"
+
+namespace pulga {
+namespace {
+
+constexpr size_t kKeyBytes = 32;
+
+bool IsLeftover(std::string_view name) {
+  return name.substr(0, 5) == ".tmp-" || name == "admin.key.new";
+}
+
+}  // namespace
+
+Status PrepareDataDir(const std::string& data_dir) {
+  PULGA_RETURN_IF_ERROR(MakeDirs(data_dir, 0700));
+  PULGA_ASSIGN_OR_RETURN(const UniqueFd dir,
+                         OpenFile(data_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+  struct stat st = {};
+  if (fstat(dir.get(), &st) != 0) return LastError("stat " + data_dir);
+  if (st.st_uid != geteuid()) {
+    return Error{Code::kPermission, 0,
+                 data_dir +
+                     " belongs to another user: start with 'pulga serve' as root, or "
+                     "chown it"};
+  }
+  if ((st.st_mode & 0077) != 0 && fchmod(dir.get(), 0700) != 0) {
+    return LastError("chmod " + data_dir);
+  }
+  return OkStatus();
+}
+
+void RemoveLeftovers(const std::string& data_dir) {
+  auto fd = OpenFile(data_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  if (!fd.ok()) return;
+  DIR* dir = fdopendir(fd->get());
+  if (dir == nullptr) return;
+  const int dir_fd = fd->Release();  // closedir closes it
+  std::vector<std::string> names;
+  while (const dirent* entry = readdir(dir)) {
+    if (IsLeftover(entry->d_name)) names.emplace_back(entry->d_name);
+  }
+  for (const std::string& name : names) {
+    if (unlinkat(dir_fd, name.c_str(), 0) == 0) LogInfo("removed leftover " + Printable(name));
+  }
+  closedir(dir);
+}
+
+Result<std::string> LoadAdminKey(const std::string& data_dir) {
+  const std::string path = data_dir + "/admin.key";
+  auto file = OpenFile(path, O_RDONLY | O_NOFOLLOW);
+  if (!file.ok() && file.error().code == Code::kNotFound) {
+    std::string key = RandomHex(kKeyBytes);
+    PULGA_RETURN_IF_ERROR(WriteFileDurably(path, key, 0600));
+    LogInfo("made a new admin key");
+    return key;
+  }
+  if (!file.ok()) return file.error();
+  if (fchmod(file->get(), 0600) != 0) return LastError("chmod " + path);
+  PULGA_ASSIGN_OR_RETURN(std::string key, ReadFd(file->get(), 4096));
+  while (!key.empty() && (key.back() == '\n' || key.back() == ' ')) key.pop_back();
+  const bool sound = key.size() == 2 * kKeyBytes && HexDecode(key).has_value();
+  if (sound) return key;
+  return Error{Code::kIo, 0,
+               path + ": 64 hex digits are expected; remove the file to have a new key made"};
+}
+
+}  // namespace pulga

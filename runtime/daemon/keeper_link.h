@@ -1,0 +1,34 @@
+// KeeperLink: the daemon's end of the socket to the keeper: it is told once that we serve, and
+// sends each new launcher's socket. Loop thread. Contract: sandbox/keeper.h.
+#pragma once
+
+#include <functional>
+
+#include "base/event_loop.h"
+#include "base/message_socket.h"
+#include "base/result.h"
+
+namespace pulga {
+
+class KeeperLink {
+ public:
+  struct Events {
+    std::function<void(UniqueFd launcher)> on_launcher;
+    std::function<void()> on_gone;  // the keeper died; nobody will restart anything
+  };
+  KeeperLink(EventLoop& loop, UniqueFd socket, Events events);
+  ~KeeperLink();
+  KeeperLink(const KeeperLink&) = delete;
+
+  Status Start();
+  void TellReady() const;
+
+ private:
+  void OnReadable();
+
+  EventLoop& loop_;
+  MessageSocket socket_;
+  Events events_;
+};
+
+}  // namespace pulga
