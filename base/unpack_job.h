@@ -6,6 +6,9 @@
 //   3 request (bytes, to end of file)   4 input (read-only; /dev/null if none)
 //   5 output (regular file, writable)   6 the job's empty staging directory, owned by id 0
 //   7, 8, ... one directory per parent layer, base first
+// 6, 7, ... must be opened inside the unpacker's mount namespace (an overlay refuses mounts of any
+// other: unshare first, then open by way of the working directory, while the host's id 0 still owns
+// layers/); O_PATH is enough. /proc is needed. tests/support/forked_unpacker.cpp shows how.
 // Exit status 0 means done. Everything else (the reason is in the output file) publishes nothing.
 #pragma once
 

@@ -1,0 +1,119 @@
+#include "tests/support/forked_unpacker.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "base/file_io.h"
+#include "base/process.h"
+#include "base/sys.h"
+
+namespace pulga::testing {
+namespace {
+
+constexpr int kNamespaces =
+    CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
+
+// The directories are opened after the unshare: an overlay takes only mounts of its own namespace.
+// The host's id 0 still owns the layers directory then, and the working directory leads there.
+std::vector<int> OpenDirs(const UnpackJob& job, const std::string& staging) {
+  std::vector<int> fds;
+  fds.push_back(open(staging.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW));
+  for (const LayerId& parent : job.parents) {
+    fds.push_back(open(parent.Hex().c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW));
+  }
+  return fds;
+}
+
+// In the child: moves everything to its number and starts the program. Never returns.
+[[noreturn]] void ExecUnpacker(std::vector<int> fds, const char* program) {
+  const int first_free = kUnpackRequestFd + static_cast<int>(fds.size()) + 16;
+  for (int& fd : fds) {
+    fd = fcntl(fd, F_DUPFD, first_free);
+    if (fd < 0) _exit(121);
+  }
+  for (size_t i = 0; i < fds.size(); ++i) dup2(fds[i], kUnpackRequestFd + static_cast<int>(i));
+  sys::CloseRange(static_cast<unsigned>(kUnpackRequestFd + static_cast<int>(fds.size())), ~0u, 0);
+  const char* argv[] = {"pulga-unpacker", nullptr};
+  const char* envp[] = {nullptr};
+  execve(program, const_cast<char**>(argv), const_cast<char**>(envp));
+  _exit(122);
+}
+
+}  // namespace
+
+ForkedUnpacker::ForkedUnpacker(std::string layers_dir, std::string unpacker)
+    : layers_dir_(std::move(layers_dir)), unpacker_(std::move(unpacker)) {}
+
+Result<int> ForkedUnpacker::RunChild(const UnpackJob& job, const std::string& staging) {
+  PULGA_ASSIGN_OR_RETURN(UniqueFd request, OpenUnnamedFile(layers_dir_));
+  PULGA_RETURN_IF_ERROR(WriteAll(request.get(), job.request));
+  lseek(request.get(), 0, SEEK_SET);
+  int ready[2];
+  int go[2];
+  if (pipe(ready) != 0 || pipe(go) != 0) return LastError("pipe");
+  const pid_t child = fork();
+  if (child < 0) return LastError("fork");
+  if (child == 0) {
+    char byte = 0;
+    if (chdir(layers_dir_.c_str()) != 0 || unshare(kNamespaces) != 0) _exit(111);
+    std::vector<int> fds = {request.get(), job.input.get(), job.output.get()};
+    for (const int fd : OpenDirs(job, staging)) fds.push_back(fd);
+    if (std::count(fds.begin(), fds.end(), -1) > 0) _exit(112);
+    if (write(ready[1], "x", 1) != 1 || read(go[0], &byte, 1) != 1) _exit(113);
+    if (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0) _exit(114);
+    const pid_t inner = fork();
+    if (inner == 0) ExecUnpacker(fds, unpacker_.c_str());
+    int status = 0;
+    waitpid(inner, &status, 0);
+    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 120);
+  }
+  char byte = 0;
+  close(ready[1]);
+  if (read(ready[0], &byte, 1) == 1) {
+    const std::string proc = "/proc/" + std::to_string(child);
+    const std::string map = "0 " + std::to_string(kFirstHostId) + " 65536\n";
+    (void)WriteFile(proc + "/uid_map", map);
+    (void)WriteFile(proc + "/gid_map", map);
+    (void)!write(go[1], "x", 1);
+  }
+  int status = 0;
+  rusage usage = {};
+  wait4(child, &status, 0, &usage);
+  for (const int fd : {ready[0], go[0], go[1]}) close(fd);
+  max_rss_kib_ = std::max(max_rss_kib_, usage.ru_maxrss);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 125;
+}
+
+Status ForkedUnpacker::Run(UnpackJob job) {
+  const std::string staging = ".staging-" + std::to_string(++jobs_);
+  const std::string path = layers_dir_ + "/" + staging;
+  PULGA_RETURN_IF_ERROR(MakeDirs(path, 0700));
+  if (chown(path.c_str(), kFirstHostId, kFirstHostId) != 0) return LastError("chown " + path);
+  if (job.kind == UnpackKind::kRemove &&
+      rename(LayerPath(job.target).c_str(), (path + "/victim").c_str()) != 0) {
+    return LastError("move the layer");
+  }
+  auto code = RunChild(job, staging);
+  Status status;
+  if (!code.ok()) {
+    status = code.error();
+  } else if (*code != 0) {
+    status = Error{Code::kInvalidArgument, 0, "the unpacker failed: " + std::to_string(*code)};
+  } else if (job.kind == UnpackKind::kUnpackLayer &&
+             rename((path + "/upper").c_str(), LayerPath(job.target).c_str()) != 0) {
+    status = LastError("publish the layer");
+  }
+  PULGA_ASSIGN_OR_RETURN(const UniqueFd dir, OpenFile(layers_dir_, O_RDONLY | O_DIRECTORY));
+  PULGA_RETURN_IF_ERROR(RemoveTree(dir.get(), staging));
+  return status;
+}
+
+}  // namespace pulga::testing
