@@ -21,7 +21,7 @@ std::optional<std::string> LinkTarget(std::string_view name, const ArchiveMember
 }  // namespace
 
 std::string EncodeMember(std::string_view name, const ArchiveMember& member) {
-  WireWriter out;
+  FieldWriter out;
   out.PutBytes(name);
   out.PutU64(static_cast<uint64_t>(member.type));
   out.PutU64(member.offset);
@@ -32,7 +32,7 @@ std::string EncodeMember(std::string_view name, const ArchiveMember& member) {
 
 Result<ArchiveIndex> ArchiveIndex::Decode(std::string_view bytes, uint64_t archive_size) {
   const Error damaged = {Code::kInternal, 0, "the archive's index is damaged"};
-  WireReader in(bytes);
+  FieldReader in(bytes);
   ArchiveIndex index;
   while (!in.empty()) {
     std::string name(in.Bytes());

@@ -108,7 +108,7 @@ class ImportRun {
   Result<LayerRecord> UnpackLayer(const PlannedLayer& layer, const std::vector<LayerId>& parents,
                                   const LayerId& id);
   void Report(ImportProgress::Step step, uint64_t layer_bytes);
-  void WarnAbout(const UnpackResult& result, const std::string& layer);
+  void WarnAbout(const LayerResult& result, const std::string& layer);
   Error Because(ImportReason reason, Error error) {
     reason_ = reason;
     return error;
@@ -147,7 +147,7 @@ Status ImportRun::MakePlain(UniqueFd spool) {
   if (kind == ArchiveKind::kGzip || kind == ArchiveKind::kZstd) {
     Report(ImportProgress::Step::kDecompress, plain_size_);
     PULGA_ASSIGN_OR_RETURN(plain_, OpenUnnamedFile(scratch_dir_));
-    UnpackRequest request;
+    UnpackOrder request;
     request.kind = UnpackKind::kDecompress;
     request.max_bytes = limits_.archive_bytes;
     UnpackJob job;
@@ -169,7 +169,7 @@ Status ImportRun::MakePlain(UniqueFd spool) {
 Result<ArchiveIndex> ImportRun::Scan() {
   Report(ImportProgress::Step::kScan, plain_size_);
   PULGA_ASSIGN_OR_RETURN(const UniqueFd output, OpenUnnamedFile(scratch_dir_));
-  UnpackRequest request;
+  UnpackOrder request;
   request.kind = UnpackKind::kScan;
   request.max_entries = limits_.archive_members;
   request.max_bytes = kMaxIndexBytes;
@@ -197,7 +197,7 @@ Status ImportRun::NameImages(std::vector<PlannedImage>* images) {
   return OkStatus();
 }
 
-void ImportRun::WarnAbout(const UnpackResult& result, const std::string& layer) {
+void ImportRun::WarnAbout(const LayerResult& result, const std::string& layer) {
   const auto warn = [&](uint64_t count, const char* what) {
     if (count == 0) return;
     report_.warnings.push_back(layer + ": " + std::to_string(count) + " " + what);
@@ -211,7 +211,7 @@ Result<LayerRecord> ImportRun::UnpackLayer(const PlannedLayer& layer,
                                            const std::vector<LayerId>& parents, const LayerId& id) {
   LayerRecord record{layer.diff_id, id, 0, false};
   PULGA_ASSIGN_OR_RETURN(const UniqueFd output, OpenUnnamedFile(scratch_dir_));
-  UnpackRequest request;
+  UnpackOrder request;
   request.kind = UnpackKind::kUnpackLayer;
   request.offset = layer.member.offset;
   request.size = layer.member.size;
@@ -234,7 +234,7 @@ Result<LayerRecord> ImportRun::UnpackLayer(const PlannedLayer& layer,
   record.reused = somebody_else;
   if (lseek(output.get(), 0, SEEK_SET) != 0) return LastError("rewind the layer's result");
   PULGA_ASSIGN_OR_RETURN(const std::string bytes, ReadFd(output.get(), kMaxResultBytes));
-  const auto result = UnpackResult::Decode(bytes);
+  const auto result = LayerResult::Decode(bytes);
   if (!result) return Error{Code::kInternal, 0, "the unpacker's result is damaged"};
   record.size_bytes = result->bytes;
   WarnAbout(*result, "layer sha256:" + layer.diff_id.substr(0, 12));
@@ -322,7 +322,7 @@ ImportReport Importer::Import(UniqueFd spool, const ImportOptions& options) {
 
 Result<UniqueFd> Importer::RunListing(UnpackKind kind, const std::vector<LayerId>& layers) {
   PULGA_ASSIGN_OR_RETURN(UniqueFd output, OpenUnnamedFile(scratch_dir_));
-  UnpackRequest request;
+  UnpackOrder request;
   request.kind = kind;
   UnpackJob job;
   job.kind = kind;
@@ -345,7 +345,7 @@ Result<UniqueFd> Importer::Sums(const std::vector<LayerId>& layers) {
 
 Status Importer::Remove(const LayerId& layer) {
   PULGA_ASSIGN_OR_RETURN(const UniqueFd output, OpenUnnamedFile(scratch_dir_));
-  UnpackRequest request;
+  UnpackOrder request;
   request.kind = UnpackKind::kRemove;
   UnpackJob job;
   job.kind = request.kind;

@@ -30,7 +30,7 @@ class LayerWriter {
 
   // All entries up to the end-of-archive mark, then directory times.
   Status Apply(TarReader& tar);
-  const UnpackResult& result() const { return result_; }
+  const LayerResult& result() const { return result_; }
 
  private:
   Status ApplyEntry(const TarEntry& entry, TarReader& tar);
@@ -55,7 +55,7 @@ class LayerWriter {
   Target target_;
   RootWalker walker_;
   DirTimes times_;
-  UnpackResult result_;
+  LayerResult result_;
   std::set<std::string> linked_from_;  // lower files that hard links pulled into the upper
 };
 

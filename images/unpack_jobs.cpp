@@ -53,7 +53,7 @@ std::optional<ArchiveMember> MemberOf(const TarEntry& entry) {
 
 }  // namespace
 
-Status RunDecompress(const UnpackRequest& request, int input_fd, int output_fd) {
+Status RunDecompress(const UnpackOrder& request, int input_fd, int output_fd) {
   PULGA_ASSIGN_OR_RETURN(const uint64_t size, SizeOf(input_fd));
   PULGA_ASSIGN_OR_RETURN(const Compression kind, SniffCompression(input_fd, 0, size));
   FileRange file(input_fd, 0, size);
@@ -74,7 +74,7 @@ Status RunDecompress(const UnpackRequest& request, int input_fd, int output_fd) 
   }
 }
 
-Status RunScan(const UnpackRequest& request, int input_fd, int output_fd) {
+Status RunScan(const UnpackOrder& request, int input_fd, int output_fd) {
   PULGA_ASSIGN_OR_RETURN(const uint64_t size, SizeOf(input_fd));
   PULGA_ASSIGN_OR_RETURN(const auto tar, TarReader::OpenFile(input_fd, size));
   uint64_t members = 0;
@@ -105,8 +105,7 @@ Status RunScan(const UnpackRequest& request, int input_fd, int output_fd) {
   }
 }
 
-Status RunUnpackLayer(const UnpackRequest& request, int input_fd, int output_fd,
-                      LayerTarget target) {
+Status RunUnpackLayer(const UnpackOrder& request, int input_fd, int output_fd, LayerTarget target) {
   PULGA_ASSIGN_OR_RETURN(const Compression kind,
                          SniffCompression(input_fd, request.offset, request.size));
   FileRange file(input_fd, request.offset, request.size);

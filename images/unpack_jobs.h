@@ -11,17 +11,16 @@
 namespace pulga {
 
 // gzip or zstd `input` -> plain bytes, at most request.max_bytes.
-Status RunDecompress(const UnpackRequest& request, int input_fd, int output_fd);
+Status RunDecompress(const UnpackOrder& request, int input_fd, int output_fd);
 // Plain tar -> EncodeMember() of each file and link.
-Status RunScan(const UnpackRequest& request, int input_fd, int output_fd);
+Status RunScan(const UnpackOrder& request, int input_fd, int output_fd);
 
 struct LayerTarget {
   int root_fd = -1;
   int upper_fd = -1;  // -1 without parents
   UniqueFd times_file;
 };
-// Unpacks the blob, verifies both digests, syncs the file system, writes an UnpackResult.
-Status RunUnpackLayer(const UnpackRequest& request, int input_fd, int output_fd,
-                      LayerTarget target);
+// Unpacks the blob, verifies both digests, syncs the file system, writes an LayerResult.
+Status RunUnpackLayer(const UnpackOrder& request, int input_fd, int output_fd, LayerTarget target);
 
 }  // namespace pulga

@@ -14,18 +14,18 @@ constexpr size_t kMaxReason = 1024;
 
 }  // namespace
 
-void WireWriter::PutU64(uint64_t value) {
+void FieldWriter::PutU64(uint64_t value) {
   for (int shift = 0; shift < 64; shift += 8) {
     bytes_ += static_cast<char>(static_cast<unsigned char>(value >> shift));
   }
 }
 
-void WireWriter::PutBytes(std::string_view bytes) {
+void FieldWriter::PutBytes(std::string_view bytes) {
   PutU64(bytes.size());
   bytes_ += bytes;
 }
 
-uint64_t WireReader::U64() {
+uint64_t FieldReader::U64() {
   if (rest_.size() < 8) {
     ok_ = false;
     return 0;
@@ -38,7 +38,7 @@ uint64_t WireReader::U64() {
   return value;
 }
 
-std::string_view WireReader::Bytes() {
+std::string_view FieldReader::Bytes() {
   const uint64_t size = U64();
   if (!ok_ || size > rest_.size()) {
     ok_ = false;
@@ -49,8 +49,8 @@ std::string_view WireReader::Bytes() {
   return out;
 }
 
-std::string UnpackRequest::Encode() const {
-  WireWriter out;
+std::string UnpackOrder::Encode() const {
+  FieldWriter out;
   out.PutBytes(kRequestMagic);
   out.PutU64(static_cast<uint64_t>(kind));
   out.PutU64(offset);
@@ -63,10 +63,10 @@ std::string UnpackRequest::Encode() const {
   return out.bytes();
 }
 
-std::optional<UnpackRequest> UnpackRequest::Decode(std::string_view bytes) {
-  WireReader in(bytes);
+std::optional<UnpackOrder> UnpackOrder::Decode(std::string_view bytes) {
+  FieldReader in(bytes);
   if (in.Bytes() != kRequestMagic) return std::nullopt;
-  UnpackRequest request;
+  UnpackOrder request;
   const uint64_t kind = in.U64();
   if (kind < 1 || kind > 6) return std::nullopt;
   request.kind = static_cast<UnpackKind>(kind);
@@ -83,8 +83,8 @@ std::optional<UnpackRequest> UnpackRequest::Decode(std::string_view bytes) {
   return request;
 }
 
-std::string UnpackResult::Encode() const {
-  WireWriter out;
+std::string LayerResult::Encode() const {
+  FieldWriter out;
   out.PutBytes(kResultMagic);
   out.PutU64(entries);
   out.PutU64(bytes);
@@ -94,10 +94,10 @@ std::string UnpackResult::Encode() const {
   return out.bytes();
 }
 
-std::optional<UnpackResult> UnpackResult::Decode(std::string_view bytes) {
-  WireReader in(bytes);
+std::optional<LayerResult> LayerResult::Decode(std::string_view bytes) {
+  FieldReader in(bytes);
   if (in.Bytes() != kResultMagic) return std::nullopt;
-  UnpackResult result;
+  LayerResult result;
   result.entries = in.U64();
   result.bytes = in.U64();
   result.devices_skipped = in.U64();

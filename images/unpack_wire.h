@@ -13,7 +13,7 @@
 
 namespace pulga {
 
-class WireWriter {
+class FieldWriter {
  public:
   void PutU64(uint64_t value);
   void PutBytes(std::string_view bytes);
@@ -24,9 +24,9 @@ class WireWriter {
   std::string bytes_;
 };
 
-class WireReader {
+class FieldReader {
  public:
-  explicit WireReader(std::string_view bytes) : rest_(bytes) {}
+  explicit FieldReader(std::string_view bytes) : rest_(bytes) {}
   uint64_t U64();
   std::string_view Bytes();
   // No read went past the end.
@@ -40,7 +40,7 @@ class WireReader {
 };
 
 // One request for all kinds; each kind uses the fields named after it.
-struct UnpackRequest {
+struct UnpackOrder {
   UnpackKind kind = UnpackKind::kScan;
   uint64_t offset = 0;       // kUnpackLayer: the blob's place in the input
   uint64_t size = 0;         // kUnpackLayer
@@ -51,11 +51,11 @@ struct UnpackRequest {
   uint64_t max_stream = 0;   // kUnpackLayer: of the uncompressed tar
 
   std::string Encode() const;
-  static std::optional<UnpackRequest> Decode(std::string_view bytes);
+  static std::optional<UnpackOrder> Decode(std::string_view bytes);
 };
 
 // Output of a successful kUnpackLayer.
-struct UnpackResult {
+struct LayerResult {
   uint64_t entries = 0;
   uint64_t bytes = 0;  // of regular files, apparent size
   uint64_t devices_skipped = 0;
@@ -63,7 +63,7 @@ struct UnpackResult {
   uint64_t xattrs_dropped = 0;
 
   std::string Encode() const;
-  static std::optional<UnpackResult> Decode(std::string_view bytes);
+  static std::optional<LayerResult> Decode(std::string_view bytes);
 };
 
 // Output of a failed job of any kind: a code and one line for people.

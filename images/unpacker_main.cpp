@@ -40,7 +40,7 @@ void CloseParents(const std::vector<int>& parents) {
   for (const int fd : parents) close(fd);
 }
 
-Status UnpackLayer(const UnpackRequest& request) {
+Status UnpackLayer(const UnpackOrder& request) {
   const std::vector<int> parents = ParentFds();
   PULGA_RETURN_IF_ERROR(LimitFiles(std::max<uint64_t>(request.max_bytes, 1 << 20)));
   LayerTarget target;
@@ -67,7 +67,7 @@ Status PrintTree(UnpackKind kind) {
                                    : ListSums(view.root.get(), kUnpackOutputFd);
 }
 
-Status ParseOnly(const UnpackRequest& request) {
+Status ParseOnly(const UnpackOrder& request) {
   PULGA_RETURN_IF_ERROR(LimitFiles(request.max_bytes));
   PULGA_RETURN_IF_ERROR(LockIn(kUnpackStagingFd, Keep::kNothing));
   return request.kind == UnpackKind::kScan
@@ -77,7 +77,7 @@ Status ParseOnly(const UnpackRequest& request) {
 
 Status RunJob() {
   PULGA_ASSIGN_OR_RETURN(const std::string bytes, ReadFd(kUnpackRequestFd, kMaxUnpackRequestBytes));
-  const auto request = UnpackRequest::Decode(bytes);
+  const auto request = UnpackOrder::Decode(bytes);
   if (!request) return Error{Code::kInternal, 0, "the unpacker got a damaged request"};
   switch (request->kind) {
     case UnpackKind::kDecompress:
