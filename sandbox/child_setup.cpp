@@ -1,0 +1,202 @@
+#include "sandbox/child_setup.h"
+
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "base/seccomp.h"
+#include "base/sys.h"
+#include "sandbox/cgroup.h"
+#include "sandbox/clone_child.h"
+#include "sandbox/mount_apply.h"
+
+namespace pulga {
+namespace {
+
+constexpr int kSetupFailedExit = 125;
+constexpr rlim_t kHardNofile = 4096;
+
+// The parked instance's only memory beyond its stack; untouched pages cost nothing.
+alignas(16) char g_wake_buffer[kMaxSpawnMessage];
+
+[[noreturn]] void Fail(const ChildRun& run, const char* step, int sys_errno) {
+  strncpy(run.record->step, step, kStepBytes - 1);
+  run.record->sys_errno = sys_errno;
+  _exit(kSetupFailedExit);
+}
+
+void Require(const ChildRun& run, const StepResult& result) {
+  if (!result.ok()) Fail(run, result.step, result.sys_errno);
+}
+
+// The caller's fds are all CLOEXEC at birth; this is the second lock on the same door.
+int CloseOnExec(unsigned from) {
+  if (sys::CloseRange(from, ~0U, CLOSE_RANGE_CLOEXEC) == 0) return 0;
+  if (sys::CloseRange(from, ~0U, 0) == 0) return 0;  // Linux 5.9, 5.10
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return -1;
+  for (int fd = static_cast<int>(from); fd < static_cast<int>(limit.rlim_max); ++fd) close(fd);
+  return 0;
+}
+
+void EnterWorkingDir(const ChildRun& run) {
+  for (const std::string& part : run.plan->working_dir_parts) {
+    if (mkdir(part.c_str(), 0755) != 0 && errno != EEXIST) Fail(run, "make-workdir", errno);
+    if (chown(part.c_str(), run.plan->ids.uid, run.plan->ids.gid) != 0) {
+      Fail(run, "make-workdir", errno);
+    }
+  }
+  if (PULGA_SYS(chdir, run.plan->working_dir.c_str()) != 0) Fail(run, "workdir", errno);
+}
+
+// Lowers only: raising would need CAP_SYS_RESOURCE over the host.
+void LimitFiles(const ChildRun& run) {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) Fail(run, "rlimit-nofile", errno);
+  const rlim_t wanted = run.plan->nofile;
+  limit.rlim_max = std::min(limit.rlim_max, std::max(wanted, kHardNofile));
+  limit.rlim_cur = std::min(limit.rlim_max, wanted);
+  if (PULGA_SYS(setrlimit, RLIMIT_NOFILE, &limit) != 0) Fail(run, "rlimit-nofile", errno);
+}
+
+void Confine(const ChildRun& run) {
+  const int joined = JoinCgroup(run.v1_tasks);
+  if (joined != 0) Fail(run, "join-cgroup", joined);
+  if (PULGA_SYS(unshare, CLONE_NEWCGROUP) != 0) Fail(run, "unshare-cgroup", errno);
+  if (run.netns >= 0 && PULGA_SYS(setns, run.netns, CLONE_NEWNET) != 0) {
+    Fail(run, "join-netns", errno);
+  }
+  if (PULGA_SYS(chdir, "/") != 0) Fail(run, "chdir-root", errno);
+  Require(run, ApplyMounts(run.plan->mounts));
+  EnterWorkingDir(run);
+  LimitFiles(run);
+  Require(run, SetIds(run.plan->ids));
+  Require(run, ClearAllCapabilities());
+}
+
+void LoadFilter(const ChildRun& run) {
+  const int failed = sys::Faulted() ? errno : LoadSeccomp(run.plan->filter);
+  if (failed != 0) Fail(run, "seccomp", failed);
+}
+
+[[noreturn]] void Execute(const ChildRun& run) {
+  for (int i = 0; i < 3; ++i) {
+    if (PULGA_SYS(dup2, run.stdio[i], i) != i) Fail(run, "stdio", errno);
+  }
+  if (CloseOnExec(3) != 0) Fail(run, "close-fds", errno);
+  sigset_t none;
+  sigemptyset(&none);
+  if (sigprocmask(SIG_SETMASK, &none, nullptr) != 0) Fail(run, "signal-mask", errno);
+  run.record->exec_ns = MonotonicNs();
+  if (!sys::Faulted()) {
+    execve(run.plan->program.c_str(), run.arguments->argv(), run.arguments->envp());
+  }
+  Fail(run, "exec", errno);
+}
+
+// Takes the wake message apart; false when it is not what it should be.
+bool ReceiveWake(ChildRun& run) {
+  iovec iov = {g_wake_buffer, sizeof g_wake_buffer};
+  alignas(cmsghdr) char control[CMSG_SPACE(3 * sizeof(int))];
+  msghdr msg = {};
+  msg.msg_iov = &iov;
+  msg.msg_iovlen = 1;
+  msg.msg_control = control;
+  msg.msg_controllen = sizeof control;
+  ssize_t n;
+  do {
+    n = recvmsg(run.wake, &msg, MSG_CMSG_CLOEXEC);
+  } while (n < 0 && errno == EINTR);
+  if (n == 0) _exit(0);  // the daemon let go of this instance
+  const cmsghdr* header = CMSG_FIRSTHDR(&msg);
+  if (n < static_cast<ssize_t>(sizeof(SpawnRequest)) || header == nullptr ||
+      header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(3 * sizeof(int)) ||
+      (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
+    return false;
+  }
+  memcpy(run.stdio, CMSG_DATA(header), 3 * sizeof(int));
+  SpawnRequest request;
+  memcpy(&request, g_wake_buffer, sizeof request);
+  return request.kind == SpawnKind::kWake &&
+         run.arguments->Assemble(request, g_wake_buffer + sizeof request,
+                                 static_cast<size_t>(n) - sizeof request);
+}
+
+// The program's process, everything but execve done.
+void ProgramMain(void* raw) {
+  ChildRun& run = *static_cast<ChildRun*>(raw);
+  run.record->ready_ns = MonotonicNs();
+  if (run.wake >= 0) {
+    if (send(run.wake, "", 1, MSG_NOSIGNAL) != 1) Fail(run, "park", errno);
+    if (!ReceiveWake(run)) Fail(run, "wake", EBADMSG);
+  }
+  Execute(run);
+}
+
+// Reaps everything; the program's end is the instance's end.
+void ReapUntil(pid_t program, SlotRecord* record) {
+  int status;
+  pid_t pid;
+  while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+    if (pid != program) continue;
+    record->wait_status = status;
+    record->has_wait_status = 1;
+    _exit(0);
+  }
+}
+
+// PID 1 of an exec instance: every signal is blocked and taken in turn, so none is lost and none
+// meets pid 1's special treatment; what is not SIGCHLD goes to the program.
+[[noreturn]] void RunInit(pid_t program, SlotRecord* record) {
+  sigset_t all;
+  sigfillset(&all);
+  while (true) {
+    ReapUntil(program, record);
+    siginfo_t info = {};
+    const int signo = sigwaitinfo(&all, &info);
+    if (signo > 0 && signo != SIGCHLD) kill(program, signo);
+  }
+}
+
+[[noreturn]] void InitMain(ChildRun& run) {
+  sigset_t all;
+  sigfillset(&all);
+  sigprocmask(SIG_SETMASK, &all, nullptr);
+  LoadFilter(run);
+  const CloneMemory memory = run.wake >= 0 ? CloneMemory::kFork : CloneMemory::kVfork;
+  const pid_t program = CloneProgram(memory, ProgramMain, &run);
+  if (program < 0) Fail(run, "clone-program", errno);
+  if (sys::CloseRange(0, ~0U, 0) != 0) {
+    for (int fd = 0; fd < static_cast<int>(kHardNofile); ++fd) close(fd);
+  }
+  RunInit(program, run.record);
+}
+
+}  // namespace
+
+uint64_t MonotonicNs() {
+  timespec now = {};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000ULL + static_cast<uint64_t>(now.tv_nsec);
+}
+
+void ChildMain(void* raw) {
+  ChildRun& run = *static_cast<ChildRun*>(raw);
+  Confine(run);
+  if (run.plan->init == InitKind::kPulga) InitMain(run);
+  LoadFilter(run);
+  ProgramMain(raw);
+}
+
+}  // namespace pulga

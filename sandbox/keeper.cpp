@@ -1,0 +1,289 @@
+#include "sandbox/keeper.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/event_loop.h"
+#include "base/file_io.h"
+#include "base/log.h"
+#include "base/message_socket.h"
+#include "base/process.h"
+#include "base/sys.h"
+#include "sandbox/build_report.h"
+#include "sandbox/cgroup.h"
+#include "sandbox/keeper_setup.h"
+#include "sandbox/privileges.h"
+
+namespace pulga {
+namespace {
+
+constexpr Duration kFirstDelay = std::chrono::milliseconds(100);
+constexpr Duration kLongestDelay = std::chrono::seconds(10);
+constexpr Duration kLauncherStopLimit = std::chrono::seconds(10);
+
+// One supervised process.
+struct Charge {
+  PidFd process;
+  TimePoint started;
+  int restarts_in_a_row = 0;
+  EventLoop::TimerId restart = 0;
+};
+
+class Keeper {
+ public:
+  Keeper(EventLoop& loop, const KeeperOptions& options, DataDirectory data, DaemonIds ids)
+      : loop_(loop), options_(options), data_(std::move(data)), ids_(ids) {}
+  int Run();
+
+ private:
+  Status StartLauncher();
+  Status StartDaemon();
+  void StartBoth();
+  void RestartLater(Charge& charge, std::function<void()> start);
+  void OnLauncherExit();
+  void OnDaemonExit();
+  void OnDaemonMessage();
+  void OnSignal(int signo);
+  void Finish(int status);
+  [[noreturn]] void BecomeDaemon(const std::vector<std::string>& args, int keeper_fd,
+                                 int launcher_fd) const;
+
+  EventLoop& loop_;
+  const KeeperOptions& options_;
+  DataDirectory data_;
+  DaemonIds ids_;
+  Charge launcher_;
+  Charge daemon_;
+  MessageSocket to_daemon_;       // the keeper's end
+  UniqueFd daemons_launcher_fd_;  // the daemon's end of the launcher's socket, until handed over
+  bool ever_ready_ = false;
+  bool stopping_ = false;
+  int exit_status_ = 0;
+};
+
+Status Keeper::StartLauncher() {
+  PULGA_ASSIGN_OR_RETURN(auto sockets, MessageSocket::Pair());
+  daemons_launcher_fd_ = sockets.second.TakeFd();
+  constexpr int kSocketFd = 3;
+  constexpr int kLayersFd = 4;
+  SpawnOptions spawn;
+  spawn.argv = {options_.launcher_path,
+                "launcher",
+                "--socket-fd",
+                std::to_string(kSocketFd),
+                "--layers-fd",
+                std::to_string(kLayersFd),
+                "--tree",
+                CgroupTreeName(data_.path)};
+  spawn.fds = {
+      {0, 0}, {1, 1}, {2, 2}, {sockets.first.fd(), kSocketFd}, {data_.layers.get(), kLayersFd}};
+  PULGA_ASSIGN_OR_RETURN(launcher_.process, SpawnProcess(spawn));
+  launcher_.started = loop_.Now();
+  return loop_.Watch(launcher_.process.fd(), EPOLLIN, [this](uint32_t) { OnLauncherExit(); });
+}
+
+void Keeper::BecomeDaemon(const std::vector<std::string>& args, int keeper_fd,
+                          int launcher_fd) const {
+  std::vector<char*> argv;
+  for (const std::string& arg : args) argv.push_back(const_cast<char*>(arg.c_str()));
+  argv.push_back(nullptr);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  CloseAllBut({keeper_fd, launcher_fd});
+  fcntl(keeper_fd, F_SETFD, 0);
+  fcntl(launcher_fd, F_SETFD, 0);
+  const char* step = nullptr;
+  for (const StepResult& done : {DropBounding(), LockSecurebits(), SetIds({ids_.uid, ids_.gid, {}}),
+                                 NoNewPrivs(), ClearAllCapabilities()}) {
+    if (done.ok()) continue;
+    step = done.step;
+    errno = done.sys_errno;
+    break;
+  }
+  if (step == nullptr) {
+    step = "exec";
+    if (prctl(PR_SET_PDEATHSIG, SIGTERM) == 0) execv(argv[0], argv.data());
+  }
+  LogError(LastError("start the daemon: " + std::string(step) + " " + args[0]).message);
+  _exit(127);
+}
+
+Status Keeper::StartDaemon() {
+  PULGA_ASSIGN_OR_RETURN(auto sockets, MessageSocket::Pair());
+  to_daemon_ = std::move(sockets.first);
+  PULGA_RETURN_IF_ERROR(SetNonBlocking(to_daemon_.fd()));
+  const int keeper_fd = sockets.second.fd();
+  const int launcher_fd = daemons_launcher_fd_.get();
+  std::vector<std::string> args = {options_.pulga_path,
+                                   "serve-daemon",
+                                   "--keeper-fd",
+                                   std::to_string(keeper_fd),
+                                   "--launcher-fd",
+                                   std::to_string(launcher_fd),
+                                   "--data",
+                                   data_.path};
+  args.insert(args.end(), options_.daemon_args.begin(), options_.daemon_args.end());
+  const pid_t pid = fork();
+  if (pid < 0) return LastError("fork");
+  if (pid == 0) BecomeDaemon(args, keeper_fd, launcher_fd);
+  PULGA_ASSIGN_OR_RETURN(daemon_.process, PidFd::OfChild(pid));
+  daemons_launcher_fd_.Reset();
+  daemon_.started = loop_.Now();
+  PULGA_RETURN_IF_ERROR(
+      loop_.Watch(to_daemon_.fd(), EPOLLIN, [this](uint32_t) { OnDaemonMessage(); }));
+  return loop_.Watch(daemon_.process.fd(), EPOLLIN, [this](uint32_t) { OnDaemonExit(); });
+}
+
+void Keeper::OnDaemonMessage() {
+  const auto message = to_daemon_.Receive(16);
+  if (!message.ok() || message->bytes.empty()) return loop_.Unwatch(to_daemon_.fd());
+  if (message->bytes == "R") ever_ready_ = true;
+}
+
+void Keeper::RestartLater(Charge& charge, std::function<void()> start) {
+  const bool lived = loop_.Now() - charge.started >= kAliveLongEnough;
+  charge.restarts_in_a_row = lived ? 0 : charge.restarts_in_a_row;
+  const Duration delay = RestartDelay(charge.restarts_in_a_row++);
+  charge.restart = loop_.CallAfter(delay, [&charge, start = std::move(start)] {
+    charge.restart = 0;
+    start();
+  });
+}
+
+void Keeper::OnLauncherExit() {
+  loop_.Unwatch(launcher_.process.fd());
+  const auto info = launcher_.process.Reap();
+  if (stopping_) return Finish(exit_status_);
+  if (!daemon_.process.valid()) return;  // both are about to start anew
+  LogWarning("the launcher ended, wait status " +
+             std::to_string(info.ok() ? info->wait_status : -1) + ": starting another");
+  RestartLater(launcher_, [this] {
+    const Status started = StartLauncher();
+    if (!started.ok()) {
+      LogError("start the launcher: " + started.error().message);
+      return Finish(1);
+    }
+    const UniqueFd handed = std::move(daemons_launcher_fd_);
+    const int fd = handed.get();
+    const char kind = 'L';
+    const Status sent = to_daemon_.SendPod(kind, std::span(&fd, 1));
+    if (!sent.ok()) LogWarning("hand over the launcher: " + sent.error().message);
+  });
+}
+
+void Keeper::OnDaemonExit() {
+  loop_.Unwatch(daemon_.process.fd());
+  loop_.Unwatch(to_daemon_.fd());
+  const auto info = daemon_.process.Reap();
+  const int status = info.ok() ? info->wait_status : 0x100;
+  loop_.Cancel(launcher_.restart);
+  launcher_.restart = 0;
+  if (stopping_ || (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || !ever_ready_))) {
+    stopping_ = true;
+    exit_status_ = WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+    if (!launcher_.process.valid()) return Finish(exit_status_);
+    // The launcher sees the end of its socket, removes everything and ends.
+    loop_.CallAfter(kLauncherStopLimit, [this] { Finish(exit_status_); });
+    return;
+  }
+  LogWarning("the daemon ended, wait status " + std::to_string(status) + ": starting both anew");
+  RestartLater(daemon_, [this] { StartBoth(); });
+}
+
+// The old launcher must be gone first: the new one sweeps what carries our name.
+void Keeper::StartBoth() {
+  if (launcher_.process.valid()) {
+    (void)launcher_.process.Signal(SIGTERM);
+    daemon_.restart = loop_.CallAfter(std::chrono::milliseconds(20), [this] { StartBoth(); });
+    if (loop_.Now() - daemon_.started > kLauncherStopLimit + kLongestDelay + kAliveLongEnough) {
+      (void)launcher_.process.Signal(SIGKILL);
+    }
+    return;
+  }
+  Status started = StartLauncher();
+  if (started.ok()) started = StartDaemon();
+  if (started.ok()) return;
+  LogError("start: " + started.error().message);
+  Finish(1);
+}
+
+void Keeper::OnSignal(int signo) {
+  if (signo == SIGHUP) {
+    if (daemon_.process.valid()) (void)daemon_.process.Signal(SIGHUP);
+    return;
+  }
+  const bool again = stopping_;
+  stopping_ = true;
+  if (!daemon_.process.valid()) return Finish(0);
+  (void)daemon_.process.Signal(SIGTERM);
+  if (again) return;
+  loop_.CallAfter(options_.stop_limit, [this] {
+    LogWarning("the daemon did not stop in time");
+    if (daemon_.process.valid()) (void)daemon_.process.Signal(SIGKILL);
+  });
+}
+
+void Keeper::Finish(int status) {
+  exit_status_ = status;
+  stopping_ = true;
+  for (Charge* charge : {&daemon_, &launcher_}) {
+    if (!charge->process.valid()) continue;
+    loop_.Unwatch(charge->process.fd());
+    (void)charge->process.Signal(SIGKILL);
+    (void)charge->process.Reap();
+  }
+  loop_.Stop();
+}
+
+int Keeper::Run() {
+  const Status watching =
+      loop_.OnSignals({SIGTERM, SIGINT, SIGHUP}, [this](int signo) { OnSignal(signo); });
+  if (!watching.ok()) {
+    LogError(watching.error().message);
+    return 1;
+  }
+  StartBoth();
+  if (!stopping_) loop_.Run();
+  return exit_status_;
+}
+
+int Fail(const Error& error) {
+  LogError(error.message);
+  return 1;
+}
+
+}  // namespace
+
+Duration RestartDelay(int restarts_in_a_row) {
+  if (restarts_in_a_row <= 0) return Duration::zero();
+  const int doublings = std::min(restarts_in_a_row - 1, 10);
+  return std::min(kFirstDelay * (1 << doublings), kLongestDelay);
+}
+
+int RunKeeper(const KeeperOptions& options) {
+  SetLogTag("keeper");
+  if (geteuid() != 0)
+    return Fail(Error{Code::kPermission, 0, "the keeper must be started by root"});
+  const auto ids = FindDaemonIds(options.user);
+  if (!ids.ok()) return Fail(ids.error());
+  auto data = OpenDataDirectory(options.data_dir, *ids);
+  if (!data.ok()) return Fail(data.error());
+  const auto snapshot = ReadCgroupSnapshot();
+  if (!snapshot.ok()) return Fail(snapshot.error());
+  const auto layout = PlanCgroupLayout(*snapshot);
+  if (!layout.ok()) return Fail(layout.error());
+  const Status entered = EnterCgroupLeaf(*layout);
+  if (!entered.ok()) return Fail(entered.error());
+  auto loop = EventLoop::Create();
+  if (!loop.ok()) return Fail(loop.error());
+  return Keeper(**loop, options, std::move(*data), *ids).Run();
+}
+
+}  // namespace pulga

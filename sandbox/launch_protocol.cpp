@@ -1,0 +1,270 @@
+#include "sandbox/launch_protocol.h"
+
+#include <algorithm>
+
+namespace pulga {
+namespace {
+
+Error Invalid(std::string message) { return Error{Code::kInvalidArgument, 0, std::move(message)}; }
+
+constexpr uint64_t kMinMemory = 1ULL << 20;
+constexpr uint64_t kMaxQuantity = 1ULL << 50;
+
+Status CheckLimits(const SandboxLimits& limits) {
+  if (limits.memory_bytes < kMinMemory || limits.memory_bytes > kMaxQuantity) {
+    return Invalid("memory limit is out of range: at least 1Mi");
+  }
+  if (limits.swap_bytes > kMaxQuantity) return Invalid("swap limit is out of range");
+  if (limits.cpu_millis > 1000 * 1024) return Invalid("cpu limit is out of range");
+  if (limits.cpu_weight < 1 || limits.cpu_weight > 10000) {
+    return Invalid("cpu weight is out of range: 1 to 10000");
+  }
+  if (limits.pids < 1 || limits.pids > 4U << 20) return Invalid("pids limit is out of range");
+  if (limits.io_read_bps > kMaxQuantity || limits.io_write_bps > kMaxQuantity) {
+    return Invalid("io limit is out of range");
+  }
+  if (limits.tmp_bytes > kMaxQuantity) return Invalid("tmp limit is out of range");
+  if (limits.nofile < 16 || limits.nofile > 1U << 20) {
+    return Invalid("nofile limit is out of range: 16 to 1048576");
+  }
+  return OkStatus();
+}
+
+Status CheckStrings(std::string_view what, const std::vector<std::string>& strings) {
+  const std::string name(what);
+  if (strings.size() > kMaxStrings) return Invalid(name + ": more than 1024 entries");
+  if (WireSizeOf(strings) > kMaxStringBytes) return Invalid(name + ": more than 64 KiB");
+  for (const std::string& s : strings) {
+    if (s.find('\0') != std::string::npos) return Invalid(name + ": an entry contains a NUL");
+  }
+  return OkStatus();
+}
+
+bool IsHostname(std::string_view name) {
+  return name.size() <= 63 && std::all_of(name.begin(), name.end(), [](char c) {
+           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                  c == '-' || c == '.';
+         });
+}
+
+WireReader BodyOf(std::string_view message) {
+  WireReader reader(message);
+  reader.Take<LaunchHeader>();
+  return reader;
+}
+
+LayerId TakeLayer(WireReader& reader) {
+  LayerId id;
+  const std::string_view raw = reader.TakeBytes(id.bytes.size());
+  if (reader.ok()) memcpy(id.bytes.data(), raw.data(), id.bytes.size());
+  return id;
+}
+
+void PutLayer(WireWriter& writer, const LayerId& id) { writer.Put(id.bytes); }
+
+}  // namespace
+
+Status CheckVersionSpec(const VersionSpec& spec) {
+  if (spec.version_id == 0) return Invalid("version id 0");
+  if (spec.layers.empty() || spec.layers.size() > kMaxLayers) {
+    return Invalid("an image needs 1 to 128 layers");
+  }
+  if (spec.argv.empty() || spec.argv[0].empty()) return Invalid("the image has no command");
+  PULGA_RETURN_IF_ERROR(CheckStrings("argv", spec.argv));
+  PULGA_RETURN_IF_ERROR(CheckStrings("env", spec.env));
+  for (const std::string& e : spec.env) {
+    const size_t equals = e.find('=');
+    if (equals == 0 || equals == std::string::npos)
+      return Invalid("env: an entry is not KEY=VALUE");
+  }
+  if (spec.user.size() > 255 || spec.user.find('\0') != std::string::npos) {
+    return Invalid("user is too long or contains a NUL");
+  }
+  if (spec.working_dir.empty() || spec.working_dir[0] != '/' || spec.working_dir.size() > 4095 ||
+      spec.working_dir.find('\0') != std::string::npos) {
+    return Invalid("working directory is not an absolute path");
+  }
+  if (!IsHostname(spec.hostname)) return Invalid("hostname has other characters than a-z 0-9 . -");
+  if (spec.slots < 1 || spec.slots > kMaxSlots) return Invalid("slots out of range: 1 to 256");
+  if (spec.spare_netns > spec.slots) return Invalid("more spare network namespaces than slots");
+  if (spec.mode != SandboxMode::kExec && spec.mode != SandboxMode::kHttp) {
+    return Invalid("unknown mode");
+  }
+  if (spec.init != InitKind::kPulga && spec.init != InitKind::kNone) return Invalid("unknown init");
+  return CheckLimits(spec.limits);
+}
+
+WireWriter EncodeBuildVersion(uint64_t request, const VersionSpec& spec) {
+  BuildVersionBody body = {};
+  body.version_id = spec.version_id;
+  body.memory_bytes = spec.limits.memory_bytes;
+  body.swap_bytes = spec.limits.swap_bytes;
+  body.io_read_bps = spec.limits.io_read_bps;
+  body.io_write_bps = spec.limits.io_write_bps;
+  body.tmp_bytes = spec.limits.tmp_bytes;
+  body.cpu_millis = spec.limits.cpu_millis;
+  body.cpu_weight = spec.limits.cpu_weight;
+  body.pids = spec.limits.pids;
+  body.nofile = spec.limits.nofile;
+  body.layer_count = static_cast<uint32_t>(spec.layers.size());
+  body.argc = static_cast<uint32_t>(spec.argv.size());
+  body.argv_bytes = static_cast<uint32_t>(WireSizeOf(spec.argv));
+  body.envc = static_cast<uint32_t>(spec.env.size());
+  body.env_bytes = static_cast<uint32_t>(WireSizeOf(spec.env));
+  body.user_bytes = static_cast<uint16_t>(spec.user.size());
+  body.working_dir_bytes = static_cast<uint16_t>(spec.working_dir.size());
+  body.hostname_bytes = static_cast<uint16_t>(spec.hostname.size());
+  body.slots = spec.slots;
+  body.spare_netns = spec.spare_netns;
+  body.mode = static_cast<uint8_t>(spec.mode);
+  body.init = static_cast<uint8_t>(spec.init);
+  WireWriter writer;
+  writer.Put(LaunchHeader{kLaunchMagic, LaunchKind::kBuildVersion, request});
+  writer.Put(body);
+  for (const LayerId& id : spec.layers) PutLayer(writer, id);
+  writer.PutStrings(spec.argv);
+  writer.PutStrings(spec.env);
+  writer.PutBytes(spec.user);
+  writer.PutBytes(spec.working_dir);
+  writer.PutBytes(spec.hostname);
+  return writer;
+}
+
+WireWriter EncodeSlot(LaunchKind kind, uint64_t request, const SlotBody& body) {
+  WireWriter writer;
+  writer.Put(LaunchHeader{kLaunchMagic, kind, request});
+  writer.Put(body);
+  return writer;
+}
+
+WireWriter EncodeUnpack(uint64_t request, const UnpackJob& job) {
+  UnpackBody body = {};
+  body.kind = static_cast<uint32_t>(job.kind);
+  body.parent_count = static_cast<uint32_t>(job.parents.size());
+  body.request_bytes = static_cast<uint32_t>(job.request.size());
+  body.flags =
+      (job.input.valid() ? kUnpackHasInput : 0) | (job.output.valid() ? kUnpackHasOutput : 0);
+  memcpy(body.target, job.target.bytes.data(), sizeof body.target);
+  WireWriter writer;
+  writer.Put(LaunchHeader{kLaunchMagic, LaunchKind::kUnpack, request});
+  writer.Put(body);
+  for (const LayerId& id : job.parents) PutLayer(writer, id);
+  writer.PutBytes(job.request);
+  return writer;
+}
+
+WireWriter EncodeListLayers(uint64_t request) {
+  WireWriter writer;
+  writer.Put(LaunchHeader{kLaunchMagic, LaunchKind::kListLayers, request});
+  return writer;
+}
+
+WireWriter EncodeReply(const LaunchReply& reply) {
+  const std::string& full = reply.status.ok() ? reply.text : reply.status.error().message;
+  const std::string text = full.substr(0, kMaxReplyText);
+  ReplyBody body = {};
+  body.ok = reply.status.ok() ? 1 : 0;
+  if (!reply.status.ok()) {
+    body.code = static_cast<uint32_t>(reply.status.error().code);
+    body.sys_errno = reply.status.error().sys_errno;
+  }
+  body.text_bytes = static_cast<uint32_t>(text.size());
+  WireWriter writer;
+  writer.Put(LaunchHeader{kLaunchMagic, LaunchKind::kReply, reply.request});
+  writer.Put(body);
+  writer.PutBytes(text);
+  return writer;
+}
+
+Result<LaunchHeader> DecodeHeader(std::string_view message) {
+  WireReader reader(message);
+  const auto header = reader.Take<LaunchHeader>();
+  if (!reader.ok() || header.magic != kLaunchMagic) return Invalid("not a launcher message");
+  return header;
+}
+
+Result<VersionSpec> DecodeBuildVersion(std::string_view message) {
+  WireReader reader = BodyOf(message);
+  const auto body = reader.Take<BuildVersionBody>();
+  if (!reader.ok()) return Invalid("build-version: too short");
+  if (body.layer_count > kMaxLayers) return Invalid("build-version: too many layers");
+  if (body.argc > kMaxStrings || body.envc > kMaxStrings || body.argv_bytes > kMaxStringBytes ||
+      body.env_bytes > kMaxStringBytes) {
+    return Invalid("build-version: argv or env is too large");
+  }
+  VersionSpec spec;
+  spec.version_id = body.version_id;
+  spec.mode = static_cast<SandboxMode>(body.mode);
+  spec.init = static_cast<InitKind>(body.init);
+  spec.slots = body.slots;
+  spec.spare_netns = body.spare_netns;
+  spec.limits = {body.memory_bytes, body.swap_bytes,   body.cpu_millis, body.cpu_weight, body.pids,
+                 body.io_read_bps,  body.io_write_bps, body.tmp_bytes,  body.nofile};
+  for (uint32_t i = 0; i < body.layer_count; ++i) spec.layers.push_back(TakeLayer(reader));
+  spec.argv = reader.TakeStrings(body.argc, body.argv_bytes);
+  spec.env = reader.TakeStrings(body.envc, body.env_bytes);
+  spec.user = std::string(reader.TakeBytes(body.user_bytes));
+  spec.working_dir = std::string(reader.TakeBytes(body.working_dir_bytes));
+  spec.hostname = std::string(reader.TakeBytes(body.hostname_bytes));
+  if (!reader.finished()) return Invalid("build-version: sizes do not add up");
+  Status checked = CheckVersionSpec(spec);
+  if (!checked.ok()) return Prefix("build-version", checked.error());
+  return spec;
+}
+
+Result<SlotBody> DecodeSlot(std::string_view message) {
+  WireReader reader = BodyOf(message);
+  const auto body = reader.Take<SlotBody>();
+  if (!reader.finished()) return Invalid("wrong size");
+  if (body.version_id == 0) return Invalid("version id 0");
+  if (body.slot >= kMaxSlots || body.zero != 0) return Invalid("slot out of range");
+  return body;
+}
+
+Result<UnpackRequest> DecodeUnpack(std::string_view message) {
+  WireReader reader = BodyOf(message);
+  const auto body = reader.Take<UnpackBody>();
+  if (!reader.ok()) return Invalid("unpack: too short");
+  if (body.kind < static_cast<uint32_t>(UnpackKind::kDecompress) ||
+      body.kind > static_cast<uint32_t>(UnpackKind::kRemove)) {
+    return Invalid("unpack: unknown kind");
+  }
+  if (body.parent_count > kMaxLayers) return Invalid("unpack: too many parents");
+  if (body.request_bytes > kMaxUnpackRequestBytes) return Invalid("unpack: request too large");
+  if ((body.flags & ~(kUnpackHasInput | kUnpackHasOutput)) != 0) {
+    return Invalid("unpack: unknown flags");
+  }
+  UnpackRequest out;
+  out.flags = body.flags;
+  out.job.kind = static_cast<UnpackKind>(body.kind);
+  memcpy(out.job.target.bytes.data(), body.target, sizeof body.target);
+  for (uint32_t i = 0; i < body.parent_count; ++i) out.job.parents.push_back(TakeLayer(reader));
+  out.job.request = std::string(reader.TakeBytes(body.request_bytes));
+  if (!reader.finished()) return Invalid("unpack: sizes do not add up");
+  return out;
+}
+
+Status DecodeListLayers(std::string_view message) {
+  return BodyOf(message).finished() ? OkStatus() : Invalid("list-layers: wrong size");
+}
+
+Result<LaunchReply> DecodeReply(std::string_view message) {
+  PULGA_ASSIGN_OR_RETURN(const LaunchHeader header, DecodeHeader(message));
+  WireReader reader = BodyOf(message);
+  const auto body = reader.Take<ReplyBody>();
+  std::string text(reader.TakeBytes(body.text_bytes));
+  if (!reader.finished() || header.kind != LaunchKind::kReply || body.ok > 1 ||
+      body.code > static_cast<uint32_t>(Code::kInternal)) {
+    return Error{Code::kIo, 0, "malformed reply from the launcher"};
+  }
+  LaunchReply reply;
+  reply.request = header.request;
+  if (body.ok == 1) {
+    reply.text = std::move(text);
+  } else {
+    reply.status = Error{static_cast<Code>(body.code), body.sys_errno, std::move(text)};
+  }
+  return reply;
+}
+
+}  // namespace pulga

@@ -1,0 +1,122 @@
+// Messages between the daemon and the launcher: a closed set of structs, ids and bounded blobs,
+// never a path. The daemon is trusted with nothing but choice: Decode* checks every field, the
+// launcher checks again what only it can know (which layers and versions exist, what the board
+// has). One seqpacket message each; fds beside it only where the kind names them. Pure.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/layer_id.h"
+#include "base/result.h"
+#include "base/unpack_job.h"
+#include "sandbox/sandbox.h"
+#include "sandbox/wire.h"
+
+namespace pulga {
+
+inline constexpr uint32_t kLaunchMagic = 0x504c4731;  // "PLG1"
+inline constexpr size_t kMaxLaunchMessage = 192 * 1024;
+inline constexpr size_t kMaxVersions = 256;
+inline constexpr uint32_t kMaxStrings = 1024;
+inline constexpr uint32_t kMaxStringBytes = 64 * 1024;  // argv and env, each
+inline constexpr size_t kMaxReplyText = 4096;
+
+enum class LaunchKind : uint32_t {
+  kBuildVersion = 1,  // reply fds: spawner socket, slot records
+  kDropVersion = 2,
+  kFreeze = 3,
+  kThaw = 4,
+  kKill = 5,
+  kUnpack = 6,      // fds: input and output, as the flags say
+  kListLayers = 7,  // reply fd: a memfd of 32-byte ids
+  kReply = 100,
+};
+
+struct LaunchHeader {
+  uint32_t magic = kLaunchMagic;
+  LaunchKind kind = LaunchKind::kReply;
+  uint64_t request = 0;  // echoed in the reply
+};
+
+struct BuildVersionBody {
+  uint64_t version_id;
+  uint64_t memory_bytes;
+  uint64_t swap_bytes;
+  uint64_t io_read_bps;
+  uint64_t io_write_bps;
+  uint64_t tmp_bytes;
+  uint32_t cpu_millis;
+  uint32_t cpu_weight;
+  uint32_t pids;
+  uint32_t nofile;
+  uint32_t layer_count;
+  uint32_t argc;
+  uint32_t argv_bytes;
+  uint32_t envc;
+  uint32_t env_bytes;
+  uint16_t user_bytes;
+  uint16_t working_dir_bytes;
+  uint16_t hostname_bytes;
+  uint16_t slots;
+  uint16_t spare_netns;
+  uint8_t mode;
+  uint8_t init;
+};
+
+// kDropVersion (slot 0), kFreeze, kThaw, kKill.
+struct SlotBody {
+  uint64_t version_id;
+  uint32_t slot;
+  uint32_t zero;
+};
+
+inline constexpr uint32_t kUnpackHasInput = 1;
+inline constexpr uint32_t kUnpackHasOutput = 2;
+struct UnpackBody {
+  uint32_t kind;
+  uint32_t parent_count;
+  uint32_t request_bytes;
+  uint32_t flags;
+  uint8_t target[32];
+};
+
+struct ReplyBody {
+  uint32_t ok;  // 1 or 0
+  uint32_t code;
+  int32_t sys_errno;
+  uint32_t text_bytes;  // ok: warnings, one a line; else the message
+};
+
+struct LaunchReply {
+  uint64_t request = 0;
+  Status status;
+  std::string text;
+};
+
+// A version as a request may ask for it. kInvalidArgument names the field.
+Status CheckVersionSpec(const VersionSpec& spec);
+
+WireWriter EncodeBuildVersion(uint64_t request, const VersionSpec& spec);
+WireWriter EncodeSlot(LaunchKind kind, uint64_t request, const SlotBody& body);
+// The job's fds travel beside it: input, then output, where valid.
+WireWriter EncodeUnpack(uint64_t request, const UnpackJob& job);
+WireWriter EncodeListLayers(uint64_t request);
+WireWriter EncodeReply(const LaunchReply& reply);
+
+// Malformed framing (no header, wrong magic) is an error; the connection is not worth keeping then.
+Result<LaunchHeader> DecodeHeader(std::string_view message);
+// Each takes the whole message and fails with kInvalidArgument on any field out of its range.
+Result<VersionSpec> DecodeBuildVersion(std::string_view message);
+Result<SlotBody> DecodeSlot(std::string_view message);
+struct UnpackRequest {
+  UnpackJob job;       // without its fds
+  uint32_t flags = 0;  // kUnpackHas...
+};
+Result<UnpackRequest> DecodeUnpack(std::string_view message);
+Status DecodeListLayers(std::string_view message);
+Result<LaunchReply> DecodeReply(std::string_view message);
+
+}  // namespace pulga

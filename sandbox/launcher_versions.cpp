@@ -1,0 +1,225 @@
+// The launcher's versions: built by a set-up child, ended with their spawner, removed by a janitor.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "base/file_io.h"
+#include "base/log.h"
+#include "base/sys.h"
+#include "base/text.h"
+#include "base/units.h"
+#include "sandbox/launcher_state.h"
+#include "sandbox/spawn_protocol.h"
+#include "sandbox/version_builder.h"
+
+namespace pulga {
+namespace {
+
+constexpr size_t kMaxAllSlots = 4096;
+
+// What only this board can say about a request.
+Status CheckAgainstBoard(const VersionSpec& spec) {
+  struct sysinfo info = {};
+  if (sysinfo(&info) != 0) return LastError("sysinfo");
+  const uint64_t board = static_cast<uint64_t>(info.totalram) * info.mem_unit;
+  const uint64_t swap = static_cast<uint64_t>(info.totalswap) * info.mem_unit;
+  if (spec.limits.memory_bytes <= board && spec.limits.swap_bytes <= swap) return OkStatus();
+  return Error{Code::kInvalidArgument, 0,
+               "limits ask for more than this board has: " + HumanBytes(board) + " memory, " +
+                   HumanBytes(swap) + " swap"};
+}
+
+// Sealed so that no writer can shrink it under the daemon's map.
+Result<UniqueFd> MakeRecords(uint16_t slots) {
+  UniqueFd fd(sys::Faulted() ? -1 : sys::MemfdCreate("slots", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!fd.valid()) return LastError("slot-records: memfd");
+  if (PULGA_SYS(ftruncate, fd.get(), static_cast<off_t>(sizeof(SlotRecord)) * slots) != 0 ||
+      PULGA_SYS(fcntl, fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+    return LastError("slot-records");
+  }
+  return fd;
+}
+
+// Removing cgroups waits for the kernel to let go; a process of its own may.
+int RemoveCgroups(CgroupTree& cgroups, uint64_t version_id) {
+  constexpr int kTries = 200;
+  for (int i = 0; i < kTries; ++i) {
+    const Status removed = cgroups.RemoveVersion(version_id);
+    if (removed.ok()) return 0;
+    if (i == kTries - 1) LogWarning("remove cgroups: " + removed.error().message);
+    usleep(i < 20 ? 2000 : 50000);
+  }
+  return 1;
+}
+
+}  // namespace
+
+void Launcher::BuildVersion(uint64_t request, Message message) {
+  auto spec = DecodeBuildVersion(message.bytes);
+  if (!spec.ok()) return Reply(request, spec.error());
+  const Status fits = CheckAgainstBoard(*spec);
+  if (!fits.ok()) return Reply(request, fits);
+  if (versions_.contains(spec->version_id)) {
+    return Reply(request, Error{Code::kAlreadyExists, 0, "that version exists"});
+  }
+  size_t all_slots = spec->slots;
+  for (const auto& [id, version] : versions_) all_slots += version->slots;
+  if (versions_.size() >= kMaxVersions || all_slots > kMaxAllSlots) {
+    return Reply(request, Error{Code::kNoSpace, 0, "too many versions or slots at once"});
+  }
+  for (const LayerId& id : spec->layers) {
+    if (layers_.Has(id)) continue;
+    return Reply(request, Error{Code::kNotFound, ENOENT, "layer " + id.Hex() + " is missing"});
+  }
+  auto owned = std::make_unique<Version>();
+  Version& version = *owned;
+  version.id = spec->version_id;
+  version.build_request = request;
+  version.slots = spec->slots;
+  versions_[version.id] = std::move(owned);
+  const Status started = StartBuild(version, std::move(*spec));
+  if (!started.ok()) TearDown(version, started.error());
+}
+
+Status Launcher::StartBuild(Version& version, VersionSpec spec) {
+  PULGA_ASSIGN_OR_RETURN(version.records, MakeRecords(spec.slots));
+  PULGA_ASSIGN_OR_RETURN(auto sockets, MessageSocket::Pair());
+  version.socket = sockets.first.TakeFd();
+  const UniqueFd spawner_end = sockets.second.TakeFd();
+  int lifeline[2];
+  if (PULGA_SYS(pipe2, lifeline, O_CLOEXEC) != 0) return LastError("lifeline");
+  const UniqueFd lifeline_read(lifeline[0]);
+  version.lifeline.Reset(lifeline[1]);
+  PULGA_ASSIGN_OR_RETURN(
+      const UniqueFd report,
+      WatchReports([this, &version] { OnBuildReport(version); }, version.report));
+  VersionBuild build;
+  build.spec = std::move(spec);
+  build.cgroups = cgroups_.get();
+  build.disk = DiskOf(layers_.fd());
+  build.layers_fd = layers_.fd();
+  build.socket_fd = spawner_end.get();
+  build.records_fd = version.records.get();
+  build.report_fd = report.get();
+  build.lifeline_fd = lifeline_read.get();
+  PULGA_ASSIGN_OR_RETURN(PidFd child,
+                         Fork([&build]() -> int { BuildVersionAndExit(std::move(build)); }));
+  const pid_t pid = child.pid();
+  PULGA_RETURN_IF_ERROR(WatchChild(std::move(child), [this, &version](const ExitInfo&) {
+    version.setup = -1;
+    Continue(version);
+  }));
+  version.setup = pid;
+  version.timer = loop_.CallAfter(options_.build_timeout, [this, &version] {
+    version.timer = 0;
+    TearDown(version, Error{Code::kTimeout, ETIMEDOUT, "building the version took too long"});
+  });
+  return OkStatus();
+}
+
+void Launcher::OnBuildReport(Version& version) {
+  BuildReport report;
+  const ssize_t n = read(version.report.get(), &report, sizeof report);
+  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  if (n != sizeof report) {
+    return TearDown(version, Error{Code::kInternal, 0, "the set-up ended without a word"});
+  }
+  report.text[sizeof report.text - 1] = '\0';
+  // Before kStarted only the set-up child, which is root like us, can have written; afterwards the
+  // spawner can, and is not believed about pids.
+  if (report.kind == ReportKind::kStarted && !version.started) {
+    version.started = true;
+    version.warnings = report.text;
+    auto child = PidFd::OfChild(report.pid);
+    if (!child.ok()) return TearDown(version, Prefix("spawner", child.error()));
+    version.spawner = report.pid;
+    const Status watched = WatchChild(std::move(*child), [this, &version](const ExitInfo& info) {
+      version.spawner = -1;
+      if (!version.tearing_down) {
+        LogWarning("spawner of version " + std::to_string(version.id) + " ended, wait status " +
+                   std::to_string(info.wait_status));
+      }
+      TearDown(version, Error{Code::kUnavailable, 0, "the spawner died"});
+    });
+    if (!watched.ok()) {
+      version.spawner = -1;
+      TearDown(version, watched.error());
+    }
+    return;
+  }
+  if (report.kind == ReportKind::kReady && version.started) return FinishBuild(version);
+  if (report.kind == ReportKind::kFailed) return TearDown(version, ErrorOf(report));
+  TearDown(version, Error{Code::kInternal, 0, "the set-up spoke out of turn"});
+}
+
+void Launcher::FinishBuild(Version& version) {
+  loop_.Unwatch(version.report.get());
+  version.report.Reset();
+  loop_.Cancel(version.timer);
+  version.timer = 0;
+  const uint64_t request = std::exchange(version.build_request, 0);
+  Reply(request, OkStatus(), version.warnings, {version.socket.get(), version.records.get()});
+  version.socket.Reset();
+  version.records.Reset();
+}
+
+void Launcher::DropVersion(uint64_t request, Message message) {
+  const auto body = DecodeSlot(message.bytes);
+  if (!body.ok()) return Reply(request, body.error());
+  const auto found = versions_.find(body->version_id);
+  if (found == versions_.end()) {
+    return Reply(request, Error{Code::kNotFound, 0, "no such version"});
+  }
+  found->second->drop_requests.push_back(request);
+  TearDown(*found->second, Error{Code::kUnavailable, 0, "the version was dropped"});
+}
+
+void Launcher::TearDown(Version& version, const Error& why) {
+  if (version.build_request != 0) Reply(std::exchange(version.build_request, 0), why);
+  if (!version.tearing_down) {
+    version.tearing_down = true;
+    loop_.Cancel(version.timer);
+    version.timer = 0;
+    if (version.report.valid()) loop_.Unwatch(version.report.get());
+    version.report.Reset();
+    version.lifeline.Reset();
+    version.socket.Reset();
+    version.records.Reset();
+    for (auto& [fd, child] : children_) {
+      if (child.pid() == version.setup || child.pid() == version.spawner) {
+        (void)child.Signal(SIGKILL);
+      }
+    }
+  }
+  Continue(version);
+}
+
+void Launcher::Continue(Version& version) {
+  if (!version.tearing_down || version.setup >= 0 || version.spawner >= 0 ||
+      version.janitor_running) {
+    return;
+  }
+  version.janitor_running = true;
+  const uint64_t id = version.id;
+  const auto removed = [this, id] {
+    const auto found = versions_.find(id);
+    if (found == versions_.end()) return;
+    const std::unique_ptr<Version> gone = std::move(found->second);
+    versions_.erase(found);
+    for (uint64_t request : gone->drop_requests) Reply(request, OkStatus());
+  };
+  auto child = Fork([this, id] { return RemoveCgroups(*cgroups_, id); });
+  if (child.ok()) {
+    const Status watched = WatchChild(std::move(*child), [removed](const ExitInfo&) { removed(); });
+    if (watched.ok()) return;
+  }
+  // No process to spare: better slow than left behind.
+  (void)RemoveCgroups(*cgroups_, id);
+  loop_.Post(removed);
+}
+
+}  // namespace pulga

@@ -1,0 +1,122 @@
+#include "sandbox/layers_dir.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+
+#include "base/file_io.h"
+#include "base/sys.h"
+#include "sandbox/id_ranges.h"
+#include "sandbox/version_builder.h"
+
+namespace pulga {
+namespace {
+
+constexpr const char* kStagingPrefix = ".staging-";
+constexpr const char* kTrashPrefix = ".trash-";
+constexpr const char* kUpper = "/upper";
+constexpr const char* kVictim = "/victim";
+
+bool StartsWith(const std::string& text, const char* prefix) { return text.rfind(prefix, 0) == 0; }
+
+}  // namespace
+
+std::string TrashName(uint64_t number) { return kTrashPrefix + std::to_string(number); }
+
+Result<LayersDir> LayersDir::Open(UniqueFd fd) {
+  if (PULGA_SYS(mkdirat, fd.get(), kBuildDirectory, 0700) != 0 && errno != EEXIST) {
+    return LastError("layers: mkdir " + std::string(kBuildDirectory));
+  }
+  return LayersDir(std::move(fd));
+}
+
+bool LayersDir::Has(const LayerId& id) const {
+  struct stat st = {};
+  return fstatat(fd_.get(), id.Hex().c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+}
+
+Result<std::vector<std::string>> LayersDir::Names() const {
+  PULGA_ASSIGN_OR_RETURN(UniqueFd copy, OpenFileAt(fd_.get(), ".", O_RDONLY | O_DIRECTORY));
+  DIR* dir = fdopendir(copy.get());
+  if (dir == nullptr) return LastError("layers: read directory");
+  (void)copy.Release();
+  std::vector<std::string> names;
+  while (const dirent* entry = readdir(dir)) names.emplace_back(entry->d_name);
+  closedir(dir);
+  return names;
+}
+
+Result<std::vector<LayerId>> LayersDir::List() const {
+  PULGA_ASSIGN_OR_RETURN(const std::vector<std::string> names, Names());
+  std::vector<LayerId> out;
+  for (const std::string& name : names) {
+    const auto id = LayerId::FromHex(name);
+    if (id.has_value() && Has(*id)) out.push_back(*id);
+  }
+  return out;
+}
+
+Result<std::string> LayersDir::MakeStaging(uint64_t number) const {
+  const std::string name = kStagingPrefix + std::to_string(number);
+  if (PULGA_SYS(mkdirat, fd_.get(), name.c_str(), 0700) != 0) return LastError("mkdir " + name);
+  if (PULGA_SYS(fchownat, fd_.get(), name.c_str(), kOwnerIdBase, kOwnerIdBase,
+                AT_SYMLINK_NOFOLLOW) != 0) {
+    const Error error = LastError("chown " + name);
+    unlinkat(fd_.get(), name.c_str(), AT_REMOVEDIR);
+    return error;
+  }
+  return name;
+}
+
+Status LayersDir::MoveToTrash(const LayerId& id, uint64_t number) const {
+  const std::string hex = id.Hex();
+  if (PULGA_SYS(renameat, fd_.get(), hex.c_str(), fd_.get(), TrashName(number).c_str()) != 0) {
+    return LastError("move layer " + hex + " away");
+  }
+  return OkStatus();
+}
+
+Status LayersDir::MoveToStaging(const LayerId& id, const std::string& staging) const {
+  const std::string hex = id.Hex();
+  const std::string victim = staging + kVictim;
+  if (PULGA_SYS(renameat, fd_.get(), hex.c_str(), fd_.get(), victim.c_str()) != 0) {
+    return LastError("move layer " + hex + " away");
+  }
+  return OkStatus();
+}
+
+Status LayersDir::Publish(const std::string& staging, const LayerId& id) const {
+  const std::string upper = staging + kUpper;
+  const std::string hex = id.Hex();
+  struct stat st = {};
+  if (fstatat(fd_.get(), upper.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISDIR(st.st_mode)) {
+    return Error{Code::kIo, 0, "publish layer " + hex + ": the unpacker left no directory"};
+  }
+  // syncfs: rename must not become durable before the files it makes visible.
+  if (PULGA_SYS(syncfs, fd_.get()) != 0) return LastError("publish layer " + hex + ": syncfs");
+  if (PULGA_SYS(renameat2, fd_.get(), upper.c_str(), fd_.get(), hex.c_str(), RENAME_NOREPLACE) !=
+      0) {
+    return LastError("publish layer " + hex);
+  }
+  if (PULGA_SYS(fsync, fd_.get()) != 0) return LastError("publish layer " + hex + ": fsync");
+  return OkStatus();
+}
+
+Status LayersDir::Remove(const std::string& name) const { return RemoveTree(fd_.get(), name); }
+
+Status LayersDir::RemoveLeftovers() const {
+  PULGA_ASSIGN_OR_RETURN(const std::vector<std::string> names, Names());
+  Status result;
+  for (const std::string& name : names) {
+    if (!StartsWith(name, kStagingPrefix) && !StartsWith(name, kTrashPrefix)) continue;
+    const Status removed = Remove(name);
+    if (!removed.ok()) result = removed;
+  }
+  return result;
+}
+
+}  // namespace pulga

@@ -1,0 +1,317 @@
+#include "sandbox/spawner.h"
+
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "sandbox/build_report.h"
+#include "sandbox/clone_child.h"
+#include "sandbox/spawner_setup.h"
+
+namespace pulga {
+namespace {
+
+constexpr uint64_t kInstanceNamespaces = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS;
+constexpr int kRequestFds = 3;
+constexpr uint16_t kMemoryFdsPerMessage = 128;
+
+alignas(16) char g_request[kMaxSpawnMessage];
+
+struct Slot {
+  pid_t pid = 0;  // PID 1 of the instance, as the spawner sees it; 0 = free
+  UniqueFd netns;
+  std::vector<int> v1_tasks;
+  int v2_dir = -1;
+  SlotCounters counters;
+};
+
+// fds received with a request: always closed again, whatever the request was.
+struct RequestFds {
+  int fd[kRequestFds] = {-1, -1, -1};
+  int count = 0;
+  ~RequestFds() {
+    for (int i = 0; i < count; ++i) close(fd[i]);
+  }
+};
+
+class SpawnerLoop {
+ public:
+  SpawnerLoop(std::unique_ptr<SpawnerState> state, std::vector<SlotCgroup> cgroups);
+  void SendMemoryFds();
+  [[noreturn]] void Run();
+
+ private:
+  void ServeSocket();
+  void ServeRequest(const SpawnRequest& request, size_t blob_size, RequestFds& fds);
+  void Start(const SpawnRequest& request, size_t blob_size, RequestFds& fds);
+  void Park(uint16_t slot);
+  void Clone(uint16_t number, ChildRun& run);
+  void MakeSockets(uint16_t slot, uint16_t count);
+  void ReapChildren();
+  void ReportExit(uint16_t number, int wait_status);
+  void SendEvent(const SpawnEvent& event, const int* fds, int count);
+
+  std::unique_ptr<SpawnerState> state_;
+  std::vector<CgroupJoin> joins_;
+  std::vector<Slot> slots_;
+  uint64_t begun_ns_ = 0;
+};
+
+SpawnerLoop::SpawnerLoop(std::unique_ptr<SpawnerState> state, std::vector<SlotCgroup> cgroups)
+    : state_(std::move(state)) {
+  for (SlotCgroup& cgroup : cgroups) {
+    Slot slot;
+    for (const UniqueFd& fd : cgroup.join.v1_tasks) slot.v1_tasks.push_back(fd.get());
+    slot.v2_dir = cgroup.join.v2_dir.get();
+    slot.counters = SlotCounters(std::move(cgroup.counters));
+    slot.counters.Begin();
+    slots_.push_back(std::move(slot));
+    joins_.push_back(std::move(cgroup.join));
+  }
+}
+
+void SpawnerLoop::SendEvent(const SpawnEvent& event, const int* fds, int count) {
+  iovec iov = {const_cast<SpawnEvent*>(&event), sizeof event};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMemoryFdsPerMessage)];
+  msghdr msg = {};
+  msg.msg_iov = &iov;
+  msg.msg_iovlen = 1;
+  if (count > 0) {
+    const size_t bytes = sizeof(int) * static_cast<size_t>(count);
+    msg.msg_control = control;
+    msg.msg_controllen = CMSG_SPACE(bytes);
+    cmsghdr* header = CMSG_FIRSTHDR(&msg);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(bytes);
+    memcpy(CMSG_DATA(header), fds, bytes);
+  }
+  ssize_t n;
+  do {
+    n = sendmsg(state_->socket_fd, &msg, MSG_NOSIGNAL);
+  } while (n < 0 && errno == EINTR);
+  if (n < 0) _exit(1);  // the daemon is gone, and the instances have nobody to answer to
+}
+
+void SpawnerLoop::SendMemoryFds() {
+  for (size_t first = 0; first < slots_.size(); first += kMemoryFdsPerMessage) {
+    int fds[kMemoryFdsPerMessage];
+    int count = 0;
+    CounterFormat format = CounterFormat::kNumber;
+    for (size_t i = first; i < slots_.size() && count < kMemoryFdsPerMessage; ++i) {
+      const CounterFd& counter = slots_[i].counters.fds().memory_current;
+      if (!counter.fd.valid()) return;
+      fds[count++] = counter.fd.get();
+      format = counter.format;
+    }
+    SpawnEvent event = {};
+    event.kind = SpawnEventKind::kMemoryFds;
+    event.slot = static_cast<uint16_t>(first);
+    event.number = static_cast<uint16_t>(count);
+    event.sys_errno = static_cast<int32_t>(format);
+    SendEvent(event, fds, count);
+  }
+}
+
+// A failure here is the spawner's own; it is reported like one of the child.
+void SpawnerLoop::Clone(uint16_t number, ChildRun& run) {
+  Slot& slot = slots_[number];
+  SlotRecord& record = state_->records[number];
+  record = {};
+  record.begun_ns = begun_ns_;
+  run.plan = &state_->plan;
+  run.arguments = state_->arguments.get();
+  run.record = &record;
+  run.v1_tasks = slot.v1_tasks;
+  if (state_->spec.mode == SandboxMode::kHttp) {
+    slot.netns = state_->netns.Take();
+    if (!slot.netns.valid()) {
+      strcpy(record.step, "net-new");
+      record.sys_errno = errno;
+      return ReportExit(number, 0);
+    }
+    run.netns = slot.netns.get();
+  }
+  CloneOptions options;
+  options.flags = kInstanceNamespaces;
+  options.cgroup_fd = slot.v2_dir;
+  const bool execs_at_once = run.wake < 0 && run.plan->init == InitKind::kNone;
+  options.memory = execs_at_once ? CloneMemory::kVfork : CloneMemory::kFork;
+  slot.pid = CloneChild(options, ChildMain, &run);
+  if (slot.pid > 0) return;
+  slot.pid = 0;
+  strcpy(record.step, "clone");
+  record.sys_errno = errno;
+  ReportExit(number, 0);
+}
+
+void SpawnerLoop::Start(const SpawnRequest& request, size_t blob_size, RequestFds& fds) {
+  if (fds.count != kRequestFds) _exit(1);
+  if (!state_->arguments->Assemble(request, g_request + sizeof request, blob_size)) _exit(1);
+  ChildRun run;
+  memcpy(run.stdio, fds.fd, sizeof run.stdio);
+  Clone(request.slot, run);
+}
+
+void SpawnerLoop::Park(uint16_t number) {
+  int pair[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
+    SlotRecord& record = state_->records[number];
+    record = {};
+    strcpy(record.step, "park");
+    record.sys_errno = errno;
+    return ReportExit(number, 0);
+  }
+  const UniqueFd ours(pair[0]);
+  const UniqueFd theirs(pair[1]);
+  SpawnEvent event = {};
+  event.kind = SpawnEventKind::kWakeSocket;
+  event.slot = number;
+  event.number = 1;
+  SendEvent(event, &pair[0], 1);
+  ChildRun run;
+  run.wake = theirs.get();
+  Clone(number, run);
+}
+
+void SpawnerLoop::MakeSockets(uint16_t number, uint16_t count) {
+  std::vector<UniqueFd> sockets;
+  SpawnEvent event = {};
+  event.kind = SpawnEventKind::kSockets;
+  event.slot = number;
+  if (slots_[number].netns.valid()) {
+    event.sys_errno = state_->netns.MakeSockets(slots_[number].netns.get(), sockets, count);
+  } else {
+    event.sys_errno = ENOTCONN;
+  }
+  int fds[kMaxSocketsPerRequest];
+  for (const UniqueFd& fd : sockets) fds[event.number++] = fd.get();
+  SendEvent(event, fds, event.number);
+}
+
+// The daemon keeps to free slots and known kinds; one that does not is not worth serving.
+void SpawnerLoop::ServeRequest(const SpawnRequest& request, size_t blob_size, RequestFds& fds) {
+  if (request.slot >= slots_.size()) _exit(1);
+  Slot& slot = slots_[request.slot];
+  switch (request.kind) {
+    case SpawnKind::kStart:
+      if (slot.pid != 0) _exit(1);
+      return Start(request, blob_size, fds);
+    case SpawnKind::kPark:
+      if (slot.pid != 0) _exit(1);
+      return Park(request.slot);
+    case SpawnKind::kSignal:
+      if (request.number < 1 || request.number > 64) _exit(1);
+      if (slot.pid > 0) kill(slot.pid, request.number);
+      return;
+    case SpawnKind::kSockets:
+      if (request.number < 1 || request.number > kMaxSocketsPerRequest) _exit(1);
+      return MakeSockets(request.slot, request.number);
+    case SpawnKind::kWake:
+      break;
+  }
+  _exit(1);
+}
+
+void SpawnerLoop::ServeSocket() {
+  iovec iov = {g_request, sizeof g_request};
+  alignas(cmsghdr) char control[CMSG_SPACE(kRequestFds * sizeof(int))];
+  msghdr msg = {};
+  msg.msg_iov = &iov;
+  msg.msg_iovlen = 1;
+  msg.msg_control = control;
+  msg.msg_controllen = sizeof control;
+  const ssize_t n = recvmsg(state_->socket_fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  begun_ns_ = MonotonicNs();
+  RequestFds fds;
+  const cmsghdr* header = CMSG_FIRSTHDR(&msg);
+  if (n > 0 && header != nullptr && header->cmsg_type == SCM_RIGHTS) {
+    const size_t bytes = header->cmsg_len - CMSG_LEN(0);
+    memcpy(fds.fd, CMSG_DATA(header), bytes);
+    fds.count = static_cast<int>(bytes / sizeof(int));
+  }
+  SpawnRequest request;
+  if (n < static_cast<ssize_t>(sizeof request) || (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
+    _exit(n == 0 ? 0 : 1);
+  }
+  memcpy(&request, g_request, sizeof request);
+  ServeRequest(request, static_cast<size_t>(n) - sizeof request, fds);
+}
+
+void SpawnerLoop::ReportExit(uint16_t number, int wait_status) {
+  Slot& slot = slots_[number];
+  const SlotRecord& record = state_->records[number];
+  const SlotUsage usage = slot.counters.End();
+  slot.pid = 0;
+  slot.netns.Reset();
+  SpawnEvent event = {};
+  event.kind = SpawnEventKind::kExit;
+  event.slot = number;
+  event.wait_status = record.has_wait_status == 1 ? record.wait_status : wait_status;
+  event.sys_errno = record.sys_errno;
+  memcpy(event.step, record.step, sizeof event.step - 1);
+  event.oom_killed = usage.oom_kills > 0 ? 1 : 0;
+  event.memory_peak_bytes = usage.memory_peak_bytes;
+  event.cpu_time_ns = static_cast<uint64_t>(usage.cpu_time.count());
+  SendEvent(event, nullptr, 0);
+  slot.counters.Begin();
+}
+
+void SpawnerLoop::ReapChildren() {
+  signalfd_siginfo info;
+  while (read(state_->signal_fd, &info, sizeof info) == sizeof info) {
+  }
+  int status = 0;
+  pid_t pid;
+  while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+    for (size_t i = 0; i < slots_.size(); ++i) {
+      if (slots_[i].pid != pid) continue;
+      ReportExit(static_cast<uint16_t>(i), status);
+      break;
+    }
+  }
+}
+
+void SpawnerLoop::Run() {
+  pollfd fds[3] = {{state_->socket_fd, POLLIN, 0},
+                   {state_->signal_fd, POLLIN, 0},
+                   {state_->lifeline_fd, POLLIN, 0}};
+  while (true) {
+    const int n = poll(fds, 3, state_->netns.full() ? -1 : 0);
+    if (n < 0 && errno != EINTR) _exit(1);
+    if (n == 0 && !state_->netns.Refill(1).ok()) {
+      // Out of namespaces or memory for now: the next Take() tries again and reports it.
+      poll(fds, 3, -1);
+    }
+    if (n <= 0) continue;
+    if (fds[1].revents != 0) ReapChildren();
+    if (fds[2].revents != 0) _exit(0);
+    if (fds[0].revents != 0) ServeSocket();
+  }
+}
+
+}  // namespace
+
+void SpawnerMain(void* raw) {
+  SpawnerInput& input = *static_cast<SpawnerInput*>(raw);
+  auto state = SetUpSpawner(input);
+  if (!state.ok()) {
+    ReportFailure(input.report_fd, state.error());
+    _exit(1);
+  }
+  SpawnerLoop loop(std::move(*state), std::move(input.slots));
+  loop.SendMemoryFds();
+  SendReport(input.report_fd, MakeReport(ReportKind::kReady, -1, ""));
+  close(input.report_fd);
+  loop.Run();
+}
+
+}  // namespace pulga

@@ -1,0 +1,30 @@
+// The spawner of one version: root of a user namespace nobody else is in, its root already the
+// image's. Takes requests from the daemon on one socket and turns each into one clone; reads
+// nothing else. Its death (or the daemon's, or the launcher's) ends its pid namespace and all in
+// it. Own process; never returns. The request path makes plain system calls and allocates nothing
+// that matters; whatever is slow (network namespaces) happens after the answer. Needs: Linux 4.18
+// or newer with user namespaces. Source: docs/architecture.md, laws 1-7.
+#pragma once
+
+#include <vector>
+
+#include "sandbox/cgroup.h"
+#include "sandbox/sandbox.h"
+
+namespace pulga {
+
+struct SpawnerInput {
+  VersionSpec spec;  // working_dir already resolved inside the root
+  std::vector<SlotCgroup> slots;
+  int socket_fd = -1;  // to the daemon
+  int records_fd = -1;
+  int report_fd = -1;  // kReady or kFailed, then closed
+  int lifeline_fd = -1;
+  int start_fd = -1;           // one byte once the id maps are written
+  std::vector<int> close_fds;  // the set-up child's own
+};
+
+// The entry for CloneChild; `input` is a SpawnerInput*.
+void SpawnerMain(void* input);
+
+}  // namespace pulga

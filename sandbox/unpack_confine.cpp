@@ -1,0 +1,198 @@
+#include "sandbox/unpack_confine.h"
+
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/close_range.h>
+#include <linux/securebits.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "base/file_io.h"
+#include "base/sys.h"
+#include "sandbox/build_report.h"
+#include "sandbox/clone_child.h"
+#include "sandbox/id_maps.h"
+#include "sandbox/privileges.h"
+
+namespace pulga {
+namespace {
+
+constexpr int kKept[] = {CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_FOWNER,
+                         CAP_FSETID, CAP_SYS_ADMIN,    CAP_SYS_CHROOT};
+// Where the fds wait before they get their final numbers: above all of those.
+constexpr int kLiftedFd = kUnpackFirstParentFd + static_cast<int>(kMaxLayers) + 64;
+
+Result<UniqueFd> RequestAsFile(const std::string& request) {
+  UniqueFd fd(sys::Faulted() ? -1 : sys::MemfdCreate("request", MFD_CLOEXEC));
+  if (!fd.valid()) return LastError("unpack-request");
+  PULGA_RETURN_IF_ERROR(WriteAll(fd.get(), request));
+  if (PULGA_SYS(lseek, fd.get(), 0, SEEK_SET) != 0) return LastError("unpack-request");
+  return fd;
+}
+
+Result<UniqueFd> OpenLayerHere(const std::string& name) {
+  UniqueFd fd(PULGA_SYS(open, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!fd.valid()) return LastError("unpack-open " + name);
+  return fd;
+}
+
+// In the order of base/unpack_job.h. Opened inside the new mount namespace (an overlay takes no
+// directory of another) and before the id change (layers/ is root's alone).
+Result<std::vector<UniqueFd>> GatherFds(UnpackStart& start) {
+  std::vector<UniqueFd> fds;
+  PULGA_ASSIGN_OR_RETURN(UniqueFd request, RequestAsFile(start.job.request));
+  fds.push_back(std::move(request));
+  for (UniqueFd* given : {&start.job.input, &start.job.output}) {
+    if (!given->valid()) {
+      PULGA_ASSIGN_OR_RETURN(*given, OpenFile("/dev/null", O_RDWR));
+    }
+    fds.push_back(std::move(*given));
+  }
+  PULGA_ASSIGN_OR_RETURN(UniqueFd staging, OpenLayerHere(start.staging));
+  fds.push_back(std::move(staging));
+  for (const LayerId& parent : start.job.parents) {
+    PULGA_ASSIGN_OR_RETURN(UniqueFd fd, OpenLayerHere(parent.Hex()));
+    fds.push_back(std::move(fd));
+  }
+  return fds;
+}
+
+Status PlaceFds(const std::vector<UniqueFd>& fds, int& unpacker_fd) {
+  std::vector<int> lifted;
+  for (const UniqueFd& fd : fds) lifted.push_back(fcntl(fd.get(), F_DUPFD_CLOEXEC, kLiftedFd));
+  unpacker_fd = fcntl(unpacker_fd, F_DUPFD_CLOEXEC, kLiftedFd);
+  if (unpacker_fd < 0) return LastError("unpack-fds");
+  for (size_t i = 0; i < lifted.size(); ++i) {
+    const int target = kUnpackRequestFd + static_cast<int>(i);
+    if (lifted[i] < 0 || PULGA_SYS(dup2, lifted[i], target) < 0) return LastError("unpack-fds");
+  }
+  const unsigned first_unused = static_cast<unsigned>(kUnpackRequestFd) + lifted.size();
+  for (int fd = static_cast<int>(first_unused); fd < kLiftedFd; ++fd) close(fd);
+  if (sys::CloseRange(kLiftedFd, ~0U, CLOSE_RANGE_CLOEXEC) != 0 && errno != EINVAL &&
+      errno != ENOSYS) {
+    return LastError("unpack-close-fds");  // all of them are CLOEXEC anyway
+  }
+  return OkStatus();
+}
+
+Status KeepOnly(uint64_t kept) {
+  for (int cap = 0; cap <= 63; ++cap) {
+    if ((kept >> cap & 1) != 0) continue;
+    if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0) continue;
+    if (errno == EINVAL) break;  // past the last one this kernel knows
+    return LastError("unpack-bounding");
+  }
+  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2] = {};
+  for (int half = 0; half < 2; ++half) {
+    data[half].permitted = data[half].effective = static_cast<uint32_t>(kept >> (32 * half));
+  }
+  if (PULGA_SYS(syscall, SYS_capset, &header, data) != 0) return LastError("unpack-capset");
+  return OkStatus();
+}
+
+Status LimitResources() {
+  for (const auto& [resource, most] :
+       {std::pair(RLIMIT_CORE, rlim_t{0}), std::pair(RLIMIT_MSGQUEUE, rlim_t{0}),
+        std::pair(RLIMIT_NOFILE, rlim_t{1024})}) {
+    rlimit now = {};
+    if (getrlimit(resource, &now) != 0) return LastError("unpack-rlimits");
+    now.rlim_max = std::min(now.rlim_max, most);
+    now.rlim_cur = std::min(now.rlim_cur, now.rlim_max);
+    if (PULGA_SYS(setrlimit, resource, &now) != 0) return LastError("unpack-rlimits");
+  }
+  return OkStatus();
+}
+
+struct UnpackerChild {
+  UnpackStart* start;
+  int start_fd;
+};
+
+Status BecomeUnpacker(UnpackStart& start, int start_fd) {
+  char go;
+  if (read(start_fd, &go, 1) != 1) return Error{Code::kUnavailable, 0, "unpack: set-up ended"};
+  if (PULGA_SYS(mount, nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
+    return LastError("unpack-private-mounts");
+  }
+  PULGA_ASSIGN_OR_RETURN(const std::vector<UniqueFd> fds, GatherFds(start));
+  if (PULGA_SYS(chdir, "/") != 0) return LastError("unpack-chdir");
+  PULGA_RETURN_IF_ERROR(LimitResources());
+  const StepResult ids = SetIds({});
+  if (!ids.ok()) return ErrnoError(ids.step, ids.sys_errno);
+  uint64_t kept = 0;
+  for (int cap : kKept) kept |= 1ULL << cap;
+  PULGA_RETURN_IF_ERROR(KeepOnly(kept));
+  const StepResult nnp = NoNewPrivs();
+  if (!nnp.ok()) return ErrnoError(nnp.step, nnp.sys_errno);
+  if (PULGA_SYS(prctl, PR_SET_PDEATHSIG, SIGKILL) != 0) return LastError("unpack-pdeathsig");
+  umask(022);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  int unpacker_fd = start.unpacker_fd;
+  PULGA_RETURN_IF_ERROR(PlaceFds(fds, unpacker_fd));
+  char* argv[] = {start.executable.data(), nullptr};
+  char* envp[] = {nullptr};
+  syscall(SYS_execveat, unpacker_fd, "", argv, envp, AT_EMPTY_PATH);
+  return LastError("exec " + start.executable);
+}
+
+// A failure past the clone has nobody to tell but the log: the report pipe is closed by then.
+void UnpackerMain(void* raw) {
+  auto* child = static_cast<UnpackerChild*>(raw);
+  const int report_fd = child->start->report_fd;
+  const int lifted_report = fcntl(report_fd, F_DUPFD_CLOEXEC, kLiftedFd);
+  close(report_fd);
+  const Status failed = BecomeUnpacker(*child->start, child->start_fd);
+  ReportFailure(lifted_report, failed.error());
+  _exit(126);
+}
+
+Status StartUnpacker(UnpackStart& start) {
+  if (PULGA_SYS(fchdir, start.layers_fd) != 0) return LastError("unpack-chdir-layers");
+  PULGA_ASSIGN_OR_RETURN(const UniqueFd proc_fd, OpenFile("/proc", O_PATH | O_DIRECTORY));
+  int pipe_fds[2];
+  if (PULGA_SYS(pipe2, pipe_fds, O_CLOEXEC) != 0) return LastError("unpack-pipe");
+  const UniqueFd wait_end(pipe_fds[0]);
+  const UniqueFd go_end(pipe_fds[1]);
+  std::vector<int> tasks;
+  for (const UniqueFd& fd : start.cgroup.join.v1_tasks) tasks.push_back(fd.get());
+  const int joined = sys::Faulted() ? errno : JoinCgroup(tasks);
+  if (joined != 0) return ErrnoError("unpack-join-cgroup", joined);
+  UnpackerChild child = {&start, wait_end.get()};
+  CloneOptions options;
+  options.flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC |
+                  CLONE_NEWUTS | CLONE_PARENT;
+  options.exit_signal = 0;
+  options.cgroup_fd = start.cgroup.join.v2_dir.get();
+  const pid_t pid = CloneChild(options, UnpackerMain, &child);
+  if (pid < 0) return LastError("unpack-clone");
+  const Status mapped = WriteIdMaps(proc_fd.get(), pid, std::nullopt);
+  if (!mapped.ok()) {
+    kill(pid, SIGKILL);
+    return mapped;
+  }
+  SendReport(start.report_fd, MakeReport(ReportKind::kStarted, pid, ""));
+  if (PULGA_SYS(write, go_end.get(), "", 1) != 1) return LastError("unpack-start");
+  return OkStatus();
+}
+
+}  // namespace
+
+void StartUnpackerAndExit(UnpackStart start) {
+  const Status started = StartUnpacker(start);
+  if (!started.ok()) ReportFailure(start.report_fd, started.error());
+  _exit(started.ok() ? 0 : 1);
+}
+
+}  // namespace pulga
