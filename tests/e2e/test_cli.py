@@ -1,0 +1,210 @@
+"""The command line: output for people and for programs, exit statuses, `pulga run`, `doctor`."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+import unittest
+
+from harness import Case, IMAGES, PULGA
+
+COMMANDS = ("serve", "doctor", "image", "deploy", "invoke", "ls", "describe", "logs", "rm", "run",
+            "scale", "rollback")
+LATER = ("pull", "top", "events", "prune", "verify")
+
+
+class Commands(Case):
+    @classmethod
+    def prepare(cls):
+        cls.daemon.cli_ok("image", "import", str(IMAGES / "probe.tar"))
+        cls.daemon.cli_ok("image", "import", str(IMAGES / "http-hello.tar"))
+        cls.daemon.cli_ok("deploy", "probe", "--image", "probe:1", "--mode", "exec")
+
+    def test_every_command_has_help(self):
+        for command in COMMANDS:
+            done = self.daemon.cli(command, "--help")
+            self.assertEqual(done.returncode, 0, command)
+            self.assertIn(command.encode(), done.stdout)
+            self.assertEqual(done.stderr, b"")
+
+    def test_the_overview_names_what_works_and_nothing_else(self):
+        text = self.daemon.cli_ok("--help")
+        for command in COMMANDS:
+            self.assertIn(command, text)
+        words = text.split()
+        for command in LATER:
+            self.assertNotIn(command, words)
+        self.assertNotIn("--async", text)
+
+    def test_wrong_usage_exits_with_two(self):
+        for args in ((), ("nonsense",), ("deploy",), ("deploy", "x"), ("invoke",),
+                     ("ls", "--no-such-flag"), ("scale", "probe"), ("scale", "probe", "many")):
+            done = self.daemon.cli(*args)
+            self.assertEqual(done.returncode, 2, args)
+            self.assertNotEqual(done.stderr, b"", args)
+
+    def test_refusal_exits_with_one_and_says_why_on_stderr(self):
+        for args, word in ((("describe", "nobody"), "nobody"), (("rm", "nobody"), "nobody"),
+                           (("deploy", "x", "--image", "absent:9"), "absent:9"),
+                           (("image", "inspect", "absent:9"), "absent:9")):
+            done = self.daemon.cli(*args)
+            self.assertEqual(done.returncode, 1, args)
+            self.assertIn(word.encode(), done.stderr)
+            self.assertEqual(done.stdout, b"")
+
+    def test_no_daemon_is_a_clear_error(self):
+        done = self.daemon.cli("ls", env={"PULGA_URL": "http://127.0.0.1:1"})
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"127.0.0.1:1", done.stderr)
+        self.assertIn(b"pulga serve", done.stderr)
+
+    def test_a_wrong_key_is_refused(self):
+        done = self.daemon.cli("ls", env={"PULGA_KEY": "wrong"})
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"key", done.stderr.lower())
+
+    def test_lists_are_tables_for_people(self):
+        text = self.daemon.cli_ok("ls")
+        self.assertIn("probe", text)
+        self.assertIn("exec", text)
+        images = self.daemon.cli_ok("image", "ls")
+        self.assertIn("http-hello:1", images)
+        self.assertNotIn("\x1b[", text + images, "no colour when it is not a terminal")
+
+    def test_json_is_json(self):
+        listed = json.loads(self.daemon.cli_ok("ls", "--json"))
+        self.assertEqual([f["name"] for f in listed["functions"] if f["name"] == "probe"],
+                         ["probe"])
+        one = json.loads(self.daemon.cli_ok("describe", "probe", "--json"))
+        self.assertEqual((one["name"], one["mode"], one["image"]), ("probe", "exec", "probe:1"))
+        images = json.loads(self.daemon.cli_ok("image", "ls", "--json"))
+        self.assertIn("digest", images["images"][0])
+        image = json.loads(self.daemon.cli_ok("image", "inspect", "probe:1", "--json"))
+        self.assertEqual(image["config"]["entrypoint"], ["/probe"])
+        doctor = json.loads(self.daemon.cli("doctor", "--json").stdout)
+        self.assertTrue({"name", "state", "detail", "advice"} <= set(doctor["features"][0]))
+
+    def test_doctor_tells_controller_by_controller(self):
+        text = self.daemon.cli("doctor").stdout.decode()
+        for word in ("memory", "pids", "cpu", "seccomp", "overlay", "namespace", "freezer"):
+            self.assertIn(word, text.lower())
+
+    def test_deploy_prints_the_url_and_the_mode(self):
+        text = self.daemon.cli_ok("deploy", "clid", "--image", "http-hello:1", "--memory", "32Mi",
+                                  "--cpu", "500m", "--pids", "64", "--timeout", "5s", "--max", "2")
+        self.assertIn("/function/clid", text)
+        self.assertIn("http", text)
+        spec = self.daemon.api("GET", "/v1/functions/clid").json()["spec"]
+        self.assertEqual(spec["limits"]["memory"], "32Mi")
+        self.assertEqual(spec["limits"]["timeout"], "5s")
+        self.assertEqual(spec["scale"]["max"], 2)
+
+    def test_deploy_takes_an_archive_or_a_file(self):
+        self.daemon.cli_ok("deploy", "fromtar", "--image", str(IMAGES / "hello.tar"))
+        self.assertIn("Hello", self.daemon.cli_ok("invoke", "fromtar"))
+        path = self.daemon.temp / "function.json"
+        path.write_text(json.dumps({"image": "probe:1", "mode": "exec", "env": {"A": "b"}}))
+        self.daemon.cli_ok("deploy", "fromjson", "-f", str(path))
+        self.assertIn("A=b", self.daemon.cli_ok("invoke", "fromjson", "-d", "env"))
+
+    def test_invoke_takes_its_body_three_ways(self):
+        self.assertEqual(self.daemon.cli_ok("invoke", "probe", "-d", "say arg"), "arg\n")
+        self.assertEqual(self.daemon.cli_ok("invoke", "probe", stdin=b"say stdin"), "stdin\n")
+        path = self.daemon.temp / "body"
+        path.write_bytes(b"say file")
+        self.assertEqual(self.daemon.cli_ok("invoke", "probe", "-d", f"@{path}"), "file\n")
+        self.assertIn("Http_X_One=1",
+                      self.daemon.cli_ok("invoke", "probe", "-d", "env", "-H", "X-One: 1"))
+
+    def test_a_failed_function_makes_invoke_exit_with_one(self):
+        done = self.daemon.cli("invoke", "probe", "-d", "stderr oops; exit 3")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"exited:3", done.stdout + done.stderr)
+
+    def test_import_reads_stdin_and_sets_a_reference(self):
+        data = (IMAGES / "hello.tar").read_bytes()
+        self.daemon.cli_ok("image", "import", "-", "--ref", "other:7", stdin=data)
+        self.assertIn("other:7", self.daemon.cli_ok("image", "ls"))
+        self.daemon.cli_ok("image", "rm", "other:7")
+        self.assertNotIn("other:7", self.daemon.cli_ok("image", "ls"))
+
+    def test_describe_lists_versions_and_rollback_goes_back(self):
+        for word in ("one", "two"):
+            path = self.daemon.temp / "f.json"
+            path.write_text(json.dumps({"image": "probe:1", "mode": "exec", "env": {"W": word}}))
+            self.daemon.cli_ok("deploy", "versions", "-f", str(path))
+        self.assertIn("2", self.daemon.cli_ok("describe", "versions"))
+        self.daemon.cli_ok("rollback", "versions")
+        self.assertIn("W=one", self.daemon.cli_ok("invoke", "versions", "-d", "env"))
+        self.daemon.cli_ok("rm", "versions")
+        self.assertEqual(self.daemon.cli("describe", "versions").returncode, 1)
+
+    def test_logs_follow(self):
+        environment = {"PATH": os.environ["PATH"], "PULGA_KEY": self.daemon.key,
+                       "PULGA_URL": f"http://127.0.0.1:{self.daemon.port}"}
+        with subprocess.Popen([PULGA, "logs", "probe", "-f"], stdout=subprocess.PIPE,
+                              env=environment) as follower:
+            time.sleep(0.5)
+            self.daemon.call("probe", b"stderr followed-line")
+            line = b""
+            while b"followed-line" not in line:
+                line = follower.stdout.readline()
+                self.assertNotEqual(line, b"", "the follower ended")
+            follower.send_signal(signal.SIGINT)
+            follower.wait(10)
+
+    def test_a_key_file_that_can_be_read_needs_no_flag(self):
+        done = self.daemon.cli("ls", "--data", str(self.daemon.data), env={"PULGA_KEY": ""})
+        if done.returncode == 2:
+            self.skipTest("this command line has no --data flag for clients; PULGA_KEY is used")
+        self.assertEqual(done.returncode, 0, done.stderr.decode())
+
+
+class Run(Case):
+    """`pulga run` needs no daemon; the one of the class only checks that nothing else changed."""
+
+    def run_once(self, *args, stdin=b""):
+        return subprocess.run([PULGA, "run", *args], input=stdin, capture_output=True, timeout=60,
+                              env={"PATH": os.environ["PATH"]}, check=False)
+
+    def test_prints_what_the_program_prints(self):
+        done = self.run_once(str(IMAGES / "hello.tar"), "an-argument")
+        self.assertEqual(done.returncode, 0, done.stderr.decode())
+        self.assertIn(b"Hello", done.stdout)
+        self.assertIn(b"argument: an-argument", done.stdout)
+
+    def test_stdin_goes_in(self):
+        done = self.run_once(str(IMAGES / "echo.tar"), "upper", stdin=b"flea")
+        self.assertEqual(done.stdout, b"FLEA", done.stderr.decode())
+
+    def test_a_failure_is_told(self):
+        done = self.run_once(str(IMAGES / "probe.tar"), "exit", "3")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(b"exited:3", done.stderr)
+
+    def test_leaves_nothing(self):
+        before = set(os.listdir("/tmp"))
+        cgroups = self.all_cgroups()
+        self.run_once(str(IMAGES / "hello.tar"))
+        self.assertEqual({n for n in set(os.listdir("/tmp")) - before if "pulga" in n
+                          and not n.startswith("pulga-e2e")}, set())
+        time.sleep(0.2)
+        self.assertLessEqual(self.all_cgroups() - cgroups, set())
+
+    @staticmethod
+    def all_cgroups():
+        import leaks
+        found = set()
+        for mount in leaks.cgroup_mounts():
+            found |= {f"{mount}/{n}" for n in os.listdir(mount) if n.startswith("pulga-")}
+        return found
+
+    def test_what_is_no_archive_is_refused(self):
+        done = self.run_once(__file__)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"archive", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,174 @@
+"""Clients that lie about framing, drip their headers, or flood; cases A01 to A06 and A35."""
+
+import http.client
+import socket
+import time
+import unittest
+
+from harness import Case, in_parallel, raw_exchange
+
+SECOND = b"GET /function/web/exit/9 HTTP/1.1\r\nHost: x\r\n\r\n"  # must never be executed
+
+
+class Smuggling(Case):
+    @classmethod
+    def prepare(cls):
+        cls.daemon.deploy_http()
+        cls.daemon.call("web", path="/")
+
+    def tearDown(self):
+        super().tearDown()
+        self.assertEqual(self.daemon.call("web", path="/stats").headers["x-pulga-start"], "warm",
+                         "the second, smuggled request was executed")
+
+    def send(self, head, body=b"", path=b"/function/web/echo"):
+        data = b"POST " + path + b" HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\n" + body
+        return raw_exchange(self.daemon.port, data, 4)
+
+    def assert_refused(self, head, body=b""):
+        received, closed = self.send(head, body)
+        self.assertTrue(received.startswith(b"HTTP/1.1 4") or received == b"", received[:200])
+        self.assertTrue(closed, "the connection stays open after a framing error")
+        self.assertLessEqual(received.count(b"HTTP/1.1 "), 1, received)
+
+    def assert_one_reply_at_most(self, head, body=b""):
+        """Refused, or served once with the framing rebuilt; nothing after it is a request."""
+        received, _ = self.send(head, body)
+        self.assertLessEqual(received.count(b"HTTP/1.1 2"), 1, received)
+
+    def test_length_and_chunked_together(self):
+        self.assert_refused(b"Content-Length: 5\r\nTransfer-Encoding: chunked",
+                            b"0\r\n\r\n" + SECOND)
+        self.assert_refused(b"Transfer-Encoding: chunked\r\nContent-Length: 5",
+                            b"0\r\n\r\n" + SECOND)
+
+    def test_two_lengths(self):
+        self.assert_refused(b"Content-Length: 0\r\nContent-Length: %d" % len(SECOND), SECOND)
+        self.assert_refused(b"Content-Length: %d\r\nContent-Length: 0" % len(SECOND), SECOND)
+
+    def test_odd_lengths(self):
+        for value in (b"+5", b"-5", b"5, 5", b"0x5", b"5 5", b"", b"99999999999999999999", b"5;a"):
+            self.assert_refused(b"Content-Length: " + value, b"hello")
+
+    def test_a_space_before_the_colon(self):
+        self.assert_refused(b"Content-Length : 5", b"hello")
+        self.assert_refused(b"Transfer-Encoding : chunked", b"0\r\n\r\n")
+
+    def test_odd_transfer_encodings(self):
+        for value in (b"chunked, identity", b"xchunked", b"identity", b"chunked, chunked",
+                      b"gzip, chunked", b"\x0bchunked", b"chunked\x00"):
+            self.assert_refused(b"Transfer-Encoding: " + value, b"0\r\n\r\n" + SECOND)
+
+    def test_two_transfer_encodings(self):
+        self.assert_refused(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+                            b"0\r\n\r\n" + SECOND)
+
+    def test_folded_and_bare_line_ends(self):
+        for head in (b"X-A: b\r\n c: d\r\nContent-Length: 0", b"X-A: b\nContent-Length: 0",
+                     b"X-A: b\rContent-Length: 5", b"X-A: b\x00c\r\nContent-Length: 0"):
+            self.assert_one_reply_at_most(head)
+
+    def test_bad_chunks(self):
+        for body in (b"ffffffffffffffff\r\n", b"-1\r\nx\r\n", b"0x1\r\nx\r\n0\r\n\r\n",
+                     b"zz\r\n", b"5\r\nhelloXX0\r\n\r\n", b"1;" + b"e" * 70000 + b"\r\nx\r\n"):
+            self.assert_one_reply_at_most(b"Transfer-Encoding: chunked", body + SECOND)
+
+    def test_pipelined_requests_are_answered_in_order(self):
+        one = b"GET /function/web/status/201 HTTP/1.1\r\nHost: x\r\n\r\n"
+        two = b"GET /function/web/status/202 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        received, closed = raw_exchange(self.daemon.port, one + two, 5)
+        self.assertTrue(closed)
+        self.assertLess(received.index(b"HTTP/1.1 201"), received.index(b"HTTP/1.1 202"))
+
+    def test_old_and_odd_request_lines(self):
+        for line in (b"GET /function/web\r\n\r\n", b"GET /function/web HTTP/0.9\r\n\r\n",
+                     b"GET  /function/web HTTP/1.1\r\nHost: x\r\n\r\n",
+                     b"GET /function/web HTTP/2.0\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01",
+                     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET http://x/function/web HTTP/1.1\r\n"
+                     b"Host: y\r\nConnection: close\r\n\r\n"):
+            received, _ = raw_exchange(self.daemon.port, line, 3)
+            self.assertLessEqual(received.count(b"HTTP/1.1 2"), 1, received)
+
+    def test_http_1_0_works(self):
+        received, closed = raw_exchange(self.daemon.port, b"GET /function/web/ HTTP/1.0\r\n\r\n", 5)
+        self.assertTrue(closed)
+        self.assertIn(b" 200 ", received.splitlines()[0])
+        self.assertTrue(received.endswith(b"flea-sized sandbox!\n"))
+
+    def test_huge_heads_are_refused(self):
+        for data in (b"GET /" + b"a" * 70000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+                     b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"v" * (1 << 20) + b"\r\n\r\n",
+                     b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 10000 + b"\r\n"):
+            try:
+                received, closed = raw_exchange(self.daemon.port, data, 5)
+            except (BrokenPipeError, ConnectionResetError):
+                continue
+            self.assertTrue(closed)
+            self.assertTrue(received == b"" or received.split()[1] in (b"400", b"414", b"431"),
+                            received[:200])
+
+    def test_replies_of_a_function_cannot_split(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=20)
+        for path in ("/bad/length", "/bad/header", "/", "/status/204", "/"):
+            connection.request("GET", "/function/web" + path)
+            response = connection.getresponse()
+            response.read()
+            if path in ("/", "/status/204"):
+                self.assertIn(response.status, (200, 204))
+        connection.close()
+
+
+class Slow(Case):
+    flags = ("--header-timeout", "2s", "--max-connections", "400")
+
+    @classmethod
+    def prepare(cls):
+        cls.daemon.deploy_probe()
+
+    def test_dripping_headers_are_cut_while_others_are_served(self):
+        sockets = [self.daemon.connect() for _ in range(200)]
+        for s in sockets:
+            s.sendall(b"GET /healthz HTTP/1.1\r\n")
+        started, slowest = time.monotonic(), 0.0
+        alive = set(sockets)
+        while alive and time.monotonic() - started < 12:
+            for s in list(alive):
+                try:
+                    s.sendall(b"X")
+                    s.setblocking(False)
+                    if s.recv(100) == b"":
+                        alive.discard(s)
+                except BlockingIOError:
+                    s.setblocking(True)
+                except OSError:
+                    alive.discard(s)
+            before = time.monotonic()
+            self.assertEqual(self.daemon.call("probe", b"say hi").text, "hi\n")
+            slowest = max(slowest, time.monotonic() - before)
+            time.sleep(0.3)
+        for s in sockets:
+            s.close()
+        self.assertFalse(alive, f"{len(alive)} drippers are still connected")
+        self.assertLess(time.monotonic() - started, 8)
+        self.assertLess(slowest, 0.5)
+
+    def test_a_flood_of_idle_connections_is_bounded(self):
+        sockets = []
+        try:
+            for _ in range(600):
+                sockets.append(socket.create_connection(("127.0.0.1", self.daemon.port), 2))
+        except OSError:
+            pass
+        import leaks
+        self.assertLess(len(leaks.open_fds(self.daemon.daemon_pid())), 700)
+        for s in sockets:
+            s.close()
+        self.assertEqual(self.daemon.call("probe", b"say hi").text, "hi\n")
+
+    def test_many_clients_at_once_all_get_an_answer(self):
+        replies = in_parallel(100, lambda n: self.daemon.request("GET", "/healthz"))
+        self.assertEqual({getattr(r, "status", repr(r)) for r in replies}, {200})
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,237 @@
+"""Http mode: the image's own server, reached through sockets made inside its network namespace."""
+
+import http.client
+import socket
+import threading
+import time
+import unittest
+
+from harness import Case, in_parallel, wait_until
+
+
+class Proxy(Case):
+    @classmethod
+    def prepare(cls):
+        cls.daemon.deploy_http(limits={"timeout": "5s"})
+
+    def stats(self):
+        return self.daemon.call("web", path="/stats").json()
+
+    def test_the_method_path_and_query_arrive_as_sent(self):
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+            reply = self.daemon.call("web", path="/about/x%2Fy//z?a=%20&b", method=method)
+            self.assertEqual(reply.text, "Hello over HTTP from a flea-sized sandbox!\n")
+            reply = self.daemon.call("web", path="/about?a=%20&b=%2f", method=method)
+            self.assertEqual(reply.text, f"{method} /about?a=%20&b=%2f\n")
+
+    def test_the_path_rest_is_raw(self):
+        reply = self.daemon.call("web", path="/headers?x=1")
+        self.assertTrue(reply.text.startswith("GET /headers?x=1 HTTP/1.1\r\n"), reply.text)
+
+    def test_no_rest_means_the_root(self):
+        self.assertTrue(self.daemon.call("web", path="").text.startswith("Hello"))
+
+    def test_end_to_end_headers_pass_and_framing_is_rebuilt(self):
+        reply = self.daemon.call("web", path="/headers", headers={
+            "X-Custom": "kept", "Connection": "X-Drop", "X-Drop": "gone", "TE": "trailers",
+            "Proxy-Authorization": "secret"})
+        lines = reply.text.lower().splitlines()
+        self.assertIn("x-custom: kept", lines)
+        for name in ("x-drop", "te", "proxy-authorization", "keep-alive"):
+            self.assertFalse([li for li in lines if li.startswith(name + ":")], name)
+        self.assertEqual(reply.headers["x-served-by"], "http-hello")
+
+    def test_the_functions_own_status_passes(self):
+        for status in (200, 201, 204, 301, 304, 400, 404, 418, 500, 503):
+            reply = self.daemon.call("web", path=f"/status/{status}")
+            self.assert_outcome(reply, status, "ok")
+
+    def test_head_has_the_length_and_no_body(self):
+        reply = self.daemon.call("web", path="/", method="HEAD")
+        self.assertEqual((reply.status, reply.body), (200, b""))
+        self.assertEqual(reply.headers["content-length"], "43")
+
+    def test_bodies_go_both_ways_unchanged(self):
+        body = bytes(range(256)) * 20000
+        reply = self.daemon.call("web", body, "/echo")
+        self.assertEqual(reply.body, body)
+
+    def test_chunked_bodies_go_both_ways(self):
+        blocks = [b"block %d " % n * 50 for n in range(3000)]
+        reply = self.daemon.call("web", iter(blocks), "/echo", method="POST")
+        self.assertEqual(reply.headers.get("transfer-encoding"), "chunked")
+        self.assertEqual(reply.body, b"".join(blocks))
+
+    def test_the_request_body_is_streamed(self):
+        """The function sees the first part before the client has sent the last."""
+        with self.daemon.connect() as s:
+            s.sendall(b"POST /function/web/echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                      b"Transfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")
+            received = b""
+            while b"first" not in received:
+                received += s.recv(65536)
+            s.sendall(b"6\r\nsecond\r\n0\r\n\r\n")
+            received += b"".join(iter(lambda: s.recv(65536), b""))
+        self.assertIn(b"second", received)
+
+    def test_the_response_is_streamed(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=20)
+        started = time.monotonic()
+        connection.request("GET", "/function/web/drip/4/400")
+        response = connection.getresponse()
+        self.assertEqual(response.read1(5), b"drip\n")
+        self.assertLess(time.monotonic() - started, 1.0)
+        self.assertEqual(response.read(), b"drip\n" * 3)
+        connection.close()
+
+    def test_a_large_download_with_a_slow_reader_is_bounded(self):
+        import leaks
+        before = leaks.memory_kib(self.daemon.daemon_pid())
+        with self.daemon.connect() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            s.sendall(b"GET /function/web/big/100000000 HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(1.0)
+            self.assertLess(leaks.memory_kib(self.daemon.daemon_pid()) - before, 4096)
+
+    def test_a_large_download_is_complete(self):
+        reply = self.daemon.call("web", path="/big/30000000")
+        self.assertEqual(len(reply.body), 30000000)
+
+    def test_expect_continue_works(self):
+        with self.daemon.connect() as s:
+            s.sendall(b"POST /function/web/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n"
+                      b"Expect: 100-continue\r\nConnection: close\r\n\r\n")
+            self.assertTrue(s.recv(100).startswith(b"HTTP/1.1 100"))
+            s.sendall(b"body")
+            received = b"".join(iter(lambda: s.recv(65536), b""))
+        self.assertTrue(received.endswith(b"body"), received)
+
+    def test_upstream_connections_are_kept_and_reused(self):
+        for _ in range(30):
+            self.daemon.call("web", path="/")
+        self.assertLessEqual(self.stats()["open"], 4)
+
+    def test_a_server_that_closes_each_time_works_too(self):
+        for _ in range(10):
+            self.assertEqual(self.daemon.call("web", path="/close").status, 200)
+
+    def test_many_calls_at_once_share_one_instance(self):
+        replies = in_parallel(60, lambda n: self.daemon.call("web", path="/sleep/300"))
+        self.assertEqual({r.status for r in replies}, {200})
+        status = self.daemon.api("GET", "/v1/functions/web").json()
+        self.assertEqual(repr(status).count("'slot'"), 1, status)
+
+    def test_malformed_replies_are_bad_responses(self):
+        for how in ("", "/status", "/length", "/chunk", "/header", "/early"):
+            reply = self.daemon.call("web", path="/bad" + how)
+            if reply.broken is None:
+                self.assert_outcome(reply, 502, "bad-response")
+            self.assertEqual(self.daemon.call("web", path="/").status, 200)
+
+    def test_a_reply_that_is_cut_is_cut_for_the_client_too(self):
+        reply = self.daemon.call("web", path="/bad/cut")
+        self.assertTrue(reply.broken or reply.status == 502, repr(reply))
+
+    def test_timed_out(self):
+        started = time.monotonic()
+        reply = self.daemon.call("web", path="/hang")
+        self.assert_outcome(reply, 504, "timed-out")
+        self.assertLess(time.monotonic() - started, 9)
+
+    def test_a_client_that_goes_away_cancels(self):
+        before = self.stats()["cancelled"]
+        with self.daemon.connect() as s:
+            s.sendall(b"GET /function/web/sleep/4000 HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(0.3)
+        wait_until(lambda: self.stats()["cancelled"] > before, 3,
+                   "the function sees its connection closed")
+
+    def test_websocket_upgrades_are_not_passed_as_something_else(self):
+        reply = self.daemon.call("web", path="/headers",
+                                 headers={"Connection": "Upgrade", "Upgrade": "websocket"})
+        self.assertNotIn("upgrade: websocket", reply.text.lower())
+
+
+class Lifecycle(Case):
+    @classmethod
+    def prepare(cls):
+        cls.daemon.deploy_http()
+
+    def deploy(self, name, **spec):
+        return self.daemon.put(name, {"image": "http-hello:1", "mode": "http", **spec})
+
+    def test_a_server_that_is_slow_to_listen_is_waited_for(self):
+        self.deploy("slow", env={"START_DELAY_MS": "700"})
+        started = time.monotonic()
+        reply = self.daemon.call("slow", path="/")
+        self.assert_outcome(reply, 200, "ok")
+        self.assertGreater(time.monotonic() - started, 0.65)
+        self.assertEqual(reply.headers["x-pulga-start"], "cold")
+        self.assertRegex(reply.headers["server-timing"], r"ready;dur=[67]\d\d\.")
+        self.assertEqual(self.daemon.call("slow", path="/").headers["x-pulga-start"], "warm")
+
+    def test_readiness_is_noticed_at_once(self):
+        self.deploy("quick")
+        reply = self.daemon.call("quick", path="/")
+        ready = float(reply.headers["server-timing"].split("ready;dur=")[1].split(",")[0])
+        self.assertLess(ready, 30)
+
+    def test_a_server_that_never_listens_is_not_ready(self):
+        self.deploy("never", env={"NEVER_LISTEN": "1"}, limits={"start_timeout": "1s"})
+        reply = self.daemon.call("never", path="/")
+        self.assert_outcome(reply, 503, "not-ready")
+
+    def test_a_server_that_dies_at_start_is_known_at_once(self):
+        self.deploy("dies", command=["/http-hello"], env={"PORT": "99999999"})
+        self.deploy("dies2", image="http-hello:1", command=["/nothing-here"])
+        started = time.monotonic()
+        reply = self.daemon.call("dies2", path="/")
+        self.assertEqual(reply.status, 503, repr(reply))
+        self.assertLess(time.monotonic() - started, 5, "nobody waited for start_timeout")
+
+    def test_a_server_that_dies_answers_and_comes_back(self):
+        self.deploy("mortal")
+        for path, outcome in (("/exit/3", None), ("/abort", None)):
+            reply = self.daemon.call("mortal", path=path)
+            self.assertIn(reply.status, (500, 502), repr(reply))
+            self.assertIn(reply.outcome.split(":")[0], ("exited", "signaled", "bad-response"))
+            self.assertEqual(outcome, None)
+            self.assertEqual(self.daemon.call("mortal", path="/").status, 200)
+
+    def test_memory_bombs_are_oom(self):
+        self.deploy("eater", limits={"memory": "24Mi"})
+        reply = self.daemon.call("eater", path="/alloc/200")
+        self.assert_outcome(reply, 500, "oom-killed")
+        self.assertEqual(self.daemon.call("eater", path="/").status, 200)
+
+    def test_a_hundred_connections_at_once(self):
+        self.deploy("wide", scale={"concurrency": 100, "max": 2})
+        replies = in_parallel(100, lambda n: self.daemon.call("wide", path="/sleep/200"))
+        self.assertEqual({getattr(r, "status", r) for r in replies}, {200})
+
+    def test_the_function_has_no_network_and_still_serves(self):
+        self.daemon.import_sample("probe")
+        self.daemon.put("net", {"image": "probe:1", "mode": "exec"})
+        reply = self.daemon.call("net", b"connect %d; connect 53 8 8 8 8" % self.daemon.port)
+        self.assertNotIn("ok", reply.text)
+
+    def test_call_after_call_the_environment_has_port(self):
+        self.deploy("port", port=9191)
+        self.assertIn("PORT=9191", self.daemon.call("port", path="/env").text)
+
+    def test_calls_meet_a_deleted_function_with_a_status(self):
+        self.deploy("going")
+        self.daemon.call("going", path="/")
+        results = []
+        caller = threading.Thread(
+            target=lambda: results.append(self.daemon.call("going", path="/sleep/800")))
+        caller.start()
+        time.sleep(0.3)
+        self.assertIn(self.daemon.api("DELETE", "/v1/functions/going").status, (200, 202, 204))
+        caller.join(20)
+        self.assertEqual(results[0].status, 200, "a running call may finish")
+        self.assertEqual(self.daemon.call("going", path="/").status, 404)
+
+
+if __name__ == "__main__":
+    unittest.main()

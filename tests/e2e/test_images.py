@@ -1,0 +1,211 @@
+"""Import: archives of every shape, the tree that comes out, sharing, deletion, refusal."""
+
+import gzip
+import hashlib
+import shutil
+import subprocess
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+from harness import image_archive as archive
+from harness import Case, IMAGES, ROOT, image_of, memory_guard, probe_binary, skip_unless
+from image_archive import Entry, Image
+
+PROBE_CONFIG = {"Entrypoint": ["/probe"]}
+
+
+def base_layer():
+    return archive.layer([
+        Entry("etc", "dir", mode=0o755), Entry("etc/keep", content=b"keep\n"),
+        Entry("etc/drop", content=b"drop\n"), Entry("data", "dir", mode=0o700, uid=5, gid=6),
+        Entry("data/a", content=b"a"), Entry("data/b", content=b"b"),
+        Entry("usr", "dir", mode=0o755), Entry("usr/bin", "dir", mode=0o755),
+        Entry("bin", "symlink", mode=0o777, link="usr/bin"),
+        Entry("probe", content=probe_binary(), mode=0o755)])
+
+
+def top_layer():
+    return archive.layer([
+        Entry("etc/.wh.drop"), Entry("data/.wh..wh..opq"), Entry("data/c", content=b"c"),
+        Entry("bin/tool", content=b"#!tool", mode=0o4755),
+        Entry("etc/hard", "hardlink", link="etc/keep")])
+
+
+EXPECTED_TREE = """\
+bin|l|777|0:0|usr/bin
+data|d|700|5:6|
+data/c|f|644|0:0|
+etc|d|755|0:0|
+etc/hard|f|644|0:0|
+etc/keep|f|644|0:0|
+probe|f|755|0:0|
+usr|d|755|0:0|
+usr/bin|d|755|0:0|
+usr/bin/tool|f|4755|0:0|
+"""
+
+
+class Import(Case):
+    def image(self, tag):
+        return Image([tag], [base_layer(), top_layer()], PROBE_CONFIG)
+
+    def paths(self, reference):
+        tree = self.daemon.cli_ok("image", "inspect", reference, "--tree")
+        return {line.split("|")[0].removeprefix("./"): line for line in tree.splitlines()}
+
+    def check_shape(self, tag, data):
+        reply = self.daemon.import_archive(data)
+        report = reply.json()["images"][0]
+        self.assertEqual(report["ref"], tag)
+        self.assertEqual([layer["reused"] for layer in report["layers"]].count(None), 0)
+        paths = self.paths(tag)
+        self.assertEqual(len(paths), len(EXPECTED_TREE.splitlines()), "\n".join(paths.values()))
+        self.assertIn("usr/bin/tool", paths)
+        self.assertNotIn("etc/drop", paths)
+        self.assertNotIn("data/a", paths)
+        sums = self.daemon.cli_ok("image", "inspect", tag, "--sums")
+        self.assertIn(hashlib.sha256(b"keep\n").hexdigest() + "  ./etc/keep", sums)
+        self.assertIn(hashlib.sha256(probe_binary()).hexdigest() + "  ./probe", sums)
+        self.daemon.put("shape", {"image": tag, "mode": "exec"})
+        self.assertEqual(self.daemon.call("shape", b"cat /etc/hard").text, "keep\n")
+
+    def test_docker_25_archives(self):
+        self.check_shape("shape25:1", archive.docker_archive([self.image("shape25:1")]))
+
+    def test_docker_25_archives_with_gzip_layers(self):
+        image = self.image("shape25z:1")
+        self.check_shape("shape25z:1", archive.docker_archive([image], gzip_layers=True))
+
+    def test_legacy_archives(self):
+        self.check_shape("legacy:1", archive.legacy_archive([self.image("legacy:1")]))
+
+    def test_archives_compressed_as_a_whole(self):
+        plain = archive.legacy_archive([self.image("outer:1")])
+        self.check_shape("outer:1", gzip.compress(plain, mtime=0))
+
+    def test_oci_archives(self):
+        data = archive.oci_archive([self.image("library/shapeoci:1")])
+        reply = self.daemon.import_archive(data, query="?ref=shapeoci:1")
+        self.assertEqual(reply.json()["images"][0]["ref"], "shapeoci:1")
+        self.assertIn("usr/bin/tool", self.paths("shapeoci:1"))
+
+    def test_a_repeated_layer_is_a_symlink_in_legacy_archives(self):
+        empty = archive.layer([Entry("again", "dir", mode=0o755)])
+        image = Image(["twice:1"], [base_layer(), empty, empty], PROBE_CONFIG)
+        self.daemon.import_archive(archive.legacy_archive([image]))
+        self.assertIn("again", self.paths("twice:1"))
+
+    def test_two_images_in_one_archive(self):
+        images = [self.image("multi-a:1"), image_of({"probe": probe_binary()}, "multi-b:1",
+                                                    **PROBE_CONFIG)]
+        reply = self.daemon.import_archive(archive.docker_archive(images))
+        self.assertEqual(sorted(i["ref"] for i in reply.json()["images"]),
+                         ["multi-a:1", "multi-b:1"])
+
+    def test_the_body_may_come_in_chunks(self):
+        data = archive.docker_archive([self.image("chunky:1")])
+        blocks = (data[at:at + 777] for at in range(0, len(data), 777))
+        reply = self.daemon.request("POST", "/v1/images", blocks, admin=True)
+        self.assertIn(reply.status, (200, 201), repr(reply))
+
+    def test_importing_again_reuses_every_layer(self):
+        data = archive.docker_archive([self.image("again:1")])
+        self.daemon.import_archive(data)
+        reply = self.daemon.import_archive(data, expect=(200,))
+        self.assertTrue(all(la["reused"] for la in reply.json()["images"][0]["layers"]))
+
+    def test_images_share_layers_and_deleting_one_keeps_the_other(self):
+        unique = archive.layer([Entry("unique", content=b"u")])
+        shared = archive.layer([Entry("shared", content=b"s" * 5000),
+                                Entry("probe", content=probe_binary(), mode=0o755)])
+        one = Image(["share:one"], [shared, unique], PROBE_CONFIG)
+        two = Image(["share:two"], [shared], PROBE_CONFIG)
+        self.daemon.import_archive(archive.docker_archive([one]))
+        reply = self.daemon.import_archive(archive.docker_archive([two]))
+        self.assertTrue(reply.json()["images"][0]["layers"][0]["reused"])
+        self.assertEqual(self.daemon.api("DELETE", "/v1/images/share:one").status, 204)
+        self.daemon.put("sharer", {"image": "share:two", "mode": "exec"})
+        self.assertEqual(self.daemon.call("sharer", b"ls /").status, 200)
+        self.assertNotIn("unique", self.daemon.call("sharer", b"ls /").text)
+
+    def test_an_image_in_use_is_not_deleted(self):
+        self.daemon.import_archive(archive.docker_archive([self.image("inuse:1")]))
+        self.daemon.put("user", {"image": "inuse:1", "mode": "exec"})
+        reply = self.daemon.api("DELETE", "/v1/images/inuse:1")
+        self.assert_error(reply, 409, reply.json()["error"]["code"], "user")
+        self.assertEqual(self.daemon.api("DELETE", "/v1/functions/user").status, 204)
+        self.assertEqual(self.daemon.api("DELETE", "/v1/images/inuse:1").status, 204)
+        self.assertEqual(self.daemon.api("GET", "/v1/images/inuse:1").status, 404)
+
+    def test_a_deleted_image_leaves_no_layer_on_disk(self):
+        layers = self.daemon.data / "layers"
+        before = sorted(p.name for p in layers.iterdir())
+        image = image_of({"probe": probe_binary(), "only": b"here"}, "gone:1", **PROBE_CONFIG)
+        self.daemon.import_archive(archive.docker_archive([image]))
+        self.assertGreater(len(list(layers.iterdir())), len(before))
+        self.assertEqual(self.daemon.api("DELETE", "/v1/images/gone:1").status, 204)
+        for _ in range(100):
+            if sorted(p.name for p in layers.iterdir()) == before:
+                break
+            time.sleep(0.05)
+        self.assertEqual(sorted(p.name for p in layers.iterdir()), before)
+
+    def test_a_tag_that_moves_names_the_new_image(self):
+        for content in (b"first", b"second"):
+            image = image_of({"probe": probe_binary(), "f": content}, "moving:1", **PROBE_CONFIG)
+            self.daemon.import_archive(archive.docker_archive([image]))
+        sums = self.daemon.cli_ok("image", "inspect", "moving:1", "--sums")
+        self.assertIn(hashlib.sha256(b"second").hexdigest(), sums)
+
+    def test_a_large_import_stays_small_in_memory(self):
+        size = 300 << 20
+        content = b"\0" * (1 << 20) * 300
+        image = image_of({"probe": probe_binary(), "big": content}, "big:1", **PROBE_CONFIG)
+        data = archive.docker_archive([image])
+        with memory_guard(self.daemon) as peak:
+            self.daemon.import_archive(data)
+        self.assertLess(peak.kib, 32 << 10, f"{size >> 20} MiB image: {peak.worst}")
+        self.assertEqual(self.daemon.api("DELETE", "/v1/images/big:1").status, 204)
+
+
+class Recipes(unittest.TestCase):
+    """What rootfs/make-image writes is what other tools read."""
+
+    def setUp(self):
+        skip_unless(shutil.which("skopeo"), "needs skopeo, the second reader of archives")
+        self.temp = tempfile.TemporaryDirectory(prefix="pulga-recipes-")
+        self.addCleanup(self.temp.cleanup)
+
+    def make(self, *options):
+        output = Path(self.temp.name) / "made.tar"
+        subprocess.run([ROOT / "rootfs/make-image", "--output", output, "--tag", "made:1",
+                        "--file", f"{__file__}:/opt/self:644", "--file", "/bin/true:/bin/true",
+                        "--entrypoint", "/bin/true", "--layers", "2", *options], check=True)
+        return output
+
+    def skopeo(self, transport, path):
+        done = subprocess.run(["skopeo", "inspect", "--config", f"{transport}:{path}"],
+                              capture_output=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr.decode())
+        return done.stdout.decode()
+
+    def test_skopeo_reads_every_layout(self):
+        for options, transport in (((), "docker-archive"), (("--legacy",), "docker-archive"),
+                                   (("--oci",), "oci-archive")):
+            config = self.skopeo(transport, self.make(*options))
+            self.assertIn('"/bin/true"', config)
+            self.assertEqual(config.count("sha256:"), 2)
+
+    def test_the_sample_images_are_readable(self):
+        for name in ("hello", "echo", "http-hello", "probe"):
+            self.skopeo("docker-archive", IMAGES / (name + ".tar"))
+
+    def test_the_same_input_gives_the_same_bytes(self):
+        first = self.make().read_bytes()
+        self.assertEqual(first, self.make().read_bytes())
+
+
+if __name__ == "__main__":
+    unittest.main()
