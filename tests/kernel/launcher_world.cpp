@@ -1,0 +1,242 @@
+#include "tests/kernel/launcher_world.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "base/file_io.h"
+#include "base/text.h"
+#include "sandbox/cgroup.h"
+#include "sandbox/id_ranges.h"
+
+namespace pulga::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string BinDir() { return fs::read_symlink("/proc/self/exe").parent_path().string(); }
+
+std::string Slurp(const std::string& path) {
+  std::ifstream in(path);
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+std::pair<UniqueFd, UniqueFd> MakePipe() {
+  int fds[2];
+  EXPECT_EQ(pipe2(fds, O_CLOEXEC), 0);
+  return {UniqueFd(fds[0]), UniqueFd(fds[1])};
+}
+
+void ReadInto(int fd, std::string& out) {
+  char buffer[65536];
+  ssize_t n;
+  while ((n = read(fd, buffer, sizeof buffer)) > 0) out.append(buffer, static_cast<size_t>(n));
+}
+
+}  // namespace
+
+LauncherWorld::LauncherWorld()
+    : data_(std::move(TempDir::Create("/tmp/pulga-kernel-test-")).value()),
+      loop_(std::move(EventLoop::Create()).value()) {
+  base_.bytes.fill(0x11);
+  tree_ = CgroupTreeName(data_.path());
+  EXPECT_TRUE(MakeDirs(data_.path() + "/layers", 0700).ok());
+  const std::string layer = MakeLayer(base_);
+  for (const char* dir : {"/etc", "/usr", "/usr/bin", "/home"}) fs::create_directory(layer + dir);
+  fs::create_symlink("usr/bin", layer + "/bin");
+  for (const char* name : {"probe", "echo", "hello", "http-hello"}) {
+    fs::copy_file(BinDir() + "/rootfs/" + name, layer + "/" + name);
+  }
+  fs::copy_file(BinDir() + "/rootfs/hello", layer + "/usr/bin/hello");
+  std::ofstream(layer + "/etc/passwd")
+      << "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:\n";
+  std::ofstream(layer + "/etc/group") << "root:x:0:\napp:x:1001:\nextra:x:2000:app\n";
+  std::ofstream(layer + "/usr/bin/data") << "not a program\n";
+  fs::permissions(layer + "/usr/bin/data", fs::perms(0644));
+  OwnLayer(layer);
+}
+
+LauncherWorld::~LauncherWorld() {
+  client_.reset();
+  if (launcher_.valid()) {
+    (void)launcher_.Signal(SIGTERM);
+    (void)launcher_.Reap();
+  }
+}
+
+std::string LauncherWorld::MakeLayer(const LayerId& id) {
+  const std::string path = data_.path() + "/layers/" + id.Hex();
+  EXPECT_TRUE(MakeDirs(path, 0755).ok());
+  return path;
+}
+
+void LauncherWorld::OwnLayer(const std::string& path) {
+  EXPECT_EQ(lchown(path.c_str(), kOwnerIdBase, kOwnerIdBase), 0);
+  for (const auto& entry : fs::recursive_directory_iterator(path)) {
+    EXPECT_EQ(lchown(entry.path().c_str(), kOwnerIdBase, kOwnerIdBase), 0);
+  }
+}
+
+void LauncherWorld::StartLauncher() {
+  auto sockets = std::move(MessageSocket::Pair()).value();
+  auto layers = OpenFile(data_.path() + "/layers", O_RDONLY | O_DIRECTORY);
+  ASSERT_TRUE(layers.ok());
+  SpawnOptions spawn;
+  spawn.argv = {BinDir() + "/pulga-launcher",
+                "launcher",
+                "--socket-fd",
+                "3",
+                "--layers-fd",
+                "4",
+                "--tree",
+                tree_};
+  spawn.fds = {{0, 0}, {1, 1}, {2, 2}, {sockets.first.fd(), 3}, {layers->get(), 4}};
+  auto started = SpawnProcess(spawn);
+  ASSERT_TRUE(started.ok()) << started.error().message;
+  launcher_ = std::move(*started);
+  if (client_ == nullptr) client_ = std::make_unique<LauncherClient>(*loop_);
+  ASSERT_TRUE(client_->AdoptLauncher(sockets.second.TakeFd()).ok());
+}
+
+void LauncherWorld::StopLauncher() {
+  client_.reset();
+  if (launcher_.valid()) {
+    const auto info = launcher_.Reap();
+    EXPECT_TRUE(info.ok() && info->wait_status == 0) << "the launcher did not end cleanly";
+  }
+}
+
+void LauncherWorld::KillLauncher() {
+  (void)launcher_.Signal(SIGKILL);
+  (void)launcher_.Reap();
+}
+
+bool LauncherWorld::Until(const std::function<bool()>& done) {
+  const TimePoint end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!done()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    loop_->RunOnce(std::chrono::milliseconds(20));
+  }
+  return true;
+}
+
+VersionSpec LauncherWorld::Spec(std::vector<std::string> argv) {
+  VersionSpec spec;
+  static uint64_t next_version = 1;
+  spec.version_id = next_version++;
+  spec.layers = {base_};
+  spec.argv = std::move(argv);
+  spec.env = {"GREETING=hello"};
+  spec.hostname = "flea";
+  return spec;
+}
+
+std::unique_ptr<Spawner> LauncherWorld::Build(const VersionSpec& spec, SpawnerEvents& events) {
+  std::unique_ptr<Spawner> out;
+  bool answered = false;
+  client_->BuildVersion(spec, events, [&](Result<std::unique_ptr<Spawner>> built) {
+    answered = true;
+    error = Status(built);
+    if (built.ok()) out = std::move(*built);
+  });
+  EXPECT_TRUE(Until([&] { return answered; }));
+  return out;
+}
+
+StartOptions LauncherWorld::WithPipes(Stdio& stdio) {
+  StartOptions options;
+  std::tie(options.stdin_fd, stdio.in) = MakePipe();
+  std::tie(stdio.out, options.stdout_fd) = MakePipe();
+  std::tie(stdio.err, options.stderr_fd) = MakePipe();
+  EXPECT_TRUE(SetNonBlocking(stdio.out.get()).ok());
+  EXPECT_TRUE(SetNonBlocking(stdio.err.get()).ok());
+  return options;
+}
+
+RunResult LauncherWorld::Finish(Recorder& events, size_t exits_before, Stdio stdio,
+                                const std::string& input) {
+  RunResult result;
+  EXPECT_TRUE(WriteAll(stdio.in.get(), input).ok());
+  stdio.in.Reset();
+  result.ended = Until([&] {
+    ReadInto(stdio.out.get(), result.out);
+    ReadInto(stdio.err.get(), result.err);
+    return events.exits.size() > exits_before;
+  });
+  ReadInto(stdio.out.get(), result.out);
+  ReadInto(stdio.err.get(), result.err);
+  if (result.ended) result.exit = events.exits.back();
+  return result;
+}
+
+RunResult LauncherWorld::Run(Spawner& spawner, Recorder& events,
+                             const std::vector<std::string>& args, const std::string& input) {
+  Stdio stdio;
+  StartOptions options = WithPipes(stdio);
+  options.extra_args = args;
+  const size_t before = events.exits.size();
+  const Status started = spawner.Start(0, std::move(options));
+  EXPECT_TRUE(started.ok()) << started.error().message;
+  if (!started.ok()) return {};
+  return Finish(events, before, std::move(stdio), input);
+}
+
+RunResult LauncherWorld::RunParked(Spawner& spawner, Recorder& events,
+                                   const std::vector<std::string>& args, const std::string& input) {
+  const size_t parked = events.parked.size();
+  const size_t before = events.exits.size();
+  EXPECT_TRUE(spawner.Park(0).ok());
+  EXPECT_TRUE(Until([&] { return events.parked.size() > parked || events.exits.size() > before; }));
+  Stdio stdio;
+  StartOptions options = WithPipes(stdio);
+  options.extra_args = args;
+  const Status woken = spawner.Wake(0, std::move(options));
+  EXPECT_TRUE(woken.ok()) << woken.error().message;
+  if (!woken.ok()) return {};
+  return Finish(events, before, std::move(stdio), input);
+}
+
+std::vector<std::string> LauncherWorld::Leftovers() {
+  std::vector<std::string> out;
+  std::error_code ignored;
+  for (const auto& mount : fs::directory_iterator("/sys/fs/cgroup", ignored)) {
+    if (fs::exists(mount.path() / tree_, ignored)) out.push_back(mount.path() / tree_);
+  }
+  if (fs::exists("/sys/fs/cgroup/" + tree_, ignored)) out.push_back("/sys/fs/cgroup/" + tree_);
+  std::istringstream mounts(Slurp("/proc/self/mountinfo"));
+  for (std::string line; std::getline(mounts, line);) {
+    if (line.find(data_.path()) != std::string::npos) out.push_back(line);
+  }
+  for (const auto& entry : fs::directory_iterator(data_.path() + "/layers")) {
+    const std::string name = entry.path().filename();
+    if (name.rfind(".staging", 0) == 0 || name.rfind(".trash", 0) == 0) out.push_back(name);
+  }
+  for (const auto& process : fs::directory_iterator("/proc", ignored)) {
+    const std::string status = Slurp(process.path().string() + "/status");
+    std::istringstream uid(StatusField(status, "Uid"));
+    uint64_t id = 0;
+    uid >> id;
+    const bool ours = id >= kOwnerIdBase && id < kSpawnerIdBase + 65536ULL;
+    if (ours && StatusField(status, "State").rfind('Z', 0) != 0)
+      out.push_back(status.substr(0, 30));
+  }
+  return out;
+}
+
+std::string StatusField(const std::string& status, const std::string& key) {
+  const size_t at = ("\n" + status).find("\n" + key + ":");
+  if (at == std::string::npos) return "";
+  const size_t begin = at + key.size() + 1;
+  return std::string(Trim(std::string_view(status).substr(begin, status.find('\n', at) - begin)));
+}
+
+}  // namespace pulga::testing
