@@ -1,6 +1,7 @@
 // Dispatcher: the running side of all functions. One pool per active version; admission, queueing,
 // the readiness ladder, switching versions without a failed request, draining, idle removal.
-// Loop thread, never blocks. Decisions are runtime/pool_policy's (pure); this applies them.
+// Loop thread, never blocks. Outlives every Invocation it made. Decisions are runtime/pool_policy's
+// (pure); this applies them.
 #pragma once
 
 #include <functional>
@@ -20,33 +21,41 @@ namespace pulga {
 
 struct InstanceStatus {
   uint16_t slot = 0;
-  std::string step;             // "starting", "parked", "warm", "busy", "frozen", "draining"
+  std::string step;  // "starting", "parked", "warm", "busy", "frozen", "draining"
   uint32_t open_calls = 0;
   uint64_t memory_bytes = 0;
   int64_t age_ms = 0;
 };
 
 struct FunctionActivity {
-  uint32_t version = 0;         // the number that gets the traffic; 0 = none
-  std::vector<InstanceStatus> instances;   // of draining versions too
+  uint32_t version = 0;                   // the number that gets the traffic; 0 = none
+  std::vector<InstanceStatus> instances;  // of draining versions too
   uint32_t queued = 0;
-  std::map<std::string, uint64_t> outcomes;   // by OutcomeName's part before ':'
+  std::map<std::string, uint64_t> outcomes;  // by OutcomeName's part before ':'
   uint64_t invocations = 0;
-  std::string last_decision;    // one sentence: what the pool last did, and why
-  std::string trouble;          // "the launcher is restarting", a build error, back-off; "" normally
+  std::string last_decision;  // one sentence: what the pool last did, and why
+  std::string trouble;        // "the launcher is restarting", a build error, back-off; "" normally
+};
+
+struct DispatcherTotals {
+  uint64_t memory_budget_bytes = 0;
+  uint64_t memory_used_bytes = 0;  // by limits, not by what is resident
+  uint32_t instances = 0;          // parked ones too
+  uint64_t open_calls = 0;
 };
 
 struct DispatcherConfig {
-  uint64_t memory_budget_bytes = 0;   // all instances together; 0 = from the board
+  uint64_t memory_budget_bytes = 0;  // all instances together; 0 = from the board
   uint32_t max_instances = 512;
-  Duration idle = std::chrono::seconds(60);       // the fixed rule behind scale.idle = auto
+  Duration idle = std::chrono::seconds(60);  // the fixed rule behind scale.idle = auto
   Duration drain_timeout = std::chrono::seconds(60);
 };
 
 class Dispatcher {
  public:
-  static std::unique_ptr<Dispatcher> Create(DispatcherConfig config, EventLoop& loop, const Clock& clock,
-                                            Sandbox& sandbox, FunctionLogs& logs);
+  static std::unique_ptr<Dispatcher> Create(DispatcherConfig config, EventLoop& loop,
+                                            const Clock& clock, Sandbox& sandbox,
+                                            FunctionLogs& logs);
   virtual ~Dispatcher() = default;
 
   // Makes `version` the one that gets traffic. If an older version is active, `done` is called, and
@@ -56,15 +65,18 @@ class Dispatcher {
   virtual void Activate(VersionPtr version, std::function<void(Status)> done) = 0;
   // No new calls; running ones end by themselves or by drain_timeout; then everything is removed.
   virtual void Deactivate(const FunctionKey& key, std::function<void()> done) = 0;
-  // Wanted number of instances until changed (`pulga scale`); nothing = back to on-demand.
+  // How many instances to keep until changed (`pulga scale`), in place of scale.min; more are still
+  // started on demand. 0: idle ones go at once. kInvalidArgument above scale.max.
   virtual Status Scale(const FunctionKey& key, uint32_t instances) = 0;
 
   // Never null: an unknown function or a rejection is told through head() and outcome().
-  virtual std::unique_ptr<Invocation> Invoke(InvocationRequest request, InvocationObserver& observer) = 0;
+  virtual std::unique_ptr<Invocation> Invoke(InvocationRequest request,
+                                             InvocationObserver& observer) = 0;
 
   virtual FunctionActivity Activity(const FunctionKey& key) const = 0;
-  // Rejects new calls (shutting-down), lets open ones finish until `deadline`, then ends each with an
-  // outcome; `done` when none is left.
+  virtual DispatcherTotals Totals() const = 0;
+  // Rejects new calls (shutting-down), lets open ones finish until `deadline`, then ends each with
+  // an outcome; `done` when none is left.
   virtual void Drain(TimePoint deadline, std::function<void()> done) = 0;
   // The launcher came back: spawners may be built again.
   virtual void OnSandboxAvailable() = 0;

@@ -22,14 +22,14 @@ using HeaderList = std::vector<std::pair<std::string, std::string>>;  // in orde
 struct InvocationRequest {
   FunctionKey function;
   std::string call_id;
-  std::string method;             // "GET", ...
-  std::string path = "/";         // what follows /function/NAME, raw (still percent-encoded)
-  std::string query;              // raw, without '?'
-  HeaderList headers;             // end-to-end ones only: hop-by-hop and framing already removed
+  std::string method;      // "GET", ...
+  std::string path = "/";  // what follows /function/NAME, raw (still percent-encoded)
+  std::string query;       // raw, without '?'
+  HeaderList headers;      // end-to-end ones only: hop-by-hop and framing already removed
   std::optional<uint64_t> content_length;  // nothing: chunked, or no body at all
   bool has_body = false;
-  bool wants_stream = false;      // Accept: text/event-stream or ?stream=1: skip the hold
-  std::string client;             // "ip:port"
+  bool wants_stream = false;  // Accept: text/event-stream or ?stream=1: skip the hold
+  std::string client;         // "ip:port"
 };
 
 // Outcome::detail of kRejected, beside what a cold start may say.
@@ -39,8 +39,8 @@ inline constexpr std::string_view kRejectBadArgument = "bad-argument";          
 inline constexpr std::string_view kRejectQueueFull = "queue-full";              // 429
 inline constexpr std::string_view kRejectQueueTimeout = "queue-timeout";        // 429
 inline constexpr std::string_view kRejectMemory = "memory";                     // 503
-inline constexpr std::string_view kRejectUnavailable = "unavailable";           // 503: sandbox restarting
-inline constexpr std::string_view kRejectShuttingDown = "shutting-down";        // 503
+inline constexpr std::string_view kRejectUnavailable = "unavailable";     // 503: sandbox restarting
+inline constexpr std::string_view kRejectShuttingDown = "shutting-down";  // 503
 
 enum class StartKind : uint8_t { kNone, kCold, kParked, kWarm, kFrozen };
 std::string_view StartKindName(StartKind kind);  // "cold", "parked", ...; kNone = ""
@@ -49,10 +49,10 @@ std::string_view StartKindName(StartKind kind);  // "cold", "parked", ...; kNone
 struct Receipt {
   StartKind start = StartKind::kNone;
   double queue_ms = -1;
-  double sandbox_ms = -1;    // building or waking the sandbox, up to execve
-  double exec_ms = -1;       // execve itself to first instruction, where known
-  double ready_ms = -1;      // http: waiting for the port
-  double function_ms = -1;   // total when the end is known, else time to first byte
+  double sandbox_ms = -1;   // building or waking the sandbox, up to execve
+  double exec_ms = -1;      // execve itself to first instruction, where known
+  double ready_ms = -1;     // http: waiting for the port
+  double function_ms = -1;  // total when the end is known, else time to first byte
 };
 // "queue;dur=0.004, sandbox;dur=0.210, ..." (Server-Timing).
 std::string ServerTiming(const Receipt& receipt);
@@ -61,33 +61,33 @@ struct ResponseHead {
   // What the function itself said (http) or 200 (exec); 0 = the function produced no response, the
   // front makes one from the outcome.
   int status = 0;
-  HeaderList headers;                       // end-to-end ones, already sanitised
-  std::optional<uint64_t> content_length;   // nothing: chunked
-  bool final_outcome_known = false;         // then outcome() and receipt() are complete
-  uint32_t retry_after_s = 0;               // Retry-After for a rejected call; 0 = none
+  HeaderList headers;                      // end-to-end ones, already sanitised
+  std::optional<uint64_t> content_length;  // nothing: chunked
+  bool final_outcome_known = false;        // then outcome() and receipt() are complete
+  uint32_t retry_after_s = 0;              // Retry-After for a rejected call; 0 = none
 };
 
 enum class ReadState : uint8_t { kData, kWait, kEnd, kAborted };
 struct ReadResult {
   ReadState state = ReadState::kWait;
-  size_t size = 0;                          // kData
+  size_t size = 0;  // kData
 };
 
 // Told on the loop thread, never from inside a call of the front into the Invocation.
 class InvocationObserver {
  public:
   virtual ~InvocationObserver() = default;
-  virtual void OnHead() = 0;       // head() may be read; once, also when the call failed or was rejected
-  virtual void OnReadable() = 0;   // Read() has something new: data, the end, or an abort
-  virtual void OnWritable() = 0;   // Write() takes bytes again
+  virtual void OnHead() = 0;  // head() may be read; once, also when the call failed or was rejected
+  virtual void OnReadable() = 0;  // Read() has something new: data, the end, or an abort
+  virtual void OnWritable() = 0;  // Write() takes bytes again
 };
 
 // Destroying it before the end cancels: the client is gone.
 class Invocation {
  public:
   virtual ~Invocation() = default;
-  // Takes a prefix of `bytes`; 0 = full, wait for OnWritable. After the function stopped reading, or
-  // after an outcome, everything is taken and dropped.
+  // Takes a prefix of `bytes`; 0 = full, wait for OnWritable. After the function stopped reading,
+  // or after an outcome, everything is taken and dropped.
   virtual size_t Write(std::string_view bytes) = 0;
   virtual void EndBody() = 0;
   virtual const ResponseHead& head() const = 0;
@@ -97,7 +97,7 @@ class Invocation {
   // called; the bytes stay valid as long as the invocation). For HEAD it is empty although
   // content_length may not be 0. Nothing: stream it by Read().
   virtual std::optional<std::string_view> WholeBody() const { return std::nullopt; }
-  virtual const Outcome& outcome() const = 0;   // final once Read() said kEnd or kAborted
+  virtual const Outcome& outcome() const = 0;  // final once Read() said kEnd or kAborted
   virtual const Receipt& receipt() const = 0;
   // For the plain-text body of a failed call: last 4 KiB of stderr, peak and limit, what to do.
   virtual std::string FailureText() const = 0;

@@ -1,0 +1,94 @@
+#include "runtime/call.h"
+
+#include <utility>
+
+#include "runtime/pool.h"
+
+namespace pulga {
+
+Call::Call(RuntimeContext& context, VersionPtr version, std::shared_ptr<OutcomeCounts> counts,
+           InvocationRequest request, InvocationObserver& observer)
+    : submitted(std::chrono::steady_clock::now()),
+      context_(context),
+      version_(std::move(version)),
+      counts_(std::move(counts)),
+      request_(std::move(request)),
+      observer_(observer) {
+  ++context_.open_calls;
+  if (counts_ != nullptr) ++counts_->invocations;
+}
+
+Call::~Call() {
+  context_.notifier.Forget(*this);
+  if (--context_.open_calls == 0 && context_.on_calls_gone) context_.on_calls_gone();
+}
+
+std::string Call::FailureText() const { return MakeFailureText(outcome_, version_.get(), facts); }
+
+double Call::MillisSince(TimePoint begin) const {
+  const auto spent = std::chrono::steady_clock::now() - begin;
+  return std::chrono::duration<double, std::milli>(spent).count();
+}
+
+void Call::Deliver(Notifier::Kind kind) {
+  switch (kind) {
+    case Notifier::kHead:
+      return observer_.OnHead();
+    case Notifier::kReadable:
+      return observer_.OnReadable();
+    case Notifier::kWritable:
+      return observer_.OnWritable();
+  }
+}
+
+void Call::NotifyHead() {
+  if (head_told_) return;
+  head_told_ = true;
+  Notify(Notifier::kHead);
+}
+
+void Call::StartTimeout(AfterCall after) {
+  assigned_ = std::chrono::steady_clock::now();
+  timeout_ = context_.loop.CallAt(assigned_ + version_->spec.limits.timeout, [this, after] {
+    const Notifier::Turn turn(context_.notifier);
+    timeout_ = 0;
+    Fail({OutcomeKind::kTimedOut, 0, ""}, after);
+  });
+}
+
+void Call::ClearTimeout() { context_.loop.Cancel(std::exchange(timeout_, 0)); }
+
+void Call::Finish(Outcome outcome, AfterCall after) {
+  if (ended_) return;
+  ended_ = true;
+  ClearTimeout();
+  outcome_ = std::move(outcome);
+  if (counts_ != nullptr) counts_->Add(outcome_);
+  if (assigned_ != TimePoint()) receipt_.function_ms = MillisSince(assigned_);
+  CloseIo();
+  if (pool != nullptr) pool->Release(*this, after);
+}
+
+void Call::Fail(Outcome outcome, AfterCall after, uint32_t retry_after_s) {
+  if (ended_) return;
+  Finish(std::move(outcome), after);
+  if (head_told_) {
+    Notify(Notifier::kReadable);
+  } else {
+    head_ = ResponseHead();
+    head_.final_outcome_known = true;
+    head_.retry_after_s = retry_after_s;
+    NotifyHead();
+  }
+}
+
+void Call::Reject(std::string_view reason, uint32_t retry_after_s) {
+  Fail({OutcomeKind::kRejected, 0, std::string(reason)}, AfterCall::kCancelled, retry_after_s);
+}
+
+void Call::Abandon(AfterCall after) {
+  context_.notifier.Forget(*this);
+  Finish({OutcomeKind::kCancelled, 0, ""}, after);
+}
+
+}  // namespace pulga

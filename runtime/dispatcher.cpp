@@ -1,0 +1,349 @@
+#include "runtime/dispatcher.h"
+
+#include <signal.h>
+
+#include <algorithm>
+#include <list>
+#include <utility>
+
+#include "runtime/exec_invocation.h"
+#include "runtime/http_invocation.h"
+#include "runtime/memory_budget.h"
+#include "runtime/pool.h"
+
+namespace pulga {
+namespace {
+
+constexpr Duration kDrainAfterglow = std::chrono::seconds(1);  // for fronts to read the last words
+
+// A call that never had a pool: unknown function, shutting down.
+class RejectedInvocation final : public Call {
+ public:
+  using Call::Call;
+  ~RejectedInvocation() override { Abandon(AfterCall::kDead); }
+  size_t Write(std::string_view bytes) override { return bytes.size(); }
+  void EndBody() override {}
+  ReadResult Read(char*, size_t) override {
+    return {head_told() ? ReadState::kEnd : ReadState::kWait, 0};
+  }
+  std::optional<std::string_view> WholeBody() const override { return std::string_view(); }
+  void OnInstance(Instance&, StartKind) override {}
+  void OnInstanceExit(Instance&, const InstanceExit&, const SlotTimes&) override {}
+  bool Movable() const override { return false; }
+  void OnMoved() override {}
+
+ private:
+  void CloseIo() override {}
+};
+
+class DispatcherImpl final : public Dispatcher {
+ public:
+  DispatcherImpl(const DispatcherConfig& config, EventLoop& loop, const Clock& clock,
+                 Sandbox& sandbox, FunctionLogs& logs)
+      : config_(config),
+        loop_(loop),
+        notifier_(loop),
+        memory_(config.memory_budget_bytes != 0 ? config.memory_budget_bytes : BoardMemoryBudget(),
+                config.max_instances),
+        context_{loop,
+                 clock,
+                 sandbox,
+                 logs,
+                 notifier_,
+                 memory_,
+                 [this] { return MakeRoom(); },
+                 0,
+                 [this] { OnCallsGone(); }} {
+    memory_.set_on_freed([this] { EvaluateWaitingLater(); });
+  }
+
+  ~DispatcherImpl() override {
+    memory_.set_on_freed(nullptr);
+    context_.make_room = nullptr;
+    context_.on_calls_gone = nullptr;
+    for (EventLoop::TimerId timer : {evaluate_timer_, drain_timer_}) loop_.Cancel(timer);
+    alive_.reset();
+    functions_.clear();
+    retired_.clear();
+  }
+
+  void Activate(VersionPtr version, std::function<void(Status)> done) override;
+  void Deactivate(const FunctionKey& key, std::function<void()> done) override;
+  Status Scale(const FunctionKey& key, uint32_t instances) override;
+  std::unique_ptr<Invocation> Invoke(InvocationRequest request,
+                                     InvocationObserver& observer) override;
+  FunctionActivity Activity(const FunctionKey& key) const override;
+  DispatcherTotals Totals() const override {
+    return {memory_.total(), memory_.used(), memory_.instances(), context_.open_calls};
+  }
+  void Drain(TimePoint deadline, std::function<void()> done) override;
+  void OnSandboxAvailable() override;
+
+ private:
+  struct Function {
+    std::unique_ptr<Pool> active;
+    std::unique_ptr<Pool> next;  // proving itself
+    std::function<void(Status)> next_done;
+    std::shared_ptr<OutcomeCounts> counts = std::make_shared<OutcomeCounts>();
+  };
+
+  std::unique_ptr<Pool> MakePool(VersionPtr version);
+  void OnProven(const FunctionKey& key, const Pool* pool, Status status);
+  void DropNext(Function& function, Error why);
+  void Retire(std::unique_ptr<Pool> pool);
+  void OnEmpty(uint64_t id);
+  void OnCallsGone();
+  void TellDeactivated();
+  bool MakeRoom();
+  void EvaluateWaitingLater();
+  // Runs `call` from the loop unless this dispatcher is gone by then.
+  void Later(std::function<void()> call);
+  std::vector<Pool*> Pools() const;
+
+  DispatcherConfig config_;
+  EventLoop& loop_;
+  Notifier notifier_;
+  MemoryBudget memory_;
+  RuntimeContext context_;
+  std::shared_ptr<char> alive_ = std::make_shared<char>();
+  std::map<FunctionKey, Function> functions_;
+  std::list<std::unique_ptr<Pool>> retired_;
+  std::vector<std::pair<FunctionKey, std::function<void()>>> deactivating_;
+  uint64_t next_extra_id_ = uint64_t{1} << 32;
+  bool draining_ = false;
+  std::function<void()> drained_;
+  EventLoop::TimerId drain_timer_ = 0;
+  EventLoop::TimerId evaluate_timer_ = 0;
+};
+
+void DispatcherImpl::Later(std::function<void()> call) {
+  loop_.CallAt(loop_.Now(), [this, call = std::move(call), alive = std::weak_ptr<char>(alive_)] {
+    if (alive.expired()) return;
+    const Notifier::Turn turn(notifier_);
+    call();
+  });
+}
+
+std::vector<Pool*> DispatcherImpl::Pools() const {
+  std::vector<Pool*> pools;
+  for (const auto& [key, function] : functions_) {
+    if (function.active != nullptr) pools.push_back(function.active.get());
+    if (function.next != nullptr) pools.push_back(function.next.get());
+  }
+  for (const auto& pool : retired_) pools.push_back(pool.get());
+  return pools;
+}
+
+// --- versions
+
+std::unique_ptr<Pool> DispatcherImpl::MakePool(VersionPtr version) {
+  uint64_t id = version->id;
+  const std::vector<Pool*> pools = Pools();
+  // A version rolled back to may still be draining under its own number.
+  const auto taken = [&](uint64_t wanted) {
+    return std::any_of(pools.begin(), pools.end(),
+                       [&](const Pool* pool) { return pool->id() == wanted; });
+  };
+  if (id == 0 || taken(id)) id = next_extra_id_++;
+  return std::make_unique<Pool>(context_, std::move(version), id, config_.idle,
+                                [this, id] { OnEmpty(id); });
+}
+
+void DispatcherImpl::Activate(VersionPtr version, std::function<void(Status)> done) {
+  const Notifier::Turn turn(notifier_);
+  const FunctionKey key = version->key;
+  Function& function = functions_[key];
+  DropNext(function, {Code::kUnavailable, 0, "a newer version took its place"});
+  std::unique_ptr<Pool> pool = MakePool(std::move(version));
+  if (function.active == nullptr) {
+    function.active = std::move(pool);
+    function.active->Evaluate();  // for scale.min
+    return Later([done = std::move(done)] { done(OkStatus()); });
+  }
+  const bool busy = pool->version().spec.scale.min > 0 || function.active->HasInstances();
+  Pool* proving = pool.get();
+  function.next = std::move(pool);
+  function.next_done = std::move(done);
+  proving->Prove(
+      busy ? Pool::Proof::kInstance : Pool::Proof::kSpawner, [this, key, proving](Status status) {
+        Later([this, key, proving, status = std::move(status)] { OnProven(key, proving, status); });
+      });
+}
+
+void DispatcherImpl::OnProven(const FunctionKey& key, const Pool* pool, Status status) {
+  const auto it = functions_.find(key);
+  if (it == functions_.end() || it->second.next.get() != pool) return;
+  Function& function = it->second;
+  if (!status.ok()) return DropNext(function, status.error());
+  std::unique_ptr<Pool> old = std::exchange(function.active, std::move(function.next));
+  const std::function<void(Status)> done = std::exchange(function.next_done, nullptr);
+  Retire(std::move(old));
+  function.active->Evaluate();
+  done(OkStatus());
+}
+
+void DispatcherImpl::DropNext(Function& function, Error why) {
+  const std::unique_ptr<Pool> dropped = std::move(function.next);
+  const std::function<void(Status)> done = std::exchange(function.next_done, nullptr);
+  if (done) Later([done, why = std::move(why)] { done(why); });
+}
+
+void DispatcherImpl::Retire(std::unique_ptr<Pool> pool) {
+  Pool* retiring = pool.get();
+  retired_.push_back(std::move(pool));
+  retiring->Drain(loop_.Now() + config_.drain_timeout);
+}
+
+void DispatcherImpl::OnEmpty(uint64_t id) {
+  retired_.remove_if([id](const auto& pool) { return pool->id() == id; });
+  TellDeactivated();
+}
+
+void DispatcherImpl::Deactivate(const FunctionKey& key, std::function<void()> done) {
+  const Notifier::Turn turn(notifier_);
+  const auto it = functions_.find(key);
+  if (it != functions_.end()) {
+    DropNext(it->second, {Code::kNotFound, 0, "the function was removed"});
+    std::unique_ptr<Pool> active = std::move(it->second.active);
+    functions_.erase(it);
+    if (active != nullptr) Retire(std::move(active));
+  }
+  deactivating_.emplace_back(key, std::move(done));
+  Later([this] { TellDeactivated(); });
+}
+
+void DispatcherImpl::TellDeactivated() {
+  std::vector<std::function<void()>> ready;
+  std::erase_if(deactivating_, [&](auto& entry) {
+    const bool left = std::any_of(retired_.begin(), retired_.end(), [&](const auto& pool) {
+      return pool->version().key == entry.first;
+    });
+    if (!left) ready.push_back(std::move(entry.second));
+    return !left;
+  });
+  for (const auto& done : ready) done();
+}
+
+Status DispatcherImpl::Scale(const FunctionKey& key, uint32_t instances) {
+  const Notifier::Turn turn(notifier_);
+  const auto it = functions_.find(key);
+  if (it == functions_.end()) return Error{Code::kNotFound, 0, "there is no such function"};
+  const uint32_t max = it->second.active->version().spec.scale.max;
+  if (instances > max) {
+    return Error{Code::kInvalidArgument, 0,
+                 std::to_string(instances) + " instances are more than scale.max, which is " +
+                     std::to_string(max)};
+  }
+  it->second.active->SetWanted(instances);
+  return OkStatus();
+}
+
+// --- calls
+
+std::unique_ptr<Invocation> DispatcherImpl::Invoke(InvocationRequest request,
+                                                   InvocationObserver& observer) {
+  const Notifier::FrontCall scope(notifier_);
+  const auto it = functions_.find(request.function);
+  if (it == functions_.end() || draining_) {
+    auto counts = it == functions_.end() ? nullptr : it->second.counts;
+    auto call = std::make_unique<RejectedInvocation>(context_, nullptr, std::move(counts),
+                                                     std::move(request), observer);
+    call->Reject(draining_ ? kRejectShuttingDown : kRejectUnknownFunction, 0);
+    return call;
+  }
+  Function& function = it->second;
+  Pool& pool = *function.active;
+  if (pool.version().mode == SandboxMode::kExec) {
+    auto call = std::make_unique<ExecInvocation>(context_, pool.version_ptr(), function.counts,
+                                                 std::move(request), observer);
+    call->Begin(pool);
+    return call;
+  }
+  auto call = std::make_unique<HttpInvocation>(context_, pool.version_ptr(), function.counts,
+                                               std::move(request), observer);
+  call->Begin(pool);
+  return call;
+}
+
+FunctionActivity DispatcherImpl::Activity(const FunctionKey& key) const {
+  FunctionActivity activity;
+  for (const auto& pool : retired_) {
+    if (pool->version().key == key) pool->Describe(&activity);
+  }
+  const auto it = functions_.find(key);
+  if (it == functions_.end()) return activity;
+  const Function& function = it->second;
+  if (function.next != nullptr) function.next->Describe(&activity);
+  function.active->Describe(&activity);
+  activity.version = function.active->version().number;
+  activity.invocations = function.counts->invocations;
+  for (size_t i = 0; i < function.counts->by_kind.size(); ++i) {
+    if (function.counts->by_kind[i] == 0) continue;
+    const std::string name = OutcomeName({static_cast<OutcomeKind>(i), 0, ""});
+    activity.outcomes[name.substr(0, name.find(':'))] = function.counts->by_kind[i];
+  }
+  return activity;
+}
+
+// --- the whole
+
+bool DispatcherImpl::MakeRoom() {
+  Pool* chosen = nullptr;
+  for (Pool* pool : Pools()) {
+    if (pool->wanted() > 0 || !pool->IdleSince()) continue;
+    if (chosen == nullptr || *pool->IdleSince() < *chosen->IdleSince()) chosen = pool;
+  }
+  return chosen != nullptr && chosen->StopLongestIdle();
+}
+
+void DispatcherImpl::EvaluateWaitingLater() {
+  if (evaluate_timer_ != 0) return;
+  evaluate_timer_ = loop_.CallAt(loop_.Now(), [this] {
+    const Notifier::Turn turn(notifier_);
+    evaluate_timer_ = 0;
+    for (Pool* pool : Pools()) {
+      if (pool->HasWaiting()) pool->Evaluate();
+    }
+  });
+}
+
+void DispatcherImpl::OnSandboxAvailable() {
+  const Notifier::Turn turn(notifier_);
+  for (Pool* pool : Pools()) pool->Evaluate();
+}
+
+void DispatcherImpl::Drain(TimePoint deadline, std::function<void()> done) {
+  draining_ = true;
+  drained_ = std::move(done);
+  drain_timer_ = loop_.CallAt(deadline, [this] {
+    const Notifier::Turn turn(notifier_);
+    for (Pool* pool : Pools()) pool->EndAllCalls();
+    drain_timer_ = loop_.CallAfter(kDrainAfterglow, [this] {
+      drain_timer_ = 0;
+      const std::function<void()> finished = std::exchange(drained_, nullptr);
+      if (finished) finished();
+    });
+  });
+  if (context_.open_calls == 0) OnCallsGone();
+}
+
+void DispatcherImpl::OnCallsGone() {
+  if (!drained_) return;
+  Later([this] {
+    if (context_.open_calls != 0) return;
+    loop_.Cancel(std::exchange(drain_timer_, 0));
+    const std::function<void()> finished = std::exchange(drained_, nullptr);
+    if (finished) finished();
+  });
+}
+
+}  // namespace
+
+std::unique_ptr<Dispatcher> Dispatcher::Create(DispatcherConfig config, EventLoop& loop,
+                                               const Clock& clock, Sandbox& sandbox,
+                                               FunctionLogs& logs) {
+  signal(SIGPIPE, SIG_IGN);  // a function may close its stdin at any time
+  return std::make_unique<DispatcherImpl>(config, loop, clock, sandbox, logs);
+}
+
+}  // namespace pulga

@@ -1,0 +1,94 @@
+#include "runtime/failure_text.h"
+
+#include <cstring>
+
+#include "base/units.h"
+#include "runtime/invocation.h"
+
+namespace pulga {
+namespace {
+
+std::string Rejection(const std::string& reason, const Version* version) {
+  if (reason == kRejectUnknownFunction) return "there is no such function; `pulga ls` lists them";
+  if (reason == kRejectBodyLimit) {
+    return "the request body is over the limit" +
+           (version == nullptr ? std::string()
+                               : " of " + HumanBytes(version->spec.limits.body_bytes)) +
+           "; send less, or raise limits.body (with input \"argument\" it is 128 KiB at most)";
+  }
+  if (reason == kRejectBadArgument) {
+    return "the body has a zero byte, which an argument cannot carry; use input \"stdin\"";
+  }
+  if (reason == kRejectQueueFull) {
+    return "all instances are busy and the queue is full; try again, or raise scale.max or "
+           "scale.queue";
+  }
+  if (reason == kRejectQueueTimeout) {
+    return "no instance became free in time; try again, or raise scale.max or scale.queue_wait";
+  }
+  if (reason == kRejectMemory) {
+    return "the memory budget of this board is used up; try again, or lower limits.memory";
+  }
+  if (reason == kRejectUnavailable) return "sandboxes cannot be made right now; try again";
+  if (reason == kRejectShuttingDown) return "the daemon or this function is shutting down";
+  return "the call was rejected: " + reason;
+}
+
+std::string OutOfMemory(const Version* version, const FailureFacts& facts) {
+  std::string text = "the function ran out of memory";
+  if (facts.memory_peak_bytes != 0) text += ": peak " + HumanBytes(facts.memory_peak_bytes);
+  if (version != nullptr) text += ", limit " + HumanBytes(version->spec.sandbox.memory_bytes);
+  return text + "; raise limits.memory";
+}
+
+std::string Sentence(const Outcome& outcome, const Version* version, const FailureFacts& facts) {
+  const InvocationLimits limits = version == nullptr ? InvocationLimits() : version->spec.limits;
+  switch (outcome.kind) {
+    case OutcomeKind::kOk:
+      return "";
+    case OutcomeKind::kExited:
+      return "the function exited with code " + std::to_string(outcome.code);
+    case OutcomeKind::kSignaled:
+      return "the function was killed by " + SignalName(outcome.code);
+    case OutcomeKind::kOomKilled:
+      return OutOfMemory(version, facts);
+    case OutcomeKind::kTimedOut:
+      return "the function did not finish within " + FormatDuration(limits.timeout) +
+             "; raise limits.timeout";
+    case OutcomeKind::kSyscallDenied:
+      return "the function was killed for a system call that sandboxes do not allow";
+    case OutcomeKind::kOutputLimit:
+      return "the function wrote more than " + HumanBytes(limits.output_bytes) +
+             "; raise limits.output";
+    case OutcomeKind::kBadResponse:
+      return "the function gave no valid HTTP response";
+    case OutcomeKind::kNotReady:
+      return "the function did not listen on port " +
+             std::to_string(version == nullptr ? 0 : version->port) + " within " +
+             FormatDuration(limits.start_timeout) + "; check `port`, or raise limits.start_timeout";
+    case OutcomeKind::kCancelled:
+      return "the client went away";
+    case OutcomeKind::kSetupFailed:
+      return "the sandbox could not be set up: " + outcome.detail +
+             (outcome.code == 0 ? std::string() : std::string(": ") + strerror(outcome.code));
+    case OutcomeKind::kRejected:
+      return Rejection(outcome.detail, version);
+  }
+  return "";
+}
+
+}  // namespace
+
+std::string MakeFailureText(const Outcome& outcome, const Version* version,
+                            const FailureFacts& facts) {
+  std::string text = Sentence(outcome, version, facts);
+  if (!facts.remark.empty()) text += " (" + facts.remark + ")";
+  text += '\n';
+  if (!facts.stderr_tail.empty()) {
+    text += "\n" + facts.stderr_tail;
+    if (text.back() != '\n') text += '\n';
+  }
+  return text;
+}
+
+}  // namespace pulga

@@ -1,0 +1,22 @@
+// The plain-text body of a failed call: what happened, the numbers, what to do. Pure.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "runtime/version.h"
+#include "sandbox/outcome.h"
+
+namespace pulga {
+
+struct FailureFacts {
+  uint64_t memory_peak_bytes = 0;
+  std::string stderr_tail;  // last 4 KiB
+  std::string remark;       // what only the place that failed knew
+};
+
+// `version` may be null: the function is unknown.
+std::string MakeFailureText(const Outcome& outcome, const Version* version,
+                            const FailureFacts& facts);
+
+}  // namespace pulga

@@ -1,0 +1,40 @@
+// Instance: one live sandbox as the pool keeps it. A plain record; runtime/pool moves it along, the
+// invocation that has it reads and writes its calls' side. Loop thread.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "runtime/log_pipe.h"
+#include "runtime/memory_budget.h"
+#include "runtime/pool_policy.h"
+#include "runtime/upstream.h"
+
+namespace pulga {
+
+class Call;
+
+struct Instance {
+  uint16_t slot = 0;
+  InstanceStep step = InstanceStep::kParking;
+  TimePoint created;
+  TimePoint ready;  // parked, or listening
+  TimePoint idle_since;
+  std::vector<Call*> calls;             // those it has now; exec: at most one
+  std::unique_ptr<LogPipe> stdout_log;  // http
+  std::unique_ptr<LogPipe> stderr_log;
+  std::unique_ptr<Upstream> upstream;  // http
+  MemoryBudget::Lease memory;
+  EventLoop::TimerId kill_timer = 0;   // SIGKILL after the grace
+  EventLoop::TimerId start_timer = 0;  // http: NotReady
+  uint32_t timeouts_in_a_row = 0;      // http
+  bool answered = false;               // http: at least once
+  bool stopped_by_us = false;
+
+  void Forget(Call* call) { std::erase(calls, call); }
+};
+
+}  // namespace pulga

@@ -1,0 +1,90 @@
+// MemoryBudget: what all instances together may use, counted by their limits (a parked one by what
+// the kernel needs for it), and how many instances there may be. Pure bookkeeping. Loop thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <utility>
+
+namespace pulga {
+
+inline constexpr uint64_t kParkedInstanceBytes = 512 * 1024;
+
+class MemoryBudget {
+ public:
+  MemoryBudget(uint64_t total_bytes, uint32_t max_instances)
+      : total_(total_bytes), max_instances_(max_instances) {}
+  MemoryBudget(const MemoryBudget&) = delete;
+  MemoryBudget& operator=(const MemoryBudget&) = delete;
+
+  // One instance's share; given back when the lease goes.
+  class Lease {
+   public:
+    Lease() = default;
+    Lease(Lease&& other) noexcept { *this = std::move(other); }
+    Lease& operator=(Lease&& other) noexcept {
+      if (this != &other) {
+        Reset();
+        budget_ = std::exchange(other.budget_, nullptr);
+        bytes_ = std::exchange(other.bytes_, 0);
+      }
+      return *this;
+    }
+    ~Lease() { Reset(); }
+    void Reset() {
+      if (budget_ != nullptr) budget_->GiveBack(bytes_);
+      budget_ = nullptr;
+      bytes_ = 0;
+    }
+    bool held() const { return budget_ != nullptr; }
+
+   private:
+    friend class MemoryBudget;
+    MemoryBudget* budget_ = nullptr;
+    uint64_t bytes_ = 0;
+  };
+
+  bool Fits(uint64_t bytes) const { return used_ + bytes <= total_ && instances_ < max_instances_; }
+  // Not held when it does not fit.
+  Lease Take(uint64_t bytes) { return Fits(bytes) ? Force(bytes) : Lease(); }
+  // Also past the total: for a version that must prove itself beside the one it replaces.
+  Lease Force(uint64_t bytes) {
+    Lease lease;
+    lease.budget_ = this;
+    lease.bytes_ = bytes;
+    used_ += bytes;
+    ++instances_;
+    return lease;
+  }
+  // False: the lease is as it was.
+  bool Resize(Lease* lease, uint64_t bytes) {
+    if (bytes > lease->bytes_ && used_ - lease->bytes_ + bytes > total_) return false;
+    used_ = used_ - lease->bytes_ + bytes;
+    lease->bytes_ = bytes;
+    return true;
+  }
+
+  uint64_t total() const { return total_; }
+  uint64_t used() const { return used_; }
+  uint32_t instances() const { return instances_; }
+  // Called after something was given back.
+  void set_on_freed(std::function<void()> on_freed) { on_freed_ = std::move(on_freed); }
+
+ private:
+  void GiveBack(uint64_t bytes) {
+    used_ -= bytes;
+    --instances_;
+    if (on_freed_) on_freed_();
+  }
+
+  uint64_t total_;
+  uint32_t max_instances_;
+  uint64_t used_ = 0;
+  uint32_t instances_ = 0;
+  std::function<void()> on_freed_;
+};
+
+// Three quarters of the board's memory: the rest is for the kernel, its caches and ourselves.
+uint64_t BoardMemoryBudget();
+
+}  // namespace pulga

@@ -1,0 +1,287 @@
+// Pool, second half: the queue of calls, and how they get and give back instances.
+#include <signal.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "runtime/pipe_io.h"
+#include "runtime/pool.h"
+
+namespace pulga {
+namespace {
+
+constexpr uint32_t kMaxTimeoutsInARow = 3;
+constexpr Duration kExpiryStep = std::chrono::milliseconds(100);
+
+const char* StepName(const Instance& instance) {
+  switch (instance.step) {
+    case InstanceStep::kParking:
+    case InstanceStep::kStarting:
+      return "starting";
+    case InstanceStep::kParked:
+      return "parked";
+    case InstanceStep::kWarm:
+      return instance.calls.empty() ? "warm" : "busy";
+    case InstanceStep::kRunning:
+      return "busy";
+    case InstanceStep::kEnding:
+      return "draining";
+  }
+  return "";
+}
+
+}  // namespace
+
+void Pool::Expect(Call& call) {
+  call.pool = this;
+  expected_.push_back(&call);
+}
+
+void Pool::Submit(Call& call) {
+  if (!expected_.empty()) std::erase(expected_, &call);
+  last_used_ = context_.clock.Now();
+  call.pool = this;
+  if (waiting_.empty() && ServeOne(call)) return;
+  if (last_used_ < retry_at_ && !AnythingUsable() && context_.sandbox.available()) {
+    call.facts = last_facts_;
+    return call.Fail(last_failure_, AfterCall::kCancelled, RetryAfterSeconds());
+  }
+  const ScaleSpec& scale = version_->spec.scale;
+  if (waiting_.size() >= WaitingLimit(Snapshot(), scale.queue)) {
+    return call.Reject(kRejectQueueFull, 1);
+  }
+  call.queue_deadline = context_.loop.Now() + scale.queue_wait;
+  waiting_.push_back(&call);
+  Evaluate();
+}
+
+Instance* Pool::FindUsable() const {
+  const bool exec = version_->mode == SandboxMode::kExec;
+  for (const auto& instance : instances_) {
+    if (exec ? instance->step == InstanceStep::kParked
+             : instance->step == InstanceStep::kWarm &&
+                   instance->calls.size() < version_->concurrency) {
+      return instance.get();
+    }
+  }
+  return nullptr;
+}
+
+bool Pool::ServeOne(Call& call) {
+  Instance* instance = FindUsable();
+  if (instance == nullptr) return false;
+  if (version_->mode == SandboxMode::kHttp) {
+    const bool cold = call.submitted < instance->ready;
+    Assign(call, *instance, cold ? StartKind::kCold : StartKind::kWarm);
+    return true;
+  }
+  const auto running = std::count_if(instances_.begin(), instances_.end(), [](const auto& other) {
+    return other->step == InstanceStep::kRunning || other->step == InstanceStep::kEnding;
+  });
+  if (static_cast<uint32_t>(running) >= version_->spec.scale.max) return false;
+  if (!context_.memory.Resize(&instance->memory, version_->spec.sandbox.memory_bytes)) {
+    NoMemory();
+    return false;
+  }
+  instance->step = InstanceStep::kRunning;
+  RefillLater();
+  Assign(call, *instance, StartKind::kParked);
+  return true;
+}
+
+void Pool::ServeWaiting() {
+  while (!waiting_.empty()) {
+    Call* call = waiting_.front();
+    waiting_.pop_front();
+    if (ServeOne(*call)) continue;
+    if (!call->ended()) waiting_.push_front(call);
+    return;
+  }
+}
+
+void Pool::Assign(Call& call, Instance& instance, StartKind start) {
+  instance.calls.push_back(&call);
+  call.instance = &instance;
+  call.OnInstance(instance, start);
+}
+
+Status Pool::Launch(Instance& instance, const Call& call, StartOptions options) {
+  PULGA_ASSIGN_OR_RETURN(FunctionPipe err, MakeOutputPipe());
+  options.stderr_fd = std::move(err.theirs);
+  instance.stderr_log = std::make_unique<LogPipe>(
+      context_.loop, context_.clock, context_.logs,
+      LogSource{version_->key, version_->number, call.request().call_id, "stderr"});
+  PULGA_RETURN_IF_ERROR(instance.stderr_log->Open(std::move(err.ours)));
+  if (spawner_ == nullptr) return Error{Code::kUnavailable, 0, "the spawner is gone"};
+  // `ready` is set exactly for what was parked first.
+  if (instance.ready != TimePoint()) return spawner_->Wake(instance.slot, std::move(options));
+  return spawner_->Start(instance.slot, std::move(options));
+}
+
+void Pool::LaunchFailed(Call& call, Instance& instance, const Error& error) {
+  call.instance = nullptr;
+  instance.Forget(&call);
+  if (instance.ready == TimePoint()) {
+    Remove(instance);  // it was never accepted, so it never exits
+  } else {
+    Kill(instance);
+  }
+  // Unavailable: the spawner is dying, OnGone will say so, and the next one can take the call.
+  if (error.code == Code::kUnavailable && !call.moved_once && call.Movable()) {
+    return Requeue(call);
+  }
+  const Outcome outcome = {OutcomeKind::kSetupFailed, error.sys_errno, "start"};
+  FailureFacts facts;
+  facts.remark = error.message;
+  NoteFailure(outcome, facts);
+  call.facts = facts;
+  call.Fail(outcome, AfterCall::kDead);
+}
+
+SlotTimes Pool::Times(const Instance& instance) const {
+  return spawner_ == nullptr ? SlotTimes() : spawner_->Times(instance.slot);
+}
+
+void Pool::Release(Call& call, AfterCall after) {
+  Instance* instance = std::exchange(call.instance, nullptr);
+  call.pool = nullptr;
+  last_used_ = context_.clock.Now();
+  if (instance == nullptr) {
+    std::erase(waiting_, &call);
+    std::erase(expected_, &call);
+    return TellIfEmpty();
+  }
+  instance->Forget(&call);
+  if (after == AfterCall::kDead) return;
+  if (version_->mode == SandboxMode::kHttp) {
+    ReleaseServer(*instance, after);
+  } else {
+    ReleaseProgram(*instance, after);
+  }
+}
+
+void Pool::ReleaseProgram(Instance& instance, AfterCall after) {
+  if (after == AfterCall::kTerminate) {
+    Terminate(instance);
+  } else {
+    Kill(instance);
+  }
+}
+
+void Pool::ReleaseServer(Instance& instance, AfterCall after) {
+  if (instance.calls.empty()) instance.idle_since = last_used_;
+  if (instance.step == InstanceStep::kEnding) return;
+  if (after == AfterCall::kReturn) {
+    instance.timeouts_in_a_row = 0;
+    instance.answered = true;
+    if (failures_ != 0) NoteSuccess();
+  } else if (after == AfterCall::kTimedOut && ++instance.timeouts_in_a_row >= kMaxTimeoutsInARow) {
+    last_decision_ = "stops an instance: " + std::to_string(kMaxTimeoutsInARow) +
+                     " calls in a row timed out on it";
+    Remark(last_decision_);
+    Terminate(instance);
+    return Evaluate();
+  }
+  if (!waiting_.empty() || phase_ != PoolPhase::kActive) {
+    Evaluate();
+  } else if (instance.calls.empty() && look_timer_ == 0) {
+    LookAgainAt(last_used_ + idle_);
+  }
+}
+
+void Pool::Requeue(Call& call) {
+  call.moved_once = true;
+  call.instance = nullptr;
+  call.pool = this;
+  call.OnMoved();
+  waiting_.push_front(&call);
+}
+
+// A call whose instance died before it was given anything goes on, once; others end.
+void Pool::MoveOrEnd(Call& call, Instance& instance, const InstanceExit& exit,
+                     const SlotTimes& times) {
+  const bool exec = version_->mode == SandboxMode::kExec;
+  const bool untouched = exit.setup_step.empty() && (!exec || times.exec == TimePoint());
+  if (untouched && !call.moved_once && call.Movable()) return Requeue(call);
+  call.OnInstanceExit(instance, exit, times);
+}
+
+void Pool::FailWaiting(const Outcome& outcome, uint32_t retry_after_s) {
+  for (Call* call : std::exchange(waiting_, {})) {
+    call->facts = last_facts_;
+    call->Fail(outcome, AfterCall::kCancelled, retry_after_s);
+  }
+}
+
+void Pool::EndAllCalls() {
+  for (Call* call : std::exchange(waiting_, {})) call->Reject(kRejectShuttingDown, 1);
+  for (Call* call : std::exchange(expected_, {})) call->Reject(kRejectShuttingDown, 1);
+  std::vector<Call*> open;
+  for (const auto& instance : instances_) {
+    open.insert(open.end(), instance->calls.begin(), instance->calls.end());
+  }
+  for (Call* call : open) call->Reject(kRejectShuttingDown, 1);
+}
+
+// How many of the first waiting calls something already on its way will serve.
+uint32_t Pool::WaitingCovered() const {
+  if (spawner_step_ == SpawnerStep::kBuilding)
+    return version_->spec.scale.max * version_->concurrency;
+  uint32_t covered = 0;
+  for (const auto& instance : instances_) {
+    if (instance->step == InstanceStep::kStarting) covered += version_->concurrency;
+    if (instance->step == InstanceStep::kParking) ++covered;
+  }
+  return covered;
+}
+
+void Pool::ArmQueueTimer() {
+  if (waiting_.empty() || queue_timer_ != 0) return;
+  const TimePoint next = std::max(waiting_.front()->queue_deadline,
+                                  context_.loop.Now() + std::chrono::milliseconds(1));
+  queue_timer_ = context_.loop.CallAt(next, [this] {
+    const Notifier::Turn turn(context_.notifier);
+    queue_timer_ = 0;
+    ExpireWaiting();
+  });
+}
+
+// queue_wait is for a place, not for a start under way: that has start_timeout.
+void Pool::ExpireWaiting() {
+  const TimePoint now = context_.loop.Now();
+  const size_t covered = WaitingCovered();
+  std::vector<Call*> expired;
+  for (size_t i = 0; i < waiting_.size(); ++i) {
+    const Duration grace = i < covered ? version_->spec.limits.start_timeout : Duration::zero();
+    if (waiting_[i]->queue_deadline + grace <= now) expired.push_back(waiting_[i]);
+  }
+  const bool down = !context_.sandbox.available() || spawner_step_ != SpawnerStep::kReady;
+  for (Call* call : expired) call->Reject(down ? kRejectUnavailable : kRejectQueueTimeout, 1);
+  if (waiting_.empty()) return TellIfEmpty();
+  const TimePoint next = std::max(waiting_.front()->queue_deadline, now + kExpiryStep);
+  queue_timer_ = context_.loop.CallAt(next, [this] {
+    const Notifier::Turn turn(context_.notifier);
+    queue_timer_ = 0;
+    ExpireWaiting();
+  });
+}
+
+void Pool::Describe(FunctionActivity* activity) const {
+  const TimePoint now = context_.clock.Now();
+  for (const auto& instance : instances_) {
+    InstanceStatus status;
+    status.slot = instance->slot;
+    status.step = StepName(*instance);
+    status.open_calls = static_cast<uint32_t>(instance->calls.size());
+    status.memory_bytes = spawner_ == nullptr ? 0 : spawner_->MemoryBytes(instance->slot);
+    using std::chrono::duration_cast;
+    status.age_ms = duration_cast<std::chrono::milliseconds>(now - instance->created).count();
+    activity->instances.push_back(std::move(status));
+  }
+  activity->queued += static_cast<uint32_t>(waiting_.size());
+  if (phase_ == PoolPhase::kDraining) return;
+  activity->last_decision = last_decision_;
+  activity->trouble = context_.sandbox.available() ? trouble_ : "the launcher is restarting";
+}
+
+}  // namespace pulga

@@ -1,0 +1,152 @@
+#include "runtime/request_head.h"
+
+#include <map>
+
+#include "base/text.h"
+#include "runtime/http_response_parser.h"
+
+namespace pulga {
+namespace {
+
+// Bytes that would end the request line early are escaped; everything else stays as it was sent.
+void AppendTarget(std::string_view raw, std::string* out) {
+  static constexpr char kHex[] = "0123456789ABCDEF";
+  for (const char c : raw) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte > 0x20 && byte != 0x7f) {
+      *out += c;
+    } else {
+      *out += '%';
+      *out += kHex[byte >> 4];
+      *out += kHex[byte & 15];
+    }
+  }
+}
+
+std::string StartTime(std::chrono::system_clock::time_point now) {
+  using std::chrono::duration_cast;
+  return std::to_string(duration_cast<std::chrono::nanoseconds>(now.time_since_epoch()).count());
+}
+
+bool Passes(const std::string& name, const std::string& value) {
+  return !IsHopByHop(name) && !EqualsIgnoreCase(name, "expect") && IsHeaderName(name) &&
+         IsHeaderValue(value);
+}
+
+// Which of the headers we would add are there already.
+struct Present {
+  bool host = false, call_id = false, start = false, forwarded_for = false, forwarded_host = false;
+  std::string_view host_value;
+
+  // False: a second Host, which must not reach the function.
+  bool Note(std::string_view name, std::string_view value) {
+    if (EqualsIgnoreCase(name, "host")) {
+      if (host) return false;
+      host = true;
+      host_value = value;
+    }
+    if ((name[0] | 0x20) != 'x') return true;
+    call_id |= EqualsIgnoreCase(name, "x-call-id");
+    start |= EqualsIgnoreCase(name, "x-start-time");
+    forwarded_for |= EqualsIgnoreCase(name, "x-forwarded-for");
+    forwarded_host |= EqualsIgnoreCase(name, "x-forwarded-host");
+    return true;
+  }
+};
+
+template <typename Add>
+void ForEachHeader(const InvocationRequest& request, std::chrono::system_clock::time_point now,
+                   Add add) {
+  Present present;
+  for (const auto& [name, value] : request.headers) {
+    if (Passes(name, value) && present.Note(name, value)) add(name, value);
+  }
+  if (!present.host) add("Host", request.function.name);
+  if (!present.call_id && !request.call_id.empty()) add("X-Call-Id", request.call_id);
+  if (!present.start) add("X-Start-Time", StartTime(now));
+  if (!present.forwarded_for && !request.client.empty()) add("X-Forwarded-For", request.client);
+  if (!present.forwarded_host && present.host) add("X-Forwarded-Host", present.host_value);
+}
+
+bool BodyExpected(std::string_view method) {
+  return method == "POST" || method == "PUT" || method == "PATCH";
+}
+
+// "x-call-id" -> "Http_X_Call_Id"; empty when it would not make a decent variable name.
+std::string VariableName(std::string_view header) {
+  std::string name = "Http_";
+  bool first = true;
+  for (const char c : header) {
+    const bool letter = (c | 0x20) >= 'a' && (c | 0x20) <= 'z';
+    const bool digit = c >= '0' && c <= '9';
+    if (!letter && !digit && c != '-' && c != '_') return "";
+    name += !letter ? (c == '-' ? '_' : c) : static_cast<char>(first ? c & ~0x20 : c | 0x20);
+    first = !letter && !digit;
+  }
+  return name;
+}
+
+std::string WithoutNul(std::string_view text) {
+  return std::string(text.substr(0, text.find('\0')));
+}
+
+}  // namespace
+
+bool IsIdempotent(std::string_view method) {
+  return method == "GET" || method == "HEAD" || method == "OPTIONS" || method == "PUT" ||
+         method == "DELETE" || method == "TRACE";
+}
+
+std::string BuildRequestHead(const InvocationRequest& request,
+                             std::chrono::system_clock::time_point now) {
+  std::string head;
+  head.reserve(512);
+  head += request.method;
+  head += ' ';
+  AppendTarget(request.path.empty() ? "/" : std::string_view(request.path), &head);
+  if (!request.query.empty()) {
+    head += '?';
+    AppendTarget(request.query, &head);
+  }
+  head += " HTTP/1.1\r\n";
+  ForEachHeader(request, now, [&](std::string_view name, std::string_view value) {
+    head.append(name).append(": ").append(value).append("\r\n");
+  });
+  if (request.content_length) {
+    head.append("Content-Length: ").append(std::to_string(*request.content_length)).append("\r\n");
+  } else if (request.has_body) {
+    head += "Transfer-Encoding: chunked\r\n";
+  } else if (BodyExpected(request.method)) {
+    head += "Content-Length: 0\r\n";
+  }
+  head += "\r\n";
+  return head;
+}
+
+std::vector<std::string> BuildRequestEnvironment(const InvocationRequest& request,
+                                                 std::chrono::system_clock::time_point now) {
+  std::vector<std::string> env;
+  env.push_back("Http_Method=" + WithoutNul(request.method));
+  env.push_back("Http_Path=" + WithoutNul(request.path));
+  env.push_back("Http_Query=" + WithoutNul(request.query));
+  env.push_back("PULGA_CALL_ID=" + WithoutNul(request.call_id));
+  if (request.content_length) {
+    env.push_back("Http_Content_Length=" + std::to_string(*request.content_length));
+  }
+  std::map<std::string, std::string> variables;  // repeated headers are joined as a list
+  size_t bytes = 0;
+  ForEachHeader(request, now, [&](std::string_view header, std::string_view value) {
+    const std::string name = VariableName(header);
+    const size_t cost = name.size() + value.size() + 2;
+    if (name.empty() || name == "Http_Method" || name == "Http_Path" || name == "Http_Query")
+      return;
+    if (variables.size() >= kMaxHeaderVariables || bytes + cost > kMaxHeaderVariableBytes) return;
+    bytes += cost;
+    std::string& known = variables[name];
+    known += known.empty() ? std::string(value) : ", " + std::string(value);
+  });
+  for (const auto& [name, value] : variables) env.push_back(name + "=" + value);
+  return env;
+}
+
+}  // namespace pulga

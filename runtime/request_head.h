@@ -1,0 +1,29 @@
+// What a function is told about a request, in both modes: the HTTP head for its own server, the
+// Http_* environment for a program. Pure.
+// Source: openfaas.md 3.1 (added headers), native.md "What an exec function sees".
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "runtime/invocation.h"
+
+namespace pulga {
+
+inline constexpr size_t kMaxHeaderVariables = 100;
+inline constexpr size_t kMaxHeaderVariableBytes = 32 * 1024;  // all of them together
+
+// Request line and headers up to and including the empty line. Framing is rebuilt: Content-Length
+// where it is known, else chunked. X-Call-Id, X-Start-Time and X-Forwarded-* are added if absent.
+std::string BuildRequestHead(const InvocationRequest& request,
+                             std::chrono::system_clock::time_point now);
+
+// "Http_Method=GET", ..., "PULGA_CALL_ID=..."; headers beyond the limits are left out.
+std::vector<std::string> BuildRequestEnvironment(const InvocationRequest& request,
+                                                 std::chrono::system_clock::time_point now);
+
+// May be sent twice without harm (RFC 9110, 9.2.2).
+bool IsIdempotent(std::string_view method);
+
+}  // namespace pulga
