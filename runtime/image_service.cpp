@@ -172,15 +172,13 @@ void ImageService::StartImport(std::shared_ptr<ImportRequest> request, OpQueue::
     const auto it = layers.find(id);
     return it == layers.end() ? std::nullopt : std::optional(it->second);
   };
-  auto import = [&runner = parts_.runner, limits = LimitsForImport(), dir = parts_.data_dir,
-                 options, file = request->file] {
-    if (!file->fd.valid()) {
-      ImportReport report;
-      report.status = Error{Code::kInvalidArgument, 0, "the archive is empty"};
-      report.reason = ImportReason::kNotAnArchive;
-      return report;
-    }
-    return Importer(runner, limits, dir).Import(std::move(file->fd), options);
+  auto import = [&worker = parts_.worker, limits = LimitsForImport(), options,
+                 file = request->file] {
+    if (file->fd.valid()) return worker.Import(std::move(file->fd), options, limits);
+    ImportReport report;
+    report.status = Error{Code::kInvalidArgument, 0, "the archive is empty"};
+    report.reason = ImportReason::kNotAnArchive;
+    return report;
   };
   parts_.spool.Run(std::move(import), [this, request, next](ImportReport report) {
     OnImported(request, std::move(report), next);
@@ -237,11 +235,8 @@ void ImageService::View(const std::string& name, TreeView view,
     }
     std::vector<LayerId> layers;
     for (const LayerRecord& layer : image->layers) layers.push_back(layer.chain_id);
-    auto list = [&runner = parts_.runner, limits = LimitsForImport(), dir = parts_.data_dir, layers,
-                 view] {
-      Importer importer(runner, limits, dir);
-      auto file = view == TreeView::kTree ? importer.Tree(layers) : importer.Sums(layers);
-      return std::make_shared<Result<UniqueFd>>(std::move(file));
+    auto list = [&worker = parts_.worker, layers, view] {
+      return std::make_shared<Result<UniqueFd>>(worker.List(layers, view));
     };
     parts_.spool.Run(std::move(list), [done, next](std::shared_ptr<Result<UniqueFd>> file) {
       done(std::move(*file));
@@ -302,10 +297,9 @@ void ImageService::RemoveLayers(std::vector<LayerId> layers, std::function<void(
   const auto known = parts_.catalog.Layers();
   std::erase_if(layers, [&known](const LayerId& layer) { return known.contains(layer); });
   if (layers.empty()) return done();
-  auto remove = [&runner = parts_.runner, dir = parts_.data_dir, layers] {
-    Importer importer(runner, ImportLimits{}, dir);
+  auto remove = [&worker = parts_.worker, layers] {
     for (const LayerId& layer : layers) {
-      const Status removed = importer.Remove(layer);
+      const Status removed = worker.Remove(layer);
       if (!removed.ok()) {
         LogWarning("layer " + layer.Hex() +
                    " stays until the next start: " + removed.error().message);

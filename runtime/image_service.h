@@ -13,9 +13,9 @@
 #include "base/event_loop.h"
 #include "base/result.h"
 #include "base/work_queue.h"
-#include "images/importer.h"
 #include "runtime/engine.h"
 #include "runtime/image_catalog.h"
+#include "runtime/image_worker.h"
 #include "runtime/op_queue.h"
 #include "runtime/state_store.h"
 #include "sandbox/sandbox.h"
@@ -38,7 +38,7 @@ struct ImageParts {
   StateStore& store;  // used on `storage` only
   ImageCatalog& catalog;
   Sandbox& sandbox;
-  UnpackRunner& runner;  // used on `spool` only
+  ImageWorker& worker;  // used on `spool` only
   std::string data_dir;
 };
 

@@ -77,6 +77,7 @@ class Daemon {
   std::unique_ptr<LauncherClient> sandbox_;
   std::unique_ptr<Dispatcher> dispatcher_;
   std::unique_ptr<UnpackBridge> runner_;
+  std::unique_ptr<ImporterWorker> worker_;
   std::unique_ptr<ImageService> images_;
   std::unique_ptr<FunctionService> functions_;
   std::unique_ptr<EngineImpl> engine_;
@@ -134,8 +135,9 @@ void Daemon::BuildServices() {
   dispatch.drain_timeout = config_.drain_timeout;
   dispatcher_ = Dispatcher::Create(dispatch, *loop_, clock_, *sandbox_, logs_);
   runner_ = std::make_unique<UnpackBridge>(*loop_, *sandbox_);
+  worker_ = std::make_unique<ImporterWorker>(*runner_, config_.data_dir);
   images_ = std::make_unique<ImageService>(
-      ImageParts{*loop_, clock_, *storage_, *spool_, *store_, catalog_, *sandbox_, *runner_,
+      ImageParts{*loop_, clock_, *storage_, *spool_, *store_, catalog_, *sandbox_, *worker_,
                  config_.data_dir},
       LimitsOfImages(),
       ImageService::Hooks{[this](const std::string& digest) { return registry_.UserOf(digest); },
@@ -171,7 +173,7 @@ Status Daemon::Start(const DaemonOptions& options, const FrontFactory& make_fron
   PULGA_RETURN_IF_ERROR(loop_->OnSignals({SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2},
                                          [this](int signo) { OnSignal(signo); }));
   sandbox_ = std::make_unique<LauncherClient>(*loop_);
-  sandbox_->SetOnLost([this] { OnLauncherLost(); });
+  sandbox_->SetOnGone([this] { OnLauncherLost(); });
   BuildServices();
   functions_->Load(stored_.functions);
   stored_ = {};
@@ -197,7 +199,7 @@ Status Daemon::Start(const DaemonOptions& options, const FrontFactory& make_fron
 // --- the launcher
 
 void Daemon::OnLauncher(UniqueFd socket) {
-  const Status adopted = sandbox_->Adopt(std::move(socket));
+  const Status adopted = sandbox_->AdoptLauncher(std::move(socket));
   if (!adopted.ok()) return LogError("adopt the launcher: " + adopted.error().message);
   ++launchers_;
   LogInfo(launchers_ == 1 ? "the launcher is there" : "the launcher is back");
