@@ -7,24 +7,16 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdlib>
-#include <cstring>
+
+#include "tests/support/test_gate.h"
 
 // Leaves the test unless `condition` holds, saying why.
-#define PULGA_NEED(condition, why)                                           \
-  do {                                                                       \
-    if (!(condition)) {                                                      \
-      if (::pulga::testing::MustRun()) FAIL() << "must run, but: " << (why); \
-      GTEST_SKIP() << (why);                                                 \
-    }                                                                        \
+#define PULGA_NEED(condition, why)       \
+  do {                                   \
+    if (!(condition)) PULGA_SKIP((why)); \
   } while (false)
 
 namespace pulga::testing {
-
-inline bool MustRun() {
-  const char* value = getenv("PULGA_TESTS_MUST_RUN");
-  return value != nullptr && strcmp(value, "1") == 0;
-}
 
 // Runs `body` in a child; its int is the exit status. Returns the pid.
 template <typename Body>

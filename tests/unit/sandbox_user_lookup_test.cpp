@@ -17,7 +17,7 @@ using ::testing::IsEmpty;
 
 const UserDatabase kDatabase = {
     "root:x:0:0:root:/root:/bin/sh\n"
-    "app:x:1000:1001:The App:/home/app:/bin/sh\n"
+    "app:x:1000:1001:The App:/srv/app:/bin/sh\n"
     "big:x:70000:70000::/:/bin/sh\n"
     "3proxy:x:77:78::/run:/bin/false\n",
     "root:x:0:\nstaff:x:50:other,app\nwheel:x:10:app\nvast:x:99999:app\n", "", ""};
@@ -53,7 +53,7 @@ TEST(UserLookup, SupplementaryGroupsApplyOnlyWithoutAGroup) {
 }
 
 TEST(UserLookup, HomeComesFromPasswd) {
-  EXPECT_EQ(ResolveUser("app", kDatabase)->home, "/home/app");
+  EXPECT_EQ(ResolveUser("app", kDatabase)->home, "/srv/app");
   EXPECT_EQ(ResolveUser("", kDatabase)->home, "/root");
   EXPECT_EQ(ResolveUser("4321", kDatabase)->home, "/");
 }
