@@ -88,7 +88,10 @@ Result<int> ForkedUnpacker::RunChild(const UnpackJob& job, const std::string& st
   rusage usage = {};
   wait4(child, &status, 0, &usage);
   for (const int fd : {ready[0], go[0], go[1]}) close(fd);
-  max_rss_kib_ = std::max(max_rss_kib_, usage.ru_maxrss);
+  // A child begins with the size of whom it was forked from: only what is above that is its own.
+  rusage own = {};
+  getrusage(RUSAGE_SELF, &own);
+  if (usage.ru_maxrss > own.ru_maxrss) max_rss_kib_ = std::max(max_rss_kib_, usage.ru_maxrss);
   return WIFEXITED(status) ? WEXITSTATUS(status) : 125;
 }
 

@@ -1,0 +1,258 @@
+// Whole archives, good and bad, through the real unpacker: what is accepted, what is refused, and
+// that nothing is left behind.
+#include <gmock/gmock.h>
+
+#include <random>
+
+#include "tests/support/image_lab.h"
+
+namespace pulga::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+class Archives : public ImageLab {
+ protected:
+  ImageSpec Hello(LayerSpec::Compression compression = LayerSpec::Compression::kPlain) {
+    ImageSpec image;
+    image.layers = {{TarBuilder().File("hello", "hi", 0755).Finish(), compression},
+                    {TarBuilder().File("etc/motd", "day").Finish(), compression}};
+    image.tags = {"hello:1"};
+    return image;
+  }
+  const std::string tree_ = "etc/motd|f|644|0:0|\netc|d|755|0:0|\nhello|f|755|0:0|\n";
+};
+
+TEST_F(Archives, OfEveryShapeAndCompressionGiveTheSameTree) {
+  using Compression = LayerSpec::Compression;
+  for (const auto shape : {ArchiveShape::kLegacy, ArchiveShape::kDocker25, ArchiveShape::kOci,
+                           ArchiveShape::kSkopeo}) {
+    for (const auto inner : {Compression::kPlain, Compression::kGzip, Compression::kZstd}) {
+      const std::string tar = ArchiveBuilder(shape, {Hello(inner)}).Tar();
+      for (const std::string& bytes : {tar, Gzip(tar), Zstd(tar)}) {
+        ASSERT_TRUE(ImportArchive(bytes).status.ok()) << report_.status.error().message;
+        EXPECT_EQ(Tree(), tree_);
+        EXPECT_EQ(report_.images[0].refs, std::vector<std::string>{"docker.io/library/hello:1"});
+      }
+    }
+  }
+}
+
+TEST_F(Archives, ShareLayersThatExist) {
+  std::map<LayerId, uint64_t> known;
+  options_.find_layer = [&](const LayerId& id) -> std::optional<uint64_t> {
+    const auto it = known.find(id);
+    return it == known.end() ? std::nullopt : std::optional(it->second);
+  };
+  ASSERT_TRUE(ImportArchive(ArchiveBuilder(ArchiveShape::kOci, {Hello()}).Tar()).status.ok());
+  for (const auto& layer : report_.images[0].layers) known[layer.chain_id] = layer.size_bytes;
+  const auto created = std::exchange(report_.layers_created, {});
+  const size_t jobs = runner_.jobs();
+  ASSERT_TRUE(ImportArchive(ArchiveBuilder(ArchiveShape::kOci, {Hello()}).Tar()).status.ok());
+  EXPECT_EQ(runner_.jobs(), jobs + 1) << "the scan alone";
+  EXPECT_TRUE(report_.images[0].layers[0].reused);
+  EXPECT_EQ(report_.images[0].size_bytes, 5u);
+  report_.layers_created = created;
+}
+
+TEST_F(Archives, WithWrongDigestsAreRefused) {
+  ArchiveBuilder legacy(ArchiveShape::kLegacy, {Hello()});
+  for (const std::string& name : legacy.names()) {
+    if (!name.ends_with("layer.tar")) continue;
+    ArchiveBuilder changed = legacy;
+    changed.Set(name, TarBuilder().File("hello", "HI").Finish());
+    EXPECT_FALSE(ImportArchive(changed.Tar()).status.ok());
+    EXPECT_THAT(report_.status.error().message, HasSubstr("expected sha256:"));
+    EXPECT_EQ(report_.reason, ImportReason::kBadImage);
+  }
+}
+
+TEST_F(Archives, WithAGoodContentInAWrongBlobAreRefused) {
+  // The content matches the diff-id, the compressed bytes not their name.
+  ArchiveBuilder oci(ArchiveShape::kDocker25, {Hello(LayerSpec::Compression::kGzip)});
+  for (const std::string& name : oci.names()) {
+    if (!oci.Get(name).starts_with("\x1f\x8b")) continue;
+    std::string blob = oci.Get(name);
+    blob[4] = 'x';  // the time stamp
+    ASSERT_FALSE(ImportArchive(ArchiveBuilder(oci).Set(name, blob).Tar()).status.ok());
+    EXPECT_THAT(report_.status.error().message, HasSubstr("blob"));
+  }
+}
+
+TEST_F(Archives, ThatAreNoneAreToldWhatWasExpected) {
+  const std::string cases[] = {"",
+                               "x",
+                               "just text\n",
+                               std::string("\x7f"
+                                           "ELF") +
+                                   std::string(5000, 'x'),
+                               std::string("\xfd"
+                                           "7zXZ\0",
+                                           6) +
+                                   "data",
+                               "BZh91AY",
+                               "PK\3\4zip",
+                               std::string(4096, '\xee'),
+                               Gzip("just text"),
+                               Gzip(Gzip("x"))};
+  for (const std::string& bytes : cases) {
+    EXPECT_FALSE(ImportArchive(bytes).status.ok());
+    EXPECT_EQ(report_.reason, ImportReason::kNotAnArchive) << bytes.substr(0, 8);
+    EXPECT_THAT(report_.status.error().message, HasSubstr("docker save"));
+  }
+}
+
+TEST_F(Archives, WithLayersInOtherFormatsRunNoProgram) {
+  for (const std::string& blob : {std::string("\xfd"
+                                              "7zXZ\0",
+                                              6) +
+                                      "data",
+                                  std::string("BZh91AY&SY"), std::string("PK\3\4"),
+                                  std::string("070701") + std::string(200, '0'),
+                                  std::string("LRZI"), std::string(2000, 'q')}) {
+    ImageSpec image;
+    image.layers = {{blob}};
+    EXPECT_FALSE(ImportArchive(ArchiveBuilder(ArchiveShape::kLegacy, {image}).Tar()).status.ok());
+    EXPECT_EQ(report_.reason, ImportReason::kBadImage);
+  }
+}
+
+TEST_F(Archives, ReadGzipOfManyMembersAndTrailingZeros) {
+  const std::string tar = TarBuilder().File("hello", "hi", 0755).Finish();
+  const std::string parts = Gzip(tar.substr(0, 700)) + Gzip("") + Gzip(tar.substr(700));
+  for (const std::string& blob : {parts, parts + std::string(1000, '\0')}) {
+    ArchiveBuilder archive(ArchiveShape::kLegacy, {ImageSpec{{{tar}}, {}, "linux", "", "{}", {}}});
+    for (const std::string& name : archive.names()) {
+      if (name.ends_with("layer.tar")) archive.Set(name, blob);
+    }
+    ASSERT_TRUE(ImportArchive(archive.Tar()).status.ok()) << report_.status.error().message;
+    EXPECT_EQ(Tree(), "hello|f|755|0:0|\n");
+  }
+}
+
+TEST_F(Archives, ThatUnpackToTooMuchStopAtTheLimit) {
+  ImportLimits small;
+  small.archive_bytes = 1 << 20;
+  small.layer_bytes = 1 << 20;
+  small.layer_stream_bytes = 2 << 20;
+  small.layer_entries = 50;
+  small.archive_members = 20;
+  Importer importer(runner_, small, dir_.path());
+  TarBuilder many;
+  for (int i = 0; i < 60; ++i) many.File("f" + std::to_string(i), "");
+  TarBuilder members;
+  for (int i = 0; i < 30; ++i) members.File("m" + std::to_string(i), "");
+  const auto layer = [](const std::string& tar, LayerSpec::Compression compression) {
+    return ArchiveBuilder(ArchiveShape::kOci,
+                          {ImageSpec{{{tar, compression}}, {}, "linux", "", "{}", {}}})
+        .Tar();
+  };
+  using Compression = LayerSpec::Compression;
+  const std::string zeros = TarBuilder().File("z", std::string(1 << 21, '\0')).Finish();
+  const std::string padding = TarBuilder().File("z", "").Finish() + std::string(3 << 20, '\0');
+  for (const std::string& bytes :
+       {Gzip(std::string(3 << 20, '\0')), layer(zeros, Compression::kGzip),
+        layer(zeros, Compression::kZstd), layer(padding, Compression::kGzip),
+        layer(many.Finish(), Compression::kPlain), members.Finish()}) {
+    auto spool = OpenUnnamedFile(dir_.path()).value();
+    ASSERT_TRUE(WriteAll(spool.get(), bytes).ok());
+    const ImportReport report = importer.Import(std::move(spool), options_);
+    ASSERT_FALSE(report.status.ok());
+    EXPECT_EQ(report.reason, ImportReason::kTooLarge) << report.status.error().message;
+    EXPECT_TRUE(report.layers_created.empty());
+  }
+}
+
+TEST_F(Archives, WithZstdWindowsOver8MiBAreRefused) {
+  const std::string tar = TarBuilder().File("z", std::string(1 << 16, 'a')).Finish();
+  ArchiveBuilder archive(ArchiveShape::kLegacy, {ImageSpec{{{tar}}, {}, "linux", "", "{}", {}}});
+  for (const std::string& name : archive.names()) {
+    if (name.ends_with("layer.tar")) archive.Set(name, Zstd(tar, 3, 27));
+  }
+  ASSERT_FALSE(ImportArchive(archive.Tar()).status.ok());
+  EXPECT_THAT(report_.status.error().message, HasSubstr("zstd"));
+}
+
+TEST_F(Archives, CutAnywhereAreRefusedOrWhole) {
+  const std::string tar = ArchiveBuilder(ArchiveShape::kDocker25, {Hello()}).Tar();
+  size_t accepted = 0;
+  for (size_t cut = 0; cut < tar.size(); cut += 512) {
+    const ImportReport& report = ImportArchive(tar.substr(0, cut));
+    if (!report.status.ok()) {
+      EXPECT_NE(report.reason, ImportReason::kInternal) << report.status.error().message;
+      continue;
+    }
+    ++accepted;
+    EXPECT_EQ(Tree(), tree_) << cut;
+  }
+  EXPECT_LT(accepted, 25u) << "only the padding may be missing";
+}
+
+TEST_F(Archives, WithFlippedBitsAreRefusedOrWhole) {
+  const std::string tar =
+      ArchiveBuilder(ArchiveShape::kOci, {Hello(LayerSpec::Compression::kGzip)}).Tar();
+  std::mt19937 random(1);
+  for (int i = 0; i < 150; ++i) {
+    std::string bytes = tar;
+    bytes[random() % bytes.size()] ^= static_cast<char>(1 << random() % 8);
+    if (ImportArchive(bytes).status.ok()) {
+      EXPECT_EQ(Tree(), tree_);
+    } else {
+      EXPECT_NE(report_.reason, ImportReason::kInternal) << report_.status.error().message;
+    }
+  }
+}
+
+TEST_F(Archives, WithBadNumbersAreRefusedOrHarmless) {
+  const std::string sizes[] = {"77777777777\0",
+                               "-0000000001\0",
+                               "garbage....",
+                               "00000000009\0",
+                               std::string("\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", 12),
+                               std::string("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 12)};
+  for (const std::string& size : sizes) {
+    TarItem item;
+    item.name = "f";
+    item.content = "12345";
+    item.raw_size = size;
+    const ImportReport& report = Import({TarBuilder().Add(item).Finish()});
+    if (!report.status.ok()) {
+      EXPECT_NE(report.reason, ImportReason::kInternal) << report.status.error().message;
+    }
+  }
+  for (const char* size : {"-1", "1e9", "18446744073709551615", ""}) {
+    TarItem item;
+    item.name = "f";
+    item.pax = {{"size", size}};
+    (void)Import({TarBuilder().Add(item).Finish()});
+    EXPECT_NE(report_.reason, ImportReason::kInternal) << size;
+  }
+}
+
+TEST_F(Archives, ForAnotherBoardNameBothAndAreStoredOnRequest) {
+  ImageSpec image = Hello();
+  image.architecture = MachineArchitecture() == "riscv64" ? "s390x" : "riscv64";
+  const std::string tar = ArchiveBuilder(ArchiveShape::kDocker25, {image}).Tar();
+  ASSERT_FALSE(ImportArchive(tar).status.ok());
+  EXPECT_EQ(report_.status.error().message, "this image is linux/" + image.architecture +
+                                                ", this board is " + PlatformName(HostPlatform()));
+  EXPECT_EQ(report_.reason, ImportReason::kBadImage);
+  options_.any_platform = AnyPlatform::kStore;
+  EXPECT_TRUE(ImportArchive(tar).status.ok());
+}
+
+TEST_F(Archives, OfSeveralImagesTakeNoSingleName) {
+  ImageSpec other = Hello();
+  other.layers.pop_back();
+  other.tags = {"other:2"};
+  const std::string tar = ArchiveBuilder(ArchiveShape::kLegacy, {Hello(), other}).Tar();
+  ASSERT_TRUE(ImportArchive(tar).status.ok());
+  EXPECT_EQ(report_.images.size(), 2u);
+  EXPECT_EQ(report_.layers_created.size(), 2u) << "the base is shared";
+  options_.ref = "mine";
+  ASSERT_FALSE(ImportArchive(tar).status.ok());
+  EXPECT_EQ(report_.reason, ImportReason::kAmbiguous);
+}
+
+}  // namespace
+}  // namespace pulga::testing
