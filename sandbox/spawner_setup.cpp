@@ -75,17 +75,16 @@ Status MountOwnProc() {
   return OkStatus();
 }
 
-// Limits every process of the version inherits; lowers only.
-Status LimitResources(const SandboxLimits& limits) {
+// Limits every process of the version inherits; lowers only. No RLIMIT_FSIZE: all that can be
+// written is a tmpfs with a size of its own, and a full one must say ENOSPC, not kill by SIGXFSZ.
+Status LimitResources() {
   struct Limit {
     int resource;
     rlim_t most;
   };
-  const rlim_t file_size = limits.tmp_bytes == 0 ? RLIM_INFINITY : limits.tmp_bytes;
   for (const auto& [resource, most] :
        {Limit{RLIMIT_CORE, 0}, Limit{RLIMIT_MSGQUEUE, 0}, Limit{RLIMIT_NICE, 0},
-        Limit{RLIMIT_RTPRIO, 0}, Limit{RLIMIT_MEMLOCK, 8 << 20}, Limit{RLIMIT_SIGPENDING, 1024},
-        Limit{RLIMIT_FSIZE, file_size}}) {
+        Limit{RLIMIT_RTPRIO, 0}, Limit{RLIMIT_MEMLOCK, 8 << 20}, Limit{RLIMIT_SIGPENDING, 1024}}) {
     rlimit now = {};
     if (getrlimit(static_cast<__rlimit_resource>(resource), &now) != 0) return LastError("rlimits");
     now.rlim_max = std::min(now.rlim_max, most);
@@ -194,7 +193,7 @@ Result<std::unique_ptr<SpawnerState>> SetUpSpawner(SpawnerInput& input) {
   // In http mode the image's own process is PID 1, as it expects.
   if (state->spec.mode == SandboxMode::kHttp) state->plan.init = InitKind::kNone;
   state->arguments = std::make_unique<ExecArguments>(state->spec.argv, state->spec.env);
-  PULGA_RETURN_IF_ERROR(LimitResources(state->spec.limits));
+  PULGA_RETURN_IF_ERROR(LimitResources());
   PULGA_RETURN_IF_ERROR(WatchChildren(*state));
   PULGA_RETURN_IF_ERROR(GiveUpForGood());
   return state;

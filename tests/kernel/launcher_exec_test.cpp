@@ -1,43 +1,15 @@
 // Exec mode through a real launcher and spawner: what the program sees, and how its end is told.
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
 
-#include "tests/kernel/launcher_world.h"
-#include "tests/support/test_gate.h"
+#include "tests/kernel/launcher_fixture.h"
 
 namespace pulga::testing {
 namespace {
 
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
-class LauncherExec : public ::testing::Test {
- protected:
-  void SetUp() override {
-    PULGA_NEEDS_ROOT();
-    world_.StartLauncher();
-  }
-  void TearDown() override {
-    if (geteuid() != 0) return;
-    spawner_.reset();
-    world_.StopLauncher();
-    EXPECT_THAT(world_.Leftovers(), IsEmpty());
-  }
-  void Build(const VersionSpec& spec) {
-    spawner_ = world_.Build(spec, events_);
-    ASSERT_NE(spawner_, nullptr) << world_.error.error().message;
-  }
-  RunResult Probe(const std::vector<std::string>& args) {
-    if (spawner_ == nullptr) Build(world_.Spec());
-    return spawner_ == nullptr ? RunResult{} : world_.Run(*spawner_, events_, args);
-  }
-
-  LauncherWorld world_;
-  Recorder events_;
-  std::unique_ptr<Spawner> spawner_;
-};
+class LauncherExec : public LauncherTest {};
 
 TEST_F(LauncherExec, RunsAProgramWithItsArgumentsEnvironmentAndInput) {
   Build(world_.Spec({"/echo"}));

@@ -1,0 +1,99 @@
+// http mode: sockets made inside an instance's own network namespace, connected by the daemon.
+#include <arpa/inet.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/kernel/launcher_fixture.h"
+
+namespace pulga::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+class LauncherHttp : public LauncherTest {
+ protected:
+  VersionSpec HttpSpec() {
+    VersionSpec spec = world_.Spec({"/http-hello"});
+    spec.mode = SandboxMode::kHttp;
+    spec.spare_netns = 2;
+    return spec;
+  }
+  void StartIn(uint16_t slot) {
+    StartOptions options = world_.WithPipes(stdio_[slot]);
+    ASSERT_TRUE(spawner_->Start(slot, std::move(options)).ok());
+  }
+  UniqueFd Socket(uint16_t slot) {
+    const int before = events_.socket_events;
+    EXPECT_TRUE(spawner_->MakeSockets(slot, 1).ok());
+    EXPECT_TRUE(world_.Until([&] { return events_.socket_events > before; }));
+    if (events_.sockets.empty()) return UniqueFd();
+    UniqueFd out = std::move(events_.sockets.back());
+    events_.sockets.pop_back();
+    return out;
+  }
+  // The reply to one GET, connecting as often as it takes.
+  std::string Get(uint16_t slot, const std::string& path) {
+    for (int i = 0; i < 200; ++i, usleep(5000)) {
+      const UniqueFd fd = Socket(slot);
+      if (!fd.valid()) return "no socket";
+      sockaddr_in to = {};
+      to.sin_family = AF_INET;
+      to.sin_port = htons(8080);
+      to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+      connect(fd.get(), reinterpret_cast<sockaddr*>(&to), sizeof to);
+      pollfd wait = {fd.get(), POLLOUT, 0};
+      poll(&wait, 1, 1000);
+      const std::string request = "GET " + path + " HTTP/1.1\r\nHost: x\r\n\r\n";
+      if (send(fd.get(), request.data(), request.size(), MSG_NOSIGNAL) < 0) continue;
+      wait.events = POLLIN;
+      poll(&wait, 1, 2000);
+      char reply[4096];
+      const ssize_t n = recv(fd.get(), reply, sizeof reply, 0);
+      return n > 0 ? std::string(reply, static_cast<size_t>(n)) : "no reply";
+    }
+    return "never listened";
+  }
+  Stdio stdio_[4];
+};
+
+TEST_F(LauncherHttp, ServesThroughSocketsOfItsOwnNetwork) {
+  Build(HttpSpec());
+  StartIn(0);
+  EXPECT_THAT(Get(0, "/"), HasSubstr("200"));
+}
+
+TEST_F(LauncherHttp, LetsSeveralInstancesListenOnTheSamePort) {
+  Build(HttpSpec());
+  for (uint16_t slot = 0; slot < 3; ++slot) StartIn(slot);
+  for (uint16_t slot = 0; slot < 3; ++slot) EXPECT_THAT(Get(slot, "/"), HasSubstr("200"));
+}
+
+TEST_F(LauncherHttp, TellsHowTheServerEnded) {
+  Build(HttpSpec());
+  StartIn(0);
+  Get(0, "/exit/9");
+  ASSERT_TRUE(world_.Until([&] { return !events_.exits.empty(); }));
+  EXPECT_EQ(WEXITSTATUS(events_.exits[0].wait_status), 9);
+  StartIn(0);
+  EXPECT_THAT(Get(0, "/"), HasSubstr("200"));
+}
+
+TEST_F(LauncherHttp, BindsLowPortsWithoutAnyCapability) {
+  VersionSpec spec = HttpSpec();
+  spec.env.push_back("PORT=80");
+  Build(spec);
+  StartIn(0);
+  usleep(100000);
+  world_.loop().RunOnce(Duration::zero());
+  EXPECT_TRUE(events_.exits.empty()) << "it could not listen";
+}
+
+TEST_F(LauncherHttp, MakesSocketsOnlyForRunningInstances) {
+  Build(HttpSpec());
+  EXPECT_FALSE(spawner_->MakeSockets(0, 1).ok());
+}
+
+}  // namespace
+}  // namespace pulga::testing

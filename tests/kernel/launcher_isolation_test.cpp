@@ -1,0 +1,173 @@
+// What a program sees and may do inside: one test for each line of the default profile.
+#include <sys/wait.h>
+
+#include <fstream>
+
+#include "tests/kernel/launcher_fixture.h"
+
+namespace pulga::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr char kNoCaps[] = "0000000000000000";
+
+class LauncherIsolation : public LauncherTest {};
+
+TEST_F(LauncherIsolation, HasNoCapabilityInAnyOfTheFiveSets) {
+  const std::string status = Say({"status"});
+  for (const char* set : {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"}) {
+    EXPECT_EQ(StatusField(status, set), kNoCaps) << set;
+  }
+}
+
+TEST_F(LauncherIsolation, HasNoNewPrivilegesAndASeccompFilter) {
+  const std::string status = Say({"status"});
+  EXPECT_EQ(StatusField(status, "NoNewPrivs"), "1");
+  EXPECT_EQ(StatusField(status, "Seccomp"), "2");
+}
+
+TEST_F(LauncherIsolation, GivesPid1OfAnExecInstanceNoPrivilegeEither) {
+  const std::string status = Say({"cat", "/proc/1/status"});
+  EXPECT_EQ(StatusField(status, "CapEff"), kNoCaps);
+  EXPECT_EQ(StatusField(status, "CapBnd"), kNoCaps);
+  EXPECT_EQ(StatusField(status, "Seccomp"), "2");
+}
+
+TEST_F(LauncherIsolation, IsRootOfAUserNamespaceOnly) {
+  EXPECT_THAT(Say({"ids"}), HasSubstr("uid 0 0 0 gid 0 0 0 groups pid 2"));
+  const std::string map = Say({"cat", "/proc/self/uid_map"});
+  EXPECT_THAT(map, HasSubstr("2046820352"));  // 0x7A000000
+}
+
+TEST_F(LauncherIsolation, ResolvesTheImagesUserWithItsGroups) {
+  VersionSpec spec = world_.Spec();
+  spec.user = "app";
+  Build(spec);
+  EXPECT_THAT(Say({"ids"}), HasSubstr("uid 1000 1000 1000 gid 1001 1001 1001 groups 2000"));
+}
+
+TEST_F(LauncherIsolation, IsPid1WithoutOurInit) {
+  VersionSpec spec = world_.Spec();
+  spec.init = InitKind::kNone;
+  Build(spec);
+  EXPECT_THAT(Say({"ids"}), HasSubstr("pid 1\n"));
+  const RunResult parked = world_.RunParked(*spawner_, events_, {"ids;", "exit", "4"});
+  EXPECT_THAT(parked.out, HasSubstr("pid 1\n"));
+  EXPECT_EQ(WEXITSTATUS(parked.exit.wait_status), 4);
+}
+
+TEST_F(LauncherIsolation, CannotWriteTheRoot) {
+  for (const char* path : {"/new", "/etc/hosts", "/dev/new", "/run/new", "/sys/new", "/probe"}) {
+    const RunResult run = Probe({"write", path});
+    EXPECT_EQ(run.out.find("write 14"), std::string::npos) << path << ": " << run.out << run.err;
+    EXPECT_THAT(run.out + run.err, HasSubstr("30")) << path;  // EROFS
+  }
+}
+
+TEST_F(LauncherIsolation, HasATmpOfItsOwnThatIsBounded) {
+  VersionSpec spec = world_.Spec();
+  spec.limits.tmp_bytes = 1 << 20;
+  Build(spec);
+  EXPECT_THAT(Say({"tmpfill"}), HasSubstr("1048576 bytes, then"));
+  EXPECT_THAT(Say({"ls", "/tmp"}), Not(HasSubstr("fill")));
+}
+
+TEST_F(LauncherIsolation, SeesTheDevicesOfTheProfileOnly) {
+  const std::string dev = Say({"ls", "/dev"});
+  for (const char* name : {"null\n", "zero\n", "full\n", "random\n", "urandom\n", "fd ->",
+                           "stdin ->", "stdout ->", "stderr ->", "shm ->"}) {
+    EXPECT_THAT(dev, HasSubstr(name));
+  }
+  for (const char* name : {"tty", "ptmx", "console", "kmsg", "mem", "sda", "vda", "pts"}) {
+    EXPECT_THAT(dev, Not(HasSubstr(name)));
+  }
+  EXPECT_EQ(Probe({"cat", "/dev/null"}).exit.wait_status, 0);
+}
+
+TEST_F(LauncherIsolation, SeesOnlyItsOwnProcesses) {
+  const std::string proc = Say({"ls", "/proc"});
+  EXPECT_THAT(proc, HasSubstr("1\n"));
+  EXPECT_THAT(proc, Not(HasSubstr("\n3\n")));
+}
+
+TEST_F(LauncherIsolation, HidesWhatProcTellsAboutTheHost) {
+  for (const char* file : {"interrupts", "timer_list", "keys", "kcore"}) {
+    const RunResult run = Probe({"cat", std::string("/proc/") + file});
+    EXPECT_LE(run.out.size(), 64U) << file << ": " << run.out;
+  }
+  EXPECT_THAT(Say({"write", "/proc/sys/kernel/core_pattern", "x"}), Not(HasSubstr("write 1")));
+  EXPECT_THAT(Say({"write", "/proc/sysrq-trigger", "b"}), Not(HasSubstr("write 1")));
+}
+
+TEST_F(LauncherIsolation, ShowsNoPathOfTheHostInItsMounts) {
+  const std::string mounts = Say({"mounts"});
+  EXPECT_THAT(mounts, HasSubstr(" / / ro"));
+  EXPECT_THAT(mounts, Not(HasSubstr(world_.data())));
+  EXPECT_THAT(mounts, Not(HasSubstr("/tmp/pulga-")));
+  EXPECT_THAT(mounts, Not(HasSubstr("ext4")));
+}
+
+TEST_F(LauncherIsolation, KnowsNoCgroupNameOfTheHost) {
+  EXPECT_THAT(Say({"cgroup"}), Not(HasSubstr("pulga")));
+}
+
+TEST_F(LauncherIsolation, OpensNothingButItsThreeDescriptors) {
+  const std::string fds = Say({"fds"});
+  EXPECT_THAT(fds, HasSubstr("0 -> pipe"));
+  EXPECT_THAT(fds, Not(HasSubstr("\n3")));
+  const RunResult parked = world_.RunParked(*spawner_, events_, {"fds"});
+  EXPECT_THAT(parked.out, Not(HasSubstr("\n3")));
+}
+
+TEST_F(LauncherIsolation, MayMakeNoNamespaceMountOrDevice) {
+  for (const char* kind : {"user", "mnt", "pid", "net", "ipc", "uts", "cgroup"}) {
+    const std::string said = Say({"unshare", kind});
+    EXPECT_THAT(said, HasSubstr("unshare: errno 1\n")) << said;
+    EXPECT_THAT(said, HasSubstr("clone: errno 1\n")) << said;
+  }
+  EXPECT_THAT(Say({"mount"}), HasSubstr("errno 1\n"));
+  EXPECT_THAT(Say({"chroot"}), HasSubstr("errno 1\n"));
+  EXPECT_THAT(Say({"ptrace"}), HasSubstr("errno 1\n"));
+  EXPECT_THAT(Say({"mknod"}), HasSubstr("mknod-char: errno 1\n"));
+}
+
+TEST_F(LauncherIsolation, CannotKillItsInit) {
+  EXPECT_EQ(WEXITSTATUS(Probe({"kill", "1", "9;", "exit", "5"}).exit.wait_status), 5);
+  EXPECT_EQ(WEXITSTATUS(Probe({"kill", "1", "19;", "exit", "5"}).exit.wait_status), 5);
+}
+
+TEST_F(LauncherIsolation, HasItsOwnHostnameAndFilesForIt) {
+  EXPECT_THAT(Say({"cat", "/etc/hostname"}), HasSubstr("flea"));
+  EXPECT_THAT(Say({"cat", "/proc/sys/kernel/hostname"}), HasSubstr("flea"));
+  EXPECT_THAT(Say({"cat", "/etc/hosts"}), HasSubstr("127.0.0.1"));
+}
+
+TEST_F(LauncherIsolation, KeepsToItsLimits) {
+  VersionSpec spec = world_.Spec();
+  spec.limits.nofile = 64;
+  spec.limits.pids = 8;
+  Build(spec);
+  EXPECT_THAT(Say({"nofile"}), HasSubstr("61 opened"));
+  EXPECT_THAT(Say({"forkbomb"}), HasSubstr("errno 11\n"));
+  EXPECT_THAT(Say({"cat", "/proc/self/limits"}), HasSubstr("Max core file size        0"));
+}
+
+TEST_F(LauncherIsolation, HasASilentNetwork) {
+  EXPECT_THAT(Say({"cat", "/proc/net/dev"}), Not(HasSubstr("eth0")));
+  EXPECT_THAT(Say({"connect", "8080", "10", "0", "0", "1"}), HasSubstr("errno 101\n"));
+}
+
+TEST_F(LauncherIsolation, StartsInItsWorkingDirectoryWhereverThatIs) {
+  for (const char* dir : {"/", "/home", "/made/for/it", "/bin", "/tmp/own/dir"}) {
+    VersionSpec spec = world_.Spec();
+    spec.working_dir = dir;
+    Build(spec);
+    const std::string want = std::string(dir) == "/bin" ? "/usr/bin" : dir;
+    EXPECT_EQ(Say({"cwd"}), want + "\n");
+  }
+}
+
+}  // namespace
+}  // namespace pulga::testing
