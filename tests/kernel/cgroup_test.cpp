@@ -116,7 +116,8 @@ TEST_F(RealCgroups, AChildThatJoinsIsInEveryHierarchy) {
   const int count = RunInChild([&] {
     if (Enter(version_.slots[0].join) != 0) return 200;
     int inside = 0;
-    for (const std::string_view line : Split(*ReadFile("/proc/self/cgroup"), '\n')) {
+    const std::string text = ReadFile("/proc/self/cgroup").value();
+    for (const std::string_view line : Split(text, '\n')) {
       inside += line.ends_with("/" + name_ + "/v1/slot-0");
     }
     return inside;

@@ -1,0 +1,122 @@
+"""The whole of Pulga on pure cgroup v2: import, both modes, limits, OOM, leaks. Runs in the guest of
+scripts/vm-test, where the processor is emulated: no figures, generous waits."""
+
+import os
+import signal
+import sys
+import threading
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
+
+import leaks  # noqa: E402 (the folder must be on the path first)
+from harness import Case, Daemon, skip_unless, wait_until  # noqa: E402
+
+V2 = Path("/sys/fs/cgroup")
+
+
+def slots_of(daemon):
+    """The cgroup directories of instances."""
+    return [Path(path) for path in leaks.cgroups_of(daemon.data) if "/slot-" in path]
+
+
+class PureV2(Case):
+    @classmethod
+    def setUpClass(cls):
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        skip_unless(len(lines) == 1 and (V2 / "cgroup.controllers").exists(),
+                    "this is not pure cgroup v2: run scripts/vm-test")
+        super().setUpClass()
+
+    @classmethod
+    def prepare(cls):
+        cls.daemon.deploy_probe(limits={"memory": "16Mi", "pids": 20, "cpu": "500m"},
+                                scale={"max": 4, "queue_wait": "60s"})
+        cls.daemon.deploy_http(scale={"max": 1})
+
+    def test_images_are_listed_as_imported(self):
+        listed = self.daemon.cli_ok("image", "ls")
+        self.assertIn("probe:1", listed)
+        self.assertIn("http-hello:1", listed)
+        tree = self.daemon.cli_ok("image", "inspect", "probe:1", "--tree")
+        self.assertRegex(tree, r"\|f\|0?755\||\|[a-z-]*\|0?755\|")
+
+    def test_exec_functions_answer_and_fail_as_on_v1(self):
+        self.assert_outcome(self.daemon.call("probe", b"say fine"), 200, "ok")
+        self.assert_outcome(self.daemon.call("probe", b"exit 3"), 500, "exited:3")
+        self.assert_outcome(self.daemon.call("probe", b"segv"), 500, "signaled:SIGSEGV")
+        self.assert_outcome(self.daemon.call("probe", b"sigsys"), 500, "syscall-denied")
+
+    def test_http_functions_answer(self):
+        for _ in range(3):
+            self.assertEqual(self.daemon.call("web", path="/").status, 200)
+
+    def test_the_memory_limit_kills_and_the_slot_is_good_for_the_next(self):
+        for _ in range(3):
+            self.assert_outcome(self.daemon.call("probe", b"oom"), 500, "oom-killed")
+            self.assert_outcome(self.daemon.call("probe", b"say fine"), 200, "ok")
+
+    def test_limits_stand_in_the_live_cgroup(self):
+        self.daemon.call("probe", b"say fine")
+        probe = [slot for slot in slots_of(self.daemon)
+                 if (slot / "memory.max").read_text() == f"{16 << 20}\n"]
+        self.assertTrue(probe, "no slot of the probe")
+        for file, value in (("pids.max", "20"), ("memory.swap.max", "0"), ("memory.oom.group", "1"),
+                            ("cpu.max", "50000 100000")):
+            self.assertEqual((probe[0] / file).read_text().strip(), value, file)
+            self.assertEqual((probe[0] / file).stat().st_uid, 0, "limits are root's")
+
+    def test_every_process_of_an_instance_is_in_its_slot(self):
+        def hold():
+            self.daemon.call("probe", b"sleep 3")
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        try:
+            wait_until(lambda: any((slot / "cgroup.procs").read_text().split()
+                                   for slot in slots_of(self.daemon)), 20, "a process in a slot")
+        finally:
+            thread.join()
+
+    def test_fork_bombs_stay_in_their_slot(self):
+        self.daemon.call("probe", b"forkbomb 50")
+        self.assert_outcome(self.daemon.call("probe", b"say fine"), 200, "ok")
+
+    def test_nothing_leaks(self):
+        bodies = [b"say fine", b"exit 3", b"oom", b"segv", b"signal 9", b"sigsys"]
+        for body in bodies:
+            self.daemon.call("probe", body)
+        before = leaks.quiet_snapshot(self.daemon, 60)
+        for n in range(60):
+            self.daemon.call("probe", bodies[n % len(bodies)])
+            if n % 6 == 0:
+                self.daemon.call("web", path="/")
+        self.assertEqual(before.differences(leaks.quiet_snapshot(self.daemon, 60)), [])
+
+
+class Ends(unittest.TestCase):
+    def test_a_stopped_daemon_leaves_nothing(self):
+        with Daemon() as daemon:
+            daemon.deploy_probe()
+            self.assertEqual(daemon.call("probe", b"say fine").status, 200)
+            self.assertTrue(leaks.cgroups_of(daemon.data))
+            daemon.stop()
+            self.assertEqual(leaks.nothing_left(daemon), [])
+
+    def test_a_killed_launcher_is_replaced_and_swept_after(self):
+        with Daemon() as daemon:
+            daemon.deploy_probe()
+            daemon.call("probe", b"say fine")
+            killed = daemon.launcher_pid()
+            os.kill(killed, signal.SIGKILL)
+            wait_until(lambda: daemon.process_named("pulga-launcher", " launcher")
+                       not in (None, killed), 30, "a new launcher")
+            wait_until(lambda: daemon.call("probe", b"say fine").status == 200, 30,
+                       "functions run again")
+            daemon.stop()
+            self.assertEqual(leaks.nothing_left(daemon), [])
+
+
+if __name__ == "__main__":
+    unittest.main()
