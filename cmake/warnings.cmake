@@ -1,6 +1,6 @@
 # pulga_target(NAME): the flags every target of ours is built with.
 set(PULGA_WARNINGS -Wall -Wextra -Wpedantic -Werror -Wshadow -Wnon-virtual-dtor -Wold-style-cast
-    -Wcast-align -Woverloaded-virtual -Wnull-dereference -Wimplicit-fallthrough)
+    -Wcast-align -Woverloaded-virtual -Wimplicit-fallthrough -Wno-restrict -Wno-maybe-uninitialized)
 
 function(pulga_target name)
   target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${PULGA_WARNINGS}>)
