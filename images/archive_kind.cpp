@@ -63,7 +63,9 @@ bool IsText(std::string_view head) {
 
 Result<ArchiveKind> DetectArchive(int fd, uint64_t size) {
   if (size == 0) return ArchiveKind::kEmpty;
-  PULGA_ASSIGN_OR_RETURN(const std::string head, ReadAt(fd, 0, std::min<uint64_t>(size, 512)));
+  const auto read = ReadAt(fd, 0, std::min<uint64_t>(size, 512));
+  if (!read.ok()) return read.error();
+  const std::string_view head = *read;
   for (const Magic& magic : kMagics) {
     if (head.starts_with(magic.bytes)) return magic.kind;
   }

@@ -36,13 +36,14 @@ Result<size_t> Meter::Read(std::span<char> out) {
 }
 
 Result<Compression> SniffCompression(int fd, uint64_t offset, uint64_t size) {
-  PULGA_ASSIGN_OR_RETURN(const std::string head,
-                         ReadAt(fd, static_cast<off_t>(offset), std::min<uint64_t>(size, 4)));
+  const auto read = ReadAt(fd, static_cast<off_t>(offset), std::min<uint64_t>(size, 4));
+  if (!read.ok()) return read.error();
+  const std::string_view head = *read;
   using std::string_view_literals::operator""sv;
   if (head.starts_with("\x1f\x8b"sv)) return Compression::kGzip;
   if (head == "\x28\xb5\x2f\xfd"sv) return Compression::kZstd;
   const bool skippable = head.size() == 4 && (static_cast<unsigned char>(head[0]) & 0xf0) == 0x50 &&
-                         std::string_view(head).substr(1) == "\x2a\x4d\x18"sv;
+                         head.substr(1) == "\x2a\x4d\x18"sv;
   return skippable ? Compression::kZstd : Compression::kNone;
 }
 
