@@ -15,16 +15,25 @@ void ConnectionClock::Enter(Phase phase, TimePoint now) {
   phase_ = phase;
   entered_ = now;
   switch (phase) {
-    case Phase::kHead: deadline_ = now + patience_->head; break;
-    case Phase::kIdle: deadline_ = now + patience_->idle; break;
-    case Phase::kBody: deadline_ = now + body_left_; break;
-    case Phase::kOurs: break;
+    case Phase::kHead:
+      deadline_ = now + patience_->head;
+      break;
+    case Phase::kIdle:
+      deadline_ = now + patience_->idle;
+      break;
+    case Phase::kBody:
+      deadline_ = now + body_left_;
+      break;
+    case Phase::kOurs:
+      break;
     case Phase::kReply:
       // Judged by OnReplyProgress; the slack lets a sweep see the window's end first.
       deadline_ = now + 3 * patience_->reply;
       window_known_ = false;
       break;
-    case Phase::kLinger: deadline_ = now + patience_->linger; break;
+    case Phase::kLinger:
+      deadline_ = now + patience_->linger;
+      break;
   }
 }
 
@@ -46,7 +55,8 @@ void ConnectionClock::OnReplyProgress(uint64_t acknowledged, uint64_t queued, Ti
   if (now - entered_ < patience_->reply) return;
   const double seconds = std::chrono::duration<double>(now - entered_).count();
   const double wanted = static_cast<double>(patience_->min_bytes_per_second) * seconds;
-  const bool keeps_up = queued == 0 || static_cast<double>(acknowledged - window_acknowledged_) >= wanted;
+  const bool keeps_up =
+      queued == 0 || static_cast<double>(acknowledged - window_acknowledged_) >= wanted;
   if (!keeps_up) {
     deadline_ = now;
     return;

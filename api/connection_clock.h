@@ -10,10 +10,11 @@
 namespace pulga {
 
 struct ConnectionPatience {
-  Duration head = std::chrono::seconds(15);   // first byte of a connection to the end of the head
-  Duration idle = std::chrono::seconds(60);   // last reply to the end of the next head
-  Duration body = std::chrono::seconds(30);   // may be this long behind min_bytes_per_second
-  Duration reply = std::chrono::seconds(30);  // each such window must see that rate, or an empty queue
+  Duration head = std::chrono::seconds(15);  // first byte of a connection to the end of the head
+  Duration idle = std::chrono::seconds(60);  // last reply to the end of the next head
+  Duration body = std::chrono::seconds(30);  // may be this long behind min_bytes_per_second
+  Duration reply =
+      std::chrono::seconds(30);  // each such window must see that rate, or an empty queue
   Duration linger = std::chrono::seconds(2);  // after a refusal, for the client to read it
   uint64_t min_bytes_per_second = 1024;
 };

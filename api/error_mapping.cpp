@@ -13,8 +13,8 @@ namespace {
 struct Mapping {
   Code code;
   int status;
-  const char* suffix;      // of the stable code
-  bool about_object;       // the stable code begins with the object's name
+  const char* suffix;  // of the stable code
+  bool about_object;   // the stable code begins with the object's name
 };
 
 constexpr Mapping kMappings[] = {
@@ -39,15 +39,24 @@ bool MayNameHostPaths(Code code) {
 
 std::string_view ImportCode(ImportReason reason) {
   switch (reason) {
-    case ImportReason::kNone: break;
-    case ImportReason::kBadRef: return "invalid_ref";
-    case ImportReason::kAmbiguous: return "ambiguous_archive";
-    case ImportReason::kTooLarge: return "too_large";
-    case ImportReason::kNotAnArchive: return "not_an_archive";
-    case ImportReason::kBadImage: return "bad_image";
-    case ImportReason::kHelper: return "unavailable";
-    case ImportReason::kNoSpace: return "no_space";
-    case ImportReason::kInternal: return "internal_error";
+    case ImportReason::kNone:
+      break;
+    case ImportReason::kBadRef:
+      return "invalid_ref";
+    case ImportReason::kAmbiguous:
+      return "ambiguous_archive";
+    case ImportReason::kTooLarge:
+      return "too_large";
+    case ImportReason::kNotAnArchive:
+      return "not_an_archive";
+    case ImportReason::kBadImage:
+      return "bad_image";
+    case ImportReason::kHelper:
+      return "unavailable";
+    case ImportReason::kNoSpace:
+      return "no_space";
+    case ImportReason::kInternal:
+      return "internal_error";
   }
   return "internal_error";
 }
@@ -67,7 +76,8 @@ std::string CallCode(const Outcome& outcome) {
   }
   std::string code = OutcomeName(outcome);
   if (outcome.kind != OutcomeKind::kRejected) code.resize(std::min(code.find(':'), code.size()));
-  std::replace_if(code.begin(), code.end(), [](char c) { return c == ':' || c == '-'; }, '_');
+  std::replace_if(
+      code.begin(), code.end(), [](char c) { return c == ':' || c == '-'; }, '_');
   return code;
 }
 
@@ -91,7 +101,8 @@ HttpReply TextOrJson(const ApiError& error, ErrorForm form) {
 std::string WithoutHostPaths(std::string_view message) {
   std::string out;
   for (size_t i = 0; i < message.size(); ++i) {
-    const bool at_start = i == 0 || message[i - 1] == ' ' || message[i - 1] == '"' || message[i - 1] == '(';
+    const bool at_start =
+        i == 0 || message[i - 1] == ' ' || message[i - 1] == '"' || message[i - 1] == '(';
     if (message[i] != '/' || !at_start) {
       out += message[i];
       continue;
@@ -140,18 +151,25 @@ HttpReply ErrorReply(const ApiError& error) {
 
 int OutcomeStatus(const Outcome& outcome) {
   switch (outcome.kind) {
-    case OutcomeKind::kOk: return 0;
+    case OutcomeKind::kOk:
+      return 0;
     case OutcomeKind::kExited:
     case OutcomeKind::kSignaled:
     case OutcomeKind::kOomKilled:
-    case OutcomeKind::kSyscallDenied: return 500;
-    case OutcomeKind::kTimedOut: return 504;
+    case OutcomeKind::kSyscallDenied:
+      return 500;
+    case OutcomeKind::kTimedOut:
+      return 504;
     case OutcomeKind::kOutputLimit:
-    case OutcomeKind::kBadResponse: return 502;
+    case OutcomeKind::kBadResponse:
+      return 502;
     case OutcomeKind::kNotReady:
-    case OutcomeKind::kSetupFailed: return 503;
-    case OutcomeKind::kCancelled: return 499;
-    case OutcomeKind::kRejected: return RejectedStatus(outcome.detail);
+    case OutcomeKind::kSetupFailed:
+      return 503;
+    case OutcomeKind::kCancelled:
+      return 499;
+    case OutcomeKind::kRejected:
+      return RejectedStatus(outcome.detail);
   }
   return 500;
 }
@@ -163,13 +181,14 @@ ErrorForm PreferredForm(const HttpRequest& request) {
 HttpReply FailedCallReply(const FailedCall& call, ErrorForm form) {
   ApiError error;
   error.status = OutcomeStatus(call.outcome);
-  if (error.status == 0) error.status = 502;   // it claims success but gave no reply
+  if (error.status == 0) error.status = 502;  // it claims success but gave no reply
   error.code = CallCode(call.outcome);
   error.message = call.text;
   if (error.status == 404) {
     const std::string name = call.function.substr(0, call.function.find('.'));
     error.message = "error finding function " + call.function +
-                    ": server returned non-200 status code (404) for function, " + name + ", body: ";
+                    ": server returned non-200 status code (404) for function, " + name +
+                    ", body: ";
   } else if (error.message.empty()) {
     error.message = "the call ended with " + OutcomeName(call.outcome);
   }
@@ -181,8 +200,6 @@ HttpReply FailedCallReply(const FailedCall& call, ErrorForm form) {
   return reply;
 }
 
-HttpReply CallErrorReply(const ApiError& error, ErrorForm form) {
-  return TextOrJson(error, form);
-}
+HttpReply CallErrorReply(const ApiError& error, ErrorForm form) { return TextOrJson(error, form); }
 
 }  // namespace pulga

@@ -1,6 +1,6 @@
-// The one place where an Error's code, an import's reason or an invocation's outcome becomes an HTTP
-// status, a stable error code and words. Pure. Nothing of the host (paths) passes through here.
-// Source: native.md "Outcomes -> HTTP" and "Errors under /v1"; openfaas.md 3.1.
+// The one place where an Error's code, an import's reason or an invocation's outcome becomes an
+// HTTP status, a stable error code and words. Pure. Nothing of the host (paths) passes through
+// here. Source: native.md "Outcomes -> HTTP" and "Errors under /v1"; openfaas.md 3.1.
 #pragma once
 
 #include <string>
@@ -18,8 +18,8 @@ namespace pulga {
 
 struct ApiError {
   int status = 500;
-  std::string code;        // stable: "image_not_found"
-  std::string message;     // what, where, what to do
+  std::string code;     // stable: "image_not_found"
+  std::string message;  // what, where, what to do
   std::vector<std::pair<std::string, std::string>> details;
 };
 
@@ -37,8 +37,8 @@ enum class ErrorForm : uint8_t { kText, kJson };
 ErrorForm PreferredForm(const HttpRequest& request);
 struct FailedCall {
   const Outcome& outcome;
-  std::string text;              // Invocation::FailureText()
-  std::string function;          // "NAME.NAMESPACE"
+  std::string text;      // Invocation::FailureText()
+  std::string function;  // "NAME.NAMESPACE"
   uint32_t retry_after_s = 0;
 };
 // For a call whose function produced no reply.

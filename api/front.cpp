@@ -75,13 +75,15 @@ bool ApiFront::IsAuthorized(const HttpRequest& request) const {
   return EqualsConstantTime(Trim(text.substr(kScheme.size())), engine_.admin_key());
 }
 
-// Authorisation comes before everything else under /v1, so that a stranger learns nothing of routes.
+// Authorisation comes before everything else under /v1, so that a stranger learns nothing of
+// routes.
 std::unique_ptr<HttpHandler> ApiFront::Handle(HttpExchange& exchange) const {
   const HttpRequest& request = exchange.request();
   const std::string_view path = request.path();
   if (IsManagement(path) && !IsAuthorized(request)) {
-    const char* text = "this needs the header \"Authorization: Bearer KEY\"; the admin key is in "
-                       "admin.key in the data directory";
+    const char* text =
+        "this needs the header \"Authorization: Bearer KEY\"; the admin key is in "
+        "admin.key in the data directory";
     return Immediately(exchange, ErrorReply({401, "unauthorized", text, {}}));
   }
   RouteMatch match = router_.Match(request.method, path);
@@ -90,10 +92,13 @@ std::unique_ptr<HttpHandler> ApiFront::Handle(HttpExchange& exchange) const {
     case RouteMatch::Kind::kFound:
       break;
     case RouteMatch::Kind::kNotFound:
-      return Immediately(exchange, Refusal(path, {404, "not_found", "404 page not found", {}}, form));
+      return Immediately(exchange,
+                         Refusal(path, {404, "not_found", "404 page not found", {}}, form));
     case RouteMatch::Kind::kBadPath: {
-      const ApiError error{400, "invalid_path",
-                           "the path holds a name that is empty, too long or badly percent-encoded", {}};
+      const ApiError error{400,
+                           "invalid_path",
+                           "the path holds a name that is empty, too long or badly percent-encoded",
+                           {}};
       return Immediately(exchange, Refusal(path, error, form));
     }
     case RouteMatch::Kind::kWrongMethod: {

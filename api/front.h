@@ -17,7 +17,8 @@ void AddAllRoutes(Router& router, Engine& engine, EventLoop& loop);
 
 class ApiFront final : public Front {
  public:
-  static Result<std::unique_ptr<Front>> Create(EventLoop& loop, Engine& engine, const DaemonConfig& config);
+  static Result<std::unique_ptr<Front>> Create(EventLoop& loop, Engine& engine,
+                                               const DaemonConfig& config);
 
   void StopAccepting() override;
   size_t open_requests() const override { return server_->open_requests(); }

@@ -32,7 +32,8 @@ class BodyHandler final : public ReplyingHandler {
     return bytes.size();
   }
   void OnBodyEnd() override {
-    function_(std::move(body_), WhileOpen([this](HttpReply reply) { exchange().Reply(std::move(reply)); }));
+    function_(std::move(body_),
+              WhileOpen([this](HttpReply reply) { exchange().Reply(std::move(reply)); }));
   }
 
  private:

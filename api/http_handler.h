@@ -1,6 +1,6 @@
 // What a route implements (HttpHandler) and what it answers through (HttpExchange). One of each per
-// request, loop thread, nothing blocks. The server destroys the handler when the exchange is over or
-// the client is gone, never from inside one of its own calls.
+// request, loop thread, nothing blocks. The server destroys the handler when the exchange is over
+// or the client is gone, never from inside one of its own calls.
 #pragma once
 
 #include <functional>
@@ -18,8 +18,8 @@ class HttpExchange {
   virtual const HttpRequest& request() const = 0;
   // Moves the headers out; request() has none afterwards.
   virtual HeaderList TakeHeaders() = 0;
-  // Once. A reply given before the body has ended is sent at once where that is safe for the client,
-  // and the connection then closes; a small rest of a body is read and dropped instead.
+  // Once. A reply given before the body has ended is sent at once where that is safe for the
+  // client, and the connection then closes; a small rest of a body is read and dropped instead.
   virtual void Reply(HttpReply reply) = 0;
   // OnBody took less than it was offered: offer the rest now.
   virtual void ContinueBody() = 0;

@@ -41,7 +41,8 @@ Result<UniqueFd> ListenTcp(const ListenAddress& address) {
   int bound = -1;
   if (fd.valid()) {
     setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (found->ai_family == AF_INET6) setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+    if (found->ai_family == AF_INET6)
+      setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
     bound = PULGA_SYS(bind, fd.get(), found->ai_addr, found->ai_addrlen);
   }
   const int saved = errno;
@@ -120,8 +121,9 @@ bool ListenAddress::is_loopback() const {
 
 Result<ListenAddress> ParseListenAddress(const std::string& text) {
   const Error bad{Code::kInvalidArgument, 0,
-                  "\"" + Printable(text) + "\" is no address to listen on: write 127.0.0.1:8080, "
-                  "[::1]:8080, :8080 or unix:/path/to.sock"};
+                  "\"" + Printable(text) +
+                      "\" is no address to listen on: write 127.0.0.1:8080, "
+                      "[::1]:8080, :8080 or unix:/path/to.sock"};
   ListenAddress out;
   if (text.rfind("unix:", 0) == 0) {
     out.unix_path = text.substr(5);
@@ -134,7 +136,8 @@ Result<ListenAddress> ParseListenAddress(const std::string& text) {
   std::string host = text.substr(0, colon);
   if (host.empty()) host = "0.0.0.0";
   if (host == "localhost") host = "127.0.0.1";
-  if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']')
+    host = host.substr(1, host.size() - 2);
   char buffer[sizeof(in6_addr)];
   const int family = host.find(':') == std::string::npos ? AF_INET : AF_INET6;
   if (!port || inet_pton(family, host.c_str(), buffer) != 1) return bad;
@@ -150,17 +153,17 @@ HttpListener::HttpListener(EventLoop& loop, ConnectionLimits limits, OnAccept on
 
 HttpListener::~HttpListener() { StopAccepting(); }
 
-Result<std::unique_ptr<HttpListener>> HttpListener::Create(EventLoop& loop,
-                                                           const std::vector<ListenAddress>& addresses,
-                                                           ConnectionLimits limits, OnAccept on_accept) {
+Result<std::unique_ptr<HttpListener>> HttpListener::Create(
+    EventLoop& loop, const std::vector<ListenAddress>& addresses, ConnectionLimits limits,
+    OnAccept on_accept) {
   std::unique_ptr<HttpListener> out(new HttpListener(loop, limits, std::move(on_accept)));
   for (const ListenAddress& address : addresses) PULGA_RETURN_IF_ERROR(out->Listen(address));
   return out;
 }
 
 Status HttpListener::Listen(const ListenAddress& address) {
-  const std::string name =
-      address.is_unix() ? "unix:" + address.unix_path : address.host + ":" + std::to_string(address.port);
+  const std::string name = address.is_unix() ? "unix:" + address.unix_path
+                                             : address.host + ":" + std::to_string(address.port);
   auto fd = address.is_unix() ? ListenUnix(address.unix_path) : ListenTcp(address);
   if (!fd.ok()) return Prefix("listen on " + name, fd.error());
   Socket socket{std::move(*fd), address.unix_path};
@@ -204,7 +207,8 @@ void HttpListener::Admit(AcceptedConnection connection) {
   connection.limit_key = AddressKey(connection.address);
   const bool local = connection.limit_key == kLocalKey;
   uint32_t& from_there = open_[connection.limit_key];
-  if (from_there >= (local ? limits_.local : limits_.per_address) || (!local && open_tcp_ >= limits_.tcp)) {
+  if (from_there >= (local ? limits_.local : limits_.per_address) ||
+      (!local && open_tcp_ >= limits_.tcp)) {
     if (from_there == 0) open_.erase(connection.limit_key);
     TurnAway(connection.fd.get());
     return;

@@ -19,8 +19,8 @@ namespace pulga {
 
 // "127.0.0.1:8080", "[::1]:8080", ":8080" (all addresses) or "unix:/path".
 struct ListenAddress {
-  std::string host;       // numeric; "" for a unix socket
-  uint16_t port = 0;      // 0 = any free one
+  std::string host;   // numeric; "" for a unix socket
+  uint16_t port = 0;  // 0 = any free one
   std::string unix_path;
 
   bool is_unix() const { return !unix_path.empty(); }
@@ -29,17 +29,17 @@ struct ListenAddress {
 Result<ListenAddress> ParseListenAddress(const std::string& text);
 
 struct ConnectionLimits {
-  uint32_t tcp = 1024;        // all TCP connections together
+  uint32_t tcp = 1024;  // all TCP connections together
   uint32_t per_address = 512;
-  uint32_t local = 64;        // unix socket connections, on top: a flooded TCP side leaves these free
+  uint32_t local = 64;  // unix socket connections, on top: a flooded TCP side leaves these free
 };
 
 struct AcceptedConnection {
-  UniqueFd fd;                // non-blocking, CLOEXEC
+  UniqueFd fd;  // non-blocking, CLOEXEC
   sockaddr_storage address = {};
   socklen_t address_size = 0;
-  std::string peer;           // "ip:port" or "unix"
-  std::string limit_key;      // give back to Release() when it is closed
+  std::string peer;       // "ip:port" or "unix"
+  std::string limit_key;  // give back to Release() when it is closed
 };
 
 class HttpListener {
@@ -75,7 +75,7 @@ class HttpListener {
   OnAccept on_accept_;
   std::vector<Socket> sockets_;
   std::vector<std::string> bound_;
-  UniqueFd reserve_;          // given up for a moment to turn a caller away when fds run out
+  UniqueFd reserve_;  // given up for a moment to turn a caller away when fds run out
   EventLoop::TimerId pause_timer_ = 0;
   std::map<std::string, uint32_t> open_;
   uint32_t open_tcp_ = 0;

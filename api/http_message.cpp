@@ -25,13 +25,25 @@ bool IsOneOf(std::string_view name, const std::vector<std::string_view>& list) {
 }
 
 bool IsHopByHop(std::string_view name) {
-  static const std::vector<std::string_view> kNames = {
-      "Connection", "Keep-Alive", "Proxy-Connection",  "Proxy-Authenticate", "Proxy-Authorization",
-      "TE",         "Trailer",    "Transfer-Encoding", "Upgrade",            "Content-Length",
-      "Expect"};
+  static const std::vector<std::string_view> kNames = {"Connection",
+                                                       "Keep-Alive",
+                                                       "Proxy-Connection",
+                                                       "Proxy-Authenticate",
+                                                       "Proxy-Authorization",
+                                                       "TE",
+                                                       "Trailer",
+                                                       "Transfer-Encoding",
+                                                       "Upgrade",
+                                                       "Content-Length",
+                                                       "Expect"};
   // Most names are told apart by their first letter.
   switch (name.empty() ? 0 : name[0] | 0x20) {
-    case 'c': case 'k': case 'p': case 't': case 'u': case 'e':
+    case 'c':
+    case 'k':
+    case 'p':
+    case 't':
+    case 'u':
+    case 'e':
       return IsOneOf(name, kNames);
     default:
       return false;
@@ -75,7 +87,8 @@ std::optional<HeadProblem> CheckHeader(const std::string& name, const std::strin
     if (!ParseUint(value)) return Bad("Content-Length is not a plain decimal number");
   } else if (EqualsIgnoreCase(name, "Transfer-Encoding")) {
     ++framing.transfer_encodings;
-    if (!EqualsIgnoreCase(value, "chunked")) return Bad("only Transfer-Encoding: chunked is accepted");
+    if (!EqualsIgnoreCase(value, "chunked"))
+      return Bad("only Transfer-Encoding: chunked is accepted");
   } else if (EqualsIgnoreCase(name, "Host")) {
     ++framing.hosts;
   }
@@ -132,7 +145,9 @@ HeaderList EndToEndHeaders(HeaderList headers) {
     for (std::string_view token : Split(value, ',')) named.emplace_back(Trim(token));
   }
   const auto ends_here = [&named](const auto& header) {
-    const auto is_it = [&](const std::string& name) { return EqualsIgnoreCase(header.first, name); };
+    const auto is_it = [&](const std::string& name) {
+      return EqualsIgnoreCase(header.first, name);
+    };
     return IsHopByHop(header.first) || std::any_of(named.begin(), named.end(), is_it);
   };
   headers.erase(std::remove_if(headers.begin(), headers.end(), ends_here), headers.end());
@@ -221,26 +236,46 @@ bool Accepts(const HttpRequest& request, std::string_view media_type) {
 
 std::string_view ReasonPhrase(int status) {
   switch (status) {
-    case 200: return "OK";
-    case 201: return "Created";
-    case 204: return "No Content";
-    case 400: return "Bad Request";
-    case 401: return "Unauthorized";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 408: return "Request Timeout";
-    case 409: return "Conflict";
-    case 413: return "Content Too Large";
-    case 415: return "Unsupported Media Type";
-    case 422: return "Unprocessable Content";
-    case 429: return "Too Many Requests";
-    case 500: return "Internal Server Error";
-    case 502: return "Bad Gateway";
-    case 503: return "Service Unavailable";
-    case 504: return "Gateway Timeout";
-    case 505: return "HTTP Version Not Supported";
-    case 507: return "Insufficient Storage";
-    default: return "Status";
+    case 200:
+      return "OK";
+    case 201:
+      return "Created";
+    case 204:
+      return "No Content";
+    case 400:
+      return "Bad Request";
+    case 401:
+      return "Unauthorized";
+    case 404:
+      return "Not Found";
+    case 405:
+      return "Method Not Allowed";
+    case 408:
+      return "Request Timeout";
+    case 409:
+      return "Conflict";
+    case 413:
+      return "Content Too Large";
+    case 415:
+      return "Unsupported Media Type";
+    case 422:
+      return "Unprocessable Content";
+    case 429:
+      return "Too Many Requests";
+    case 500:
+      return "Internal Server Error";
+    case 502:
+      return "Bad Gateway";
+    case 503:
+      return "Service Unavailable";
+    case 504:
+      return "Gateway Timeout";
+    case 505:
+      return "HTTP Version Not Supported";
+    case 507:
+      return "Insufficient Storage";
+    default:
+      return "Status";
   }
 }
 

@@ -17,36 +17,37 @@ namespace pulga {
 
 struct HttpRequest {
   std::string method;
-  std::string target;      // raw, as in the request line
-  std::string version;     // "HTTP/1.1"
-  HeaderList headers;      // all of them, in order, as sent
-  std::string peer;        // "ip:port", "[ip]:port" or "unix"
+  std::string target;   // raw, as in the request line
+  std::string version;  // "HTTP/1.1"
+  HeaderList headers;   // all of them, in order, as sent
+  std::string peer;     // "ip:port", "[ip]:port" or "unix"
   bool chunked = false;
   std::optional<uint64_t> content_length;
 
   bool has_body() const { return chunked || content_length.value_or(0) > 0; }
-  std::string_view path() const;            // raw, before '?'
-  std::string_view query() const;           // raw, after '?'
+  std::string_view path() const;                           // raw, before '?'
+  std::string_view query() const;                          // raw, after '?'
   const std::string* Header(std::string_view name) const;  // the first of that name
 };
 
 struct HttpReply {
   int status = 200;
-  HeaderList headers;      // without framing ones; unfit names or values are dropped
-  std::string body;        // used unless `file` or `streamed`
-  UniqueFd file;           // a regular file, sent from its start
+  HeaderList headers;  // without framing ones; unfit names or values are dropped
+  std::string body;    // used unless `file` or `streamed`
+  UniqueFd file;       // a regular file, sent from its start
   uint64_t file_size = 0;
-  bool streamed = false;   // pulled from HttpHandler::Read
-  std::optional<uint64_t> stream_size;      // nothing: chunked
-  bool close = false;      // the connection ends after this reply
+  bool streamed = false;                // pulled from HttpHandler::Read
+  std::optional<uint64_t> stream_size;  // nothing: chunked
+  bool close = false;                   // the connection ends after this reply
 };
 
 struct HeadProblem {
   int status = 400;
   std::string text;
 };
-// Everything the library below us lets through and a proxy must not: both framings at once, repeated
-// or odd Content-Length, unknown Transfer-Encoding, bad names, control bytes, odd targets and methods.
+// Everything the library below us lets through and a proxy must not: both framings at once,
+// repeated or odd Content-Length, unknown Transfer-Encoding, bad names, control bytes, odd targets
+// and methods.
 std::optional<HeadProblem> CheckHead(const HttpRequest& request);
 
 // Without hop-by-hop and framing headers and without those that Connection names.

@@ -32,14 +32,18 @@ class Server;
 
 struct Connection {
   Connection(Server& s, AcceptedConnection&& a, const ConnectionPatience& patience, TimePoint now)
-      : server(s), fd(a.fd.get()), peer(std::move(a.peer)), limit_key(std::move(a.limit_key)),
-        is_tcp(a.address.ss_family != AF_UNIX), clock(patience, now) {}
+      : server(s),
+        fd(a.fd.get()),
+        peer(std::move(a.peer)),
+        limit_key(std::move(a.limit_key)),
+        is_tcp(a.address.ss_family != AF_UNIX),
+        clock(patience, now) {}
   Server& server;
-  int fd;                      // the library's; valid until it says the connection is closed
+  int fd;  // the library's; valid until it says the connection is closed
   std::string peer;
   std::string limit_key;
   bool is_tcp;
-  bool cut = false;            // we shut it down; the library has not noticed yet
+  bool cut = false;  // we shut it down; the library has not noticed yet
   ConnectionClock clock;
   std::list<Connection>::iterator self;
 };
@@ -47,7 +51,9 @@ struct Connection {
 class Server final : public HttpServer {
  public:
   Server(EventLoop& loop, HttpServerConfig config, HandlerFactory factory)
-      : loop_(loop), config_(std::move(config)), factory_(std::move(factory)),
+      : loop_(loop),
+        config_(std::move(config)),
+        factory_(std::move(factory)),
         alive_(std::make_shared<Server*>(this)) {}
   ~Server() override;
   Status Start();
@@ -72,8 +78,8 @@ class Server final : public HttpServer {
   }
 
  private:
-  static MHD_Result OnAccess(void*, MHD_Connection*, const char*, const char*, const char*, const char*,
-                             size_t*, void**);
+  static MHD_Result OnAccess(void*, MHD_Connection*, const char*, const char*, const char*,
+                             const char*, size_t*, void**);
   static void* OnTarget(void*, const char*, MHD_Connection*);
   static void OnCompleted(void*, MHD_Connection*, void**, MHD_RequestTerminationCode);
   static void OnConnection(void*, MHD_Connection*, void**, MHD_ConnectionNotificationCode);
@@ -88,14 +94,14 @@ class Server final : public HttpServer {
   EventLoop& loop_;
   HttpServerConfig config_;
   HandlerFactory factory_;
-  std::shared_ptr<Server*> alive_;   // the loop keeps its prepare hook for ever
+  std::shared_ptr<Server*> alive_;  // the loop keeps its prepare hook for ever
   MHD_Daemon* daemon_ = nullptr;
   int daemon_epoll_ = -1;
   std::unique_ptr<HttpListener> listener_;
   std::list<Connection> connections_;
   Connection* accepting_ = nullptr;
   std::unordered_set<Exchange*> exchanges_;
-  std::list<Exchange*> suspended_;   // oldest first, not yet watched for leaving
+  std::list<Exchange*> suspended_;  // oldest first, not yet watched for leaving
   std::list<Exchange*> watched_;
   std::vector<std::unique_ptr<HttpHandler>> buried_;
   EventLoop::TimerId sweep_timer_ = 0;
@@ -152,7 +158,7 @@ class Exchange final : public HttpExchange {
   Server& server_;
   Connection* connection_ = nullptr;
   MHD_Connection* mhd_ = nullptr;
-  MHD_Response* response_ = nullptr;   // borrowed while streaming, for the trailers
+  MHD_Response* response_ = nullptr;  // borrowed while streaming, for the trailers
   HttpRequest request_;
   HttpReply reply_;
   std::unique_ptr<HttpHandler> handler_;
@@ -189,8 +195,8 @@ void Exchange::Begin(MHD_Connection* connection, const char* method, const char*
 
 void Exchange::ReadHeaders() {
   request_.headers.reserve(12);
-  const auto add = [](void* self, MHD_ValueKind, const char* key, size_t key_size, const char* value,
-                      size_t value_size) {
+  const auto add = [](void* self, MHD_ValueKind, const char* key, size_t key_size,
+                      const char* value, size_t value_size) {
     auto& headers = static_cast<Exchange*>(self)->request_.headers;
     headers.emplace_back(std::string(key, key_size), std::string(value, value_size));
     return MHD_YES;
@@ -205,8 +211,8 @@ void Exchange::ReadHeaders() {
   }
 }
 
-// The library calls: once after the head, then per piece of body, then once more. After a suspension
-// it repeats the call that suspended.
+// The library calls: once after the head, then per piece of body, then once more. After a
+// suspension it repeats the call that suspended.
 MHD_Result Exchange::OnCall(MHD_Connection* connection, const char* method, const char* version,
                             const char* data, size_t* size) {
   if (gone_) return MHD_NO;
@@ -240,7 +246,8 @@ MHD_Result Exchange::OnCall(MHD_Connection* connection, const char* method, cons
   return result;
 }
 
-// A large or unknown rest of a body must not delay the reply. Streams wait for its end all the same.
+// A large or unknown rest of a body must not delay the reply. Streams wait for its end all the
+// same.
 bool Exchange::MustRefuseNow() const {
   if (!has_reply_ || reply_.streamed || reply_.file.valid()) return false;
   return !request_.content_length || *request_.content_length - body_received_ > kDrainBytes;
@@ -248,8 +255,8 @@ bool Exchange::MustRefuseNow() const {
 
 MHD_Result Exchange::OnFirstCall() {
   if (has_reply_ && request_.has_body()) {
-    // Queued in the first call: the library sends it, reads nothing more and closes. Right for those
-    // who wait for 100-continue; for those already sending, see RefuseNow.
+    // Queued in the first call: the library sends it, reads nothing more and closes. Right for
+    // those who wait for 100-continue; for those already sending, see RefuseNow.
     if (expects_continue_) return Queue();
     if (MustRefuseNow()) return RefuseNow();
   } else if (hold_body_ && request_.has_body()) {
@@ -314,8 +321,8 @@ void Exchange::ContinueBody() {
 }
 
 // The library can queue a reply only before or after a body. In the middle the reply is written to
-// the socket directly (nothing of ours is under way there), then the caller gets a moment to read it
-// while what it still sends is dropped: closing at once would make the kernel discard the reply.
+// the socket directly (nothing of ours is under way there), then the caller gets a moment to read
+// it while what it still sends is dropped: closing at once would make the kernel discard the reply.
 MHD_Result Exchange::RefuseNow() {
   std::string out = "HTTP/1.1 " + std::to_string(reply_.status) + " ";
   out += ReasonPhrase(reply_.status);
@@ -344,7 +351,8 @@ MHD_Response* Exchange::MakeResponse() {
     return MHD_create_response_from_fd64(reply_.file_size, reply_.file.Release());
   }
   // The body lives in this exchange, which outlives the response.
-  return MHD_create_response_from_buffer(reply_.body.size(), reply_.body.data(), MHD_RESPMEM_PERSISTENT);
+  return MHD_create_response_from_buffer(reply_.body.size(), reply_.body.data(),
+                                         MHD_RESPMEM_PERSISTENT);
 }
 
 MHD_Result Exchange::Queue() {
@@ -353,16 +361,18 @@ MHD_Result Exchange::Queue() {
   for (const auto& [name, value] : reply_.headers) {
     if (!IsFitReplyHeader(name, value) && !EqualsIgnoreCase(name, "Trailer")) continue;
     if (MHD_add_response_header(response, name.c_str(), value.c_str()) == MHD_YES) continue;
-    std::string plain(value);   // the library refuses tabs
+    std::string plain(value);  // the library refuses tabs
     std::replace(plain.begin(), plain.end(), '\t', ' ');
     (void)MHD_add_response_header(response, name.c_str(), std::string(Trim(plain)).c_str());
   }
-  if (reply_.close || server_.stopping()) (void)MHD_add_response_header(response, "Connection", "close");
+  if (reply_.close || server_.stopping())
+    (void)MHD_add_response_header(response, "Connection", "close");
   state_ = State::kReplying;
   response_ = response;
   connection_->clock.Enter(ConnectionClock::Phase::kReply, server_.loop().Now());
-  const MHD_Result queued = MHD_queue_response(mhd_, static_cast<unsigned>(reply_.status), response);
-  MHD_destroy_response(response);   // drops our reference only
+  const MHD_Result queued =
+      MHD_queue_response(mhd_, static_cast<unsigned>(reply_.status), response);
+  MHD_destroy_response(response);  // drops our reference only
   return queued;
 }
 
@@ -382,7 +392,8 @@ ssize_t Exchange::ReadBody(char* buffer, size_t capacity) {
     case ReadState::kEnd:
       if (!reply_.stream_size) {
         for (const auto& [name, value] : handler_->Trailers()) {
-          if (IsFitReplyHeader(name, value)) (void)MHD_add_response_footer(response_, name.c_str(), value.c_str());
+          if (IsFitReplyHeader(name, value))
+            (void)MHD_add_response_footer(response_, name.c_str(), value.c_str());
         }
       }
       return MHD_CONTENT_READER_END_OF_STREAM;
@@ -409,16 +420,20 @@ void Exchange::Resume() {
   watched_ = false;
   using Phase = ConnectionClock::Phase;
   const bool in_body = state_ == State::kBody || (state_ == State::kHead && !has_reply_);
-  const Phase phase = in_body ? Phase::kBody : state_ == State::kReplying ? Phase::kReply : Phase::kOurs;
+  const Phase phase = in_body                      ? Phase::kBody
+                      : state_ == State::kReplying ? Phase::kReply
+                                                   : Phase::kOurs;
   connection_->clock.Enter(phase, server_.loop().Now());
   MHD_resume_connection(mhd_);
   server_.NeedRun();
 }
 
-// A suspended connection is out of the library's epoll set, so nobody would notice its client leave.
+// A suspended connection is out of the library's epoll set, so nobody would notice its client
+// leave.
 void Exchange::WatchForLeaving() {
   watched_ = true;
-  const Status watched = server_.loop().Watch(connection_->fd, EPOLLRDHUP, [this](uint32_t) { Leave(); });
+  const Status watched =
+      server_.loop().Watch(connection_->fd, EPOLLRDHUP, [this](uint32_t) { Leave(); });
   if (!watched.ok()) LogWarning("watch a waiting client: " + watched.error().message);
 }
 
@@ -431,13 +446,15 @@ void Exchange::Leave() {
 }
 
 std::list<Exchange*>::iterator Server::AddSuspended(Exchange* exchange) {
-  if (leaver_timer_ == 0) leaver_timer_ = loop_.CallAfter(kGoneWatchDelay, [this] { WatchForLeavers(); });
+  if (leaver_timer_ == 0)
+    leaver_timer_ = loop_.CallAfter(kGoneWatchDelay, [this] { WatchForLeavers(); });
   return suspended_.insert(suspended_.end(), exchange);
 }
 
 void Server::WatchForLeavers() {
   leaver_timer_ = 0;
-  while (!suspended_.empty() && loop_.Now() - suspended_.front()->suspended_at() >= kGoneWatchDelay) {
+  while (!suspended_.empty() &&
+         loop_.Now() - suspended_.front()->suspended_at() >= kGoneWatchDelay) {
     suspended_.front()->WatchForLeaving();
     watched_.splice(watched_.end(), suspended_, suspended_.begin());
   }
@@ -479,22 +496,24 @@ Status Server::Start() {
   const unsigned flags =
       MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_PEDANTIC_CHECKS;
   const unsigned limit = config_.limits.tcp + config_.limits.local + 16;
-  daemon_ = MHD_start_daemon(
-      flags, 0, nullptr, nullptr, &Server::OnAccess, this,                          //
-      MHD_OPTION_CONNECTION_MEMORY_LIMIT, config_.pool_bytes,                        //
-      MHD_OPTION_CONNECTION_LIMIT, limit,                                            //
-      MHD_OPTION_CONNECTION_TIMEOUT, 0U,                                             //
-      MHD_OPTION_NOTIFY_COMPLETED, &Server::OnCompleted, this,                       //
-      MHD_OPTION_NOTIFY_CONNECTION, &Server::OnConnection, this,                     //
-      MHD_OPTION_URI_LOG_CALLBACK, &Server::OnTarget, this,                          //
-      MHD_OPTION_UNESCAPE_CALLBACK, &Server::KeepEscaped, nullptr,                   //
-      MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
+  daemon_ = MHD_start_daemon(flags, 0, nullptr, nullptr, &Server::OnAccess, this,          //
+                             MHD_OPTION_CONNECTION_MEMORY_LIMIT, config_.pool_bytes,       //
+                             MHD_OPTION_CONNECTION_LIMIT, limit,                           //
+                             MHD_OPTION_CONNECTION_TIMEOUT, 0U,                            //
+                             MHD_OPTION_NOTIFY_COMPLETED, &Server::OnCompleted, this,      //
+                             MHD_OPTION_NOTIFY_CONNECTION, &Server::OnConnection, this,    //
+                             MHD_OPTION_URI_LOG_CALLBACK, &Server::OnTarget, this,         //
+                             MHD_OPTION_UNESCAPE_CALLBACK, &Server::KeepEscaped, nullptr,  //
+                             MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
   if (daemon_ == nullptr) return LastError("start the HTTP library");
   daemon_epoll_ = MHD_get_daemon_info(daemon_, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
-  PULGA_RETURN_IF_ERROR(loop_.Watch(daemon_epoll_, EPOLLIN, [this](uint32_t) { run_needed_ = true; }));
-  loop_.AddPrepare([alive = alive_] { return *alive != nullptr ? (*alive)->Prepare() : Duration::max(); });
+  PULGA_RETURN_IF_ERROR(
+      loop_.Watch(daemon_epoll_, EPOLLIN, [this](uint32_t) { run_needed_ = true; }));
+  loop_.AddPrepare(
+      [alive = alive_] { return *alive != nullptr ? (*alive)->Prepare() : Duration::max(); });
   auto accept = [this](AcceptedConnection connection) { OnAccepted(std::move(connection)); };
-  PULGA_ASSIGN_OR_RETURN(listener_, HttpListener::Create(loop_, config_.listen, config_.limits, accept));
+  PULGA_ASSIGN_OR_RETURN(listener_,
+                         HttpListener::Create(loop_, config_.listen, config_.limits, accept));
   return OkStatus();
 }
 
@@ -520,8 +539,9 @@ void Server::OnAccepted(AcceptedConnection accepted) {
   connections_.back().fd = fd;
   connections_.back().self = std::prev(connections_.end());
   accepting_ = &connections_.back();
-  (void)accepted.fd.Release();   // the library closes it, also when it refuses it
-  if (MHD_add_connection(daemon_, fd, reinterpret_cast<const sockaddr*>(&address), size) != MHD_YES &&
+  (void)accepted.fd.Release();  // the library closes it, also when it refuses it
+  if (MHD_add_connection(daemon_, fd, reinterpret_cast<const sockaddr*>(&address), size) !=
+          MHD_YES &&
       accepting_ != nullptr) {
     listener_->Release(accepting_->limit_key);
     connections_.pop_back();
@@ -535,7 +555,8 @@ void Server::ArmSweep() {
   if (sweep_timer_ != 0 || connections_.empty()) return;
   const ConnectionPatience& p = config_.patience;
   const Duration shortest = std::min({p.head, p.idle, p.body, p.reply, p.linger});
-  const Duration tick = std::clamp<Duration>(shortest / 4, std::chrono::milliseconds(10), std::chrono::seconds(1));
+  const Duration tick =
+      std::clamp<Duration>(shortest / 4, std::chrono::milliseconds(10), std::chrono::seconds(1));
   sweep_timer_ = loop_.CallAfter(tick, [this] { Sweep(); });
 }
 
@@ -579,7 +600,8 @@ void Server::OnCompleted(void* self, MHD_Connection* connection, void** context,
   *context = nullptr;
 }
 
-void Server::OnConnection(void* self, MHD_Connection*, void** context, MHD_ConnectionNotificationCode code) {
+void Server::OnConnection(void* self, MHD_Connection*, void** context,
+                          MHD_ConnectionNotificationCode code) {
   auto* server = static_cast<Server*>(self);
   if (code == MHD_CONNECTION_NOTIFY_STARTED) {
     *context = server->accepting_;

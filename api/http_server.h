@@ -1,9 +1,9 @@
 // HttpServer: HTTP/1.x for callers, by libmicrohttpd in external-epoll mode nested in our loop. The
 // only file that knows that library is http_server.cpp. Loop thread; never blocks.
-// Guards against what the library lets through: CheckHead (framing, names, targets), ConnectionClock
-// (absolute deadlines), HttpListener (limits, accept without fds), raw targets only, our own watch for
-// clients that leave while suspended.
-// Destroying it closes every connection; handlers still open are destroyed (which cancels).
+// Guards against what the library lets through: CheckHead (framing, names, targets),
+// ConnectionClock (absolute deadlines), HttpListener (limits, accept without fds), raw targets
+// only, our own watch for clients that leave while suspended. Destroying it closes every
+// connection; handlers still open are destroyed (which cancels).
 #pragma once
 
 #include <memory>
@@ -22,7 +22,7 @@ struct HttpServerConfig {
   std::vector<ListenAddress> listen;
   ConnectionLimits limits;
   ConnectionPatience patience;
-  size_t pool_bytes = 16 * 1024;       // per connection; bounds the request head
+  size_t pool_bytes = 16 * 1024;  // per connection; bounds the request head
 };
 
 class HttpServer {

@@ -16,7 +16,9 @@ using Json = nlohmann::ordered_json;
 constexpr size_t kMaxBodyBytes = 64 * 1024;
 constexpr int kMaxDepth = 64;
 
-std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string Dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 std::string DumpLine(const Json& json) { return Dump(json) + "\n"; }
 
 Json LayersJson(const std::vector<LayerRecord>& layers) {
@@ -136,7 +138,8 @@ Error BadBody(std::string message) { return Error{Code::kInvalidArgument, 0, std
 
 // Refuses what the parser alone lets pass: repeated keys, deep nesting.
 Result<Json> ParseObject(std::string_view text) {
-  if (text.size() > kMaxBodyBytes) return Error{Code::kTooLarge, 0, "the request body is too large"};
+  if (text.size() > kMaxBodyBytes)
+    return Error{Code::kTooLarge, 0, "the request body is too large"};
   std::vector<std::set<std::string>> keys;
   std::string problem;
   const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
@@ -164,7 +167,8 @@ Result<std::optional<uint32_t>> OneNumber(std::string_view text, const char* fie
     if (name != field) return BadBody("unknown field \"" + Printable(name, 40) + "\"");
     if (value.is_null()) continue;
     if (!value.is_number_unsigned() || value.get<uint64_t>() > max) {
-      return BadBody(std::string(field) + " must be a whole number from 0 to " + std::to_string(max));
+      return BadBody(std::string(field) + " must be a whole number from 0 to " +
+                     std::to_string(max));
     }
     out = static_cast<uint32_t>(value.get<uint64_t>());
   }
@@ -187,7 +191,8 @@ std::string Rfc3339(int64_t unix_ms) {
 std::string ErrorJson(const ApiError& error) {
   Json details = Json::object();
   for (const auto& [name, value] : error.details) details[name] = value;
-  return DumpLine({{"error", {{"code", error.code}, {"message", error.message}, {"details", details}}}});
+  return DumpLine(
+      {{"error", {{"code", error.code}, {"message", error.message}, {"details", details}}}});
 }
 
 std::string ImportReportJson(const ImportReport& report) {

@@ -1,6 +1,6 @@
 // The JSON that goes out under /v1, and the two small bodies that come in besides function specs
-// (runtime/spec_json.h has those). Field names and shapes are the API's contract: tests hold goldens.
-// Strings from outside are made valid UTF-8. Pure.
+// (runtime/spec_json.h has those). Field names and shapes are the API's contract: tests hold
+// goldens. Strings from outside are made valid UTF-8. Pure.
 #pragma once
 
 #include <cstdint>
@@ -22,13 +22,13 @@ std::string FunctionJson(const FunctionStatus& status, const std::vector<std::st
 std::string FunctionListJson(const std::vector<FunctionStatus>& list);
 std::string SystemJson(const SystemReport& report);
 std::string FeaturesJson(const std::vector<Feature>& features);
-std::string LogLineJson(const LogLine& line);   // with a newline
+std::string LogLineJson(const LogLine& line);  // with a newline
 
 // {"instances": 3}
 Result<uint32_t> ParseScaleBody(std::string_view text);
 // {"version": 2}, {} or nothing at all
 Result<std::optional<uint32_t>> ParseRollbackBody(std::string_view text);
 
-std::string Rfc3339(int64_t unix_ms);           // "2026-01-02T03:04:05.678Z"
+std::string Rfc3339(int64_t unix_ms);  // "2026-01-02T03:04:05.678Z"
 
 }  // namespace pulga

@@ -6,7 +6,8 @@
 namespace pulga {
 namespace {
 
-constexpr std::string_view kCallMethods[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"};
+constexpr std::string_view kCallMethods[] = {"GET",   "HEAD",   "POST",   "PUT",
+                                             "PATCH", "DELETE", "OPTIONS"};
 constexpr size_t kMaxParamBytes = 1024;
 
 enum class Fit { kNo, kYes, kBad };
@@ -75,7 +76,8 @@ void AppendAllowed(const Route& route, std::string* allow) {
 }  // namespace
 
 bool IsCallMethod(std::string_view method) {
-  return std::find(std::begin(kCallMethods), std::end(kCallMethods), method) != std::end(kCallMethods);
+  return std::find(std::begin(kCallMethods), std::end(kCallMethods), method) !=
+         std::end(kCallMethods);
 }
 
 void Router::Add(std::string method, std::string pattern, RouteHandler handler) {

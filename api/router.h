@@ -14,23 +14,24 @@
 namespace pulga {
 
 struct PathParams {
-  std::string name;        // {name} or {ref...}, decoded
-  std::string_view rest;   // {name}/... of a /function path: raw, begins with '/' or is empty
+  std::string name;       // {name} or {ref...}, decoded
+  std::string_view rest;  // {name}/... of a /function path: raw, begins with '/' or is empty
 };
 
 using RouteHandler = std::function<std::unique_ptr<HttpHandler>(HttpExchange&, const PathParams&)>;
 
 struct Route {
-  std::string method;      // "*": those a function may be called with
-  std::string pattern;     // "/v1/functions/{name}/logs", "/v1/images/{ref...}", "/function/{name}/..."
+  std::string method;  // "*": those a function may be called with
+  std::string
+      pattern;  // "/v1/functions/{name}/logs", "/v1/images/{ref...}", "/function/{name}/..."
   RouteHandler handler;
 };
 
 struct RouteMatch {
   enum class Kind { kFound, kNotFound, kWrongMethod, kBadPath } kind = Kind::kNotFound;
-  const Route* route = nullptr;   // kFound
+  const Route* route = nullptr;  // kFound
   PathParams params;
-  std::string allow;              // kWrongMethod: "GET, HEAD, PUT"
+  std::string allow;  // kWrongMethod: "GET, HEAD, PUT"
 };
 
 class Router {

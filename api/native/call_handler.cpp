@@ -23,8 +23,8 @@ bool IsSaneCallId(std::string_view id) {
 
 // Headers of ours, which a function can not set.
 bool IsOurs(std::string_view name) {
-  constexpr std::string_view kOurs[] = {"X-Call-Id", "X-Pulga-Start", "X-Pulga-Outcome", "X-Start-Time",
-                                        "Server-Timing"};
+  constexpr std::string_view kOurs[] = {"X-Call-Id", "X-Pulga-Start", "X-Pulga-Outcome",
+                                        "X-Start-Time", "Server-Timing"};
   if ((name[0] | 0x20) != 'x' && (name[0] | 0x20) != 's') return false;
   return std::any_of(std::begin(kOurs), std::end(kOurs),
                      [&](std::string_view ours) { return EqualsIgnoreCase(name, ours); });
@@ -42,7 +42,10 @@ FunctionKey ParseCallName(const std::string& text) {
 class CallHandler final : public HttpHandler, private InvocationObserver {
  public:
   CallHandler(HttpExchange& exchange, Engine& engine, EventLoop& loop, const PathParams& params)
-      : exchange_(exchange), engine_(engine), loop_(loop), key_(ParseCallName(params.name)),
+      : exchange_(exchange),
+        engine_(engine),
+        loop_(loop),
+        key_(ParseCallName(params.name)),
         path_(params.rest.empty() ? "/" : params.rest) {}
 
   void Start() override {
@@ -55,7 +58,8 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
     Status valid = ValidateFunctionName(key_.name);
     if (valid.ok()) valid = ValidateFunctionName(key_.name_space);
     if (!valid.ok()) return RefuseName(valid.error());
-    const bool hold = request.has_body() && request.content_length.value_or(UINT64_MAX) > kHoldBodyBytes;
+    const bool hold =
+        request.has_body() && request.content_length.value_or(UINT64_MAX) > kHoldBodyBytes;
     invocation_ = engine_.Invoke(MakeRequest(request), *this);
     if (!request.has_body() || !hold) return;
     // A refusal that is known at once is told by the time this turn's posted calls have run.
@@ -71,7 +75,9 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
   void OnBodyEnd() override {
     if (invocation_) invocation_->EndBody();
   }
-  ReadResult Read(char* buffer, size_t capacity) override { return invocation_->Read(buffer, capacity); }
+  ReadResult Read(char* buffer, size_t capacity) override {
+    return invocation_->Read(buffer, capacity);
+  }
   HeaderList Trailers() override {
     HeaderList trailers;
     if (trailers_) AppendOutcome(&trailers);
@@ -88,15 +94,16 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
     out.content_length = request.content_length;
     out.has_body = request.has_body();
     out.client = request.peer;
-    out.wants_stream = Accepts(request, "text/event-stream") ||
-                       QueryValue(request.query(), "stream") == "1";
+    out.wants_stream =
+        Accepts(request, "text/event-stream") || QueryValue(request.query(), "stream") == "1";
     const std::string* given = request.Header("X-Call-Id");
     const bool keep = given != nullptr && IsSaneCallId(*given);
     call_id_ = keep ? *given : RandomUuid();
     out.headers = EndToEndHeaders(exchange_.TakeHeaders());
     if (given != nullptr && !keep) {
       const auto is_id = [](const auto& h) { return EqualsIgnoreCase(h.first, "X-Call-Id"); };
-      out.headers.erase(std::remove_if(out.headers.begin(), out.headers.end(), is_id), out.headers.end());
+      out.headers.erase(std::remove_if(out.headers.begin(), out.headers.end(), is_id),
+                        out.headers.end());
     }
     out.call_id = call_id_;
     return out;
@@ -183,8 +190,8 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
 
 }  // namespace
 
-std::unique_ptr<HttpHandler> MakeCallHandler(HttpExchange& exchange, Engine& engine, EventLoop& loop,
-                                             const PathParams& params) {
+std::unique_ptr<HttpHandler> MakeCallHandler(HttpExchange& exchange, Engine& engine,
+                                             EventLoop& loop, const PathParams& params) {
   return std::make_unique<CallHandler>(exchange, engine, loop, params);
 }
 

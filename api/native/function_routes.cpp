@@ -52,7 +52,8 @@ std::unique_ptr<HttpHandler> Show(HttpExchange& exchange, Engine& engine, const 
   return Immediately(exchange, JsonReply(200, FunctionJson(*status, {})));
 }
 
-std::unique_ptr<HttpHandler> Delete(HttpExchange& exchange, Engine& engine, const FunctionKey& key) {
+std::unique_ptr<HttpHandler> Delete(HttpExchange& exchange, Engine& engine,
+                                    const FunctionKey& key) {
   return WithBody(exchange, kSmallBody, [&engine, key](std::string, ReplyDone done) {
     engine.DeleteFunction(key, [done](Status deleted) {
       done(deleted.ok() ? EmptyReply(204) : Refusal(deleted.error(), "function"));
@@ -60,14 +61,16 @@ std::unique_ptr<HttpHandler> Delete(HttpExchange& exchange, Engine& engine, cons
   });
 }
 
-std::unique_ptr<HttpHandler> RollBack(HttpExchange& exchange, Engine& engine, const FunctionKey& key) {
+std::unique_ptr<HttpHandler> RollBack(HttpExchange& exchange, Engine& engine,
+                                      const FunctionKey& key) {
   return WithBody(exchange, kSmallBody, [&engine, key](std::string body, ReplyDone done) {
     const auto version = ParseRollbackBody(body);
     if (!version.ok()) return done(Refusal(version.error(), "function"));
     // Without the function the version can not be the missing thing.
     const auto exists = engine.Function(key);
     if (!exists.ok()) return done(Refusal(exists.error(), "function"));
-    engine.Rollback(key, *version, [done](Result<PutReport> put) { done(PutReply(put, "version")); });
+    engine.Rollback(key, *version,
+                    [done](Result<PutReport> put) { done(PutReply(put, "version")); });
   });
 }
 
@@ -78,13 +81,15 @@ std::unique_ptr<HttpHandler> Scale(HttpExchange& exchange, Engine& engine, const
     const Status scaled = engine.Scale(key, *wanted);
     if (!scaled.ok()) return done(Refusal(scaled.error(), "function"));
     const auto status = engine.Function(key);
-    done(status.ok() ? JsonReply(200, FunctionJson(*status, {})) : Refusal(status.error(), "function"));
+    done(status.ok() ? JsonReply(200, FunctionJson(*status, {}))
+                     : Refusal(status.error(), "function"));
   });
 }
 
 using KeyHandler = std::unique_ptr<HttpHandler> (*)(HttpExchange&, Engine&, const FunctionKey&);
 
-void AddKeyed(Router& router, Engine& engine, const char* method, const char* pattern, KeyHandler handle) {
+void AddKeyed(Router& router, Engine& engine, const char* method, const char* pattern,
+              KeyHandler handle) {
   router.Add(method, pattern, [&engine, handle](HttpExchange& exchange, const PathParams& params) {
     return WithKey(exchange, params,
                    [&](const FunctionKey& key) { return handle(exchange, engine, key); });

@@ -20,7 +20,8 @@ std::optional<HttpReply> CheckRef(const std::string& ref) {
 
 HttpReply FileReply(UniqueFd fd) {
   struct stat st = {};
-  if (fstat(fd.get(), &st) != 0) return ErrorReply(ToApiError(LastError("stat the listing"), "image"));
+  if (fstat(fd.get(), &st) != 0)
+    return ErrorReply(ToApiError(LastError("stat the listing"), "image"));
   HttpReply reply;
   reply.headers = {{"Content-Type", "text/plain; charset=utf-8"}, {"Cache-Control", "no-store"}};
   if (st.st_size == 0) return reply;
@@ -29,7 +30,8 @@ HttpReply FileReply(UniqueFd fd) {
   return reply;
 }
 
-std::unique_ptr<HttpHandler> ShowImage(HttpExchange& exchange, Engine& engine, const std::string& ref) {
+std::unique_ptr<HttpHandler> ShowImage(HttpExchange& exchange, Engine& engine,
+                                       const std::string& ref) {
   if (auto refusal = CheckRef(ref)) return Immediately(exchange, std::move(*refusal));
   const auto view = QueryValue(exchange.request().query(), "view");
   if (!view) {
@@ -49,7 +51,8 @@ std::unique_ptr<HttpHandler> ShowImage(HttpExchange& exchange, Engine& engine, c
   });
 }
 
-std::unique_ptr<HttpHandler> RemoveImage(HttpExchange& exchange, Engine& engine, const std::string& ref) {
+std::unique_ptr<HttpHandler> RemoveImage(HttpExchange& exchange, Engine& engine,
+                                         const std::string& ref) {
   if (auto refusal = CheckRef(ref)) return Immediately(exchange, std::move(*refusal));
   return WithBody(exchange, 0, [&engine, ref](std::string, ReplyDone done) {
     engine.RemoveImage(ref, [done](Status removed) {
@@ -70,12 +73,14 @@ void AddImageRoutes(Router& router, Engine& engine) {
   router.Add("GET", "/v1/images", [&engine](HttpExchange& exchange, const PathParams&) {
     return Immediately(exchange, JsonReply(200, ImageListJson(engine.Images())));
   });
-  router.Add("GET", "/v1/images/{ref...}", [&engine](HttpExchange& exchange, const PathParams& params) {
-    return ShowImage(exchange, engine, params.name);
-  });
-  router.Add("DELETE", "/v1/images/{ref...}", [&engine](HttpExchange& exchange, const PathParams& params) {
-    return RemoveImage(exchange, engine, params.name);
-  });
+  router.Add("GET", "/v1/images/{ref...}",
+             [&engine](HttpExchange& exchange, const PathParams& params) {
+               return ShowImage(exchange, engine, params.name);
+             });
+  router.Add("DELETE", "/v1/images/{ref...}",
+             [&engine](HttpExchange& exchange, const PathParams& params) {
+               return RemoveImage(exchange, engine, params.name);
+             });
 }
 
 }  // namespace pulga

@@ -27,9 +27,9 @@ class LogHandler final : public ReplyingHandler {
     const auto tail = ParseUint(tail_text, kMaxTail);
     const std::string follow = QueryValue(query, "follow").value_or("0");
     if (!tail || (follow != "0" && follow != "1")) {
-      const Error error{Code::kInvalidArgument, 0,
-                        "tail must be a number up to " + std::to_string(kMaxTail) +
-                            " and follow must be 0 or 1"};
+      const Error error{
+          Code::kInvalidArgument, 0,
+          "tail must be a number up to " + std::to_string(kMaxTail) + " and follow must be 0 or 1"};
       return exchange().Reply(ErrorReply(ToApiError(error, "function")));
     }
     for (const LogLine& line : engine_.logs().Tail(key_, *tail)) waiting_ += LogLineJson(line);
@@ -84,7 +84,8 @@ class LogHandler final : public ReplyingHandler {
 
 }  // namespace
 
-std::unique_ptr<HttpHandler> MakeLogHandler(HttpExchange& exchange, Engine& engine, const FunctionKey& key) {
+std::unique_ptr<HttpHandler> MakeLogHandler(HttpExchange& exchange, Engine& engine,
+                                            const FunctionKey& key) {
   return std::make_unique<LogHandler>(exchange, engine, key);
 }
 

@@ -16,9 +16,10 @@ void AddSystemRoutes(Router& router, Engine& engine);
 // POST /v1/images: streams the body to the engine's spool with backpressure.
 std::unique_ptr<HttpHandler> MakeUploadHandler(HttpExchange& exchange, Engine& engine);
 // GET /v1/functions/{name}/logs?tail=&follow=1: JSON lines, chunked.
-std::unique_ptr<HttpHandler> MakeLogHandler(HttpExchange& exchange, Engine& engine, const FunctionKey& key);
+std::unique_ptr<HttpHandler> MakeLogHandler(HttpExchange& exchange, Engine& engine,
+                                            const FunctionKey& key);
 // What AddCallRoutes adds: any method /function/{name}[.{ns}][/rest].
-std::unique_ptr<HttpHandler> MakeCallHandler(HttpExchange& exchange, Engine& engine, EventLoop& loop,
-                                             const PathParams& params);
+std::unique_ptr<HttpHandler> MakeCallHandler(HttpExchange& exchange, Engine& engine,
+                                             EventLoop& loop, const PathParams& params);
 
 }  // namespace pulga

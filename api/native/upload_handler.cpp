@@ -9,8 +9,8 @@
 namespace pulga {
 namespace {
 
-constexpr size_t kBlock = 256 * 1024;      // handed to the spool at once
-constexpr size_t kBuffered = 2 * kBlock;   // held while the spool is busy
+constexpr size_t kBlock = 256 * 1024;     // handed to the spool at once
+constexpr size_t kBuffered = 2 * kBlock;  // held while the spool is busy
 
 using RefSet = std::set<std::pair<std::string, std::string>>;
 
@@ -25,16 +25,19 @@ RefSet RefsOf(const std::vector<ImageRecord>& images) {
 
 class UploadHandler final : public ReplyingHandler {
  public:
-  UploadHandler(HttpExchange& exchange, Engine& engine) : ReplyingHandler(exchange), engine_(engine) {}
+  UploadHandler(HttpExchange& exchange, Engine& engine)
+      : ReplyingHandler(exchange), engine_(engine) {}
 
   void Start() override {
     const HttpRequest& request = exchange().request();
     if (!ReadQuery(request)) return;
     const std::string* type = request.Header("Content-Type");
     if (type != nullptr && EqualsIgnoreCase(std::string_view(*type).substr(0, 10), "multipart/")) {
-      return Refuse({415, "unsupported_media_type",
+      return Refuse({415,
+                     "unsupported_media_type",
                      "send the archive itself as the request body, not a form: "
-                     "curl --data-binary @image.tar, or -T image.tar -X POST", {}});
+                     "curl --data-binary @image.tar, or -T image.tar -X POST",
+                     {}});
     }
     auto upload = engine_.NewUpload(request.content_length);
     if (!upload.ok()) return Refuse(ToApiError(upload.error(), "image"));
@@ -82,7 +85,8 @@ class UploadHandler final : public ReplyingHandler {
       return;
     }
     writing_ = true;
-    upload_->Write(std::exchange(buffer_, {}), WhileOpen([this](Status stored) { OnStored(stored); }));
+    upload_->Write(std::exchange(buffer_, {}),
+                   WhileOpen([this](Status stored) { OnStored(stored); }));
   }
 
   void OnStored(const Status& stored) {

@@ -1,0 +1,132 @@
+#include "api/cli/client.h"
+
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "api/cli/output.h"
+#include "base/file_io.h"
+#include "base/text.h"
+
+namespace pulga::cli {
+namespace {
+
+std::string Environment(const char* name) {
+  const char* value = getenv(name);
+  return value != nullptr ? value : "";
+}
+
+// A key that can not be read is no error yet: some daemons and some calls need none.
+std::string FindKey(const Args& args) {
+  if (const auto key = args.Value("key")) return *key;
+  if (std::string key = Environment("PULGA_KEY"); !key.empty()) return key;
+  std::string data = Environment("PULGA_DATA");
+  if (data.empty()) data = "/var/lib/pulga";
+  const auto content = ReadFile(data + "/admin.key", 4096);
+  if (!content.ok()) return "";
+  return std::string(Trim(content->substr(0, content->find('\n'))));
+}
+
+Code CodeOf(int status) {
+  switch (status) {
+    case 401:
+    case 403:
+      return Code::kPermission;
+    case 404:
+      return Code::kNotFound;
+    case 409:
+      return Code::kAlreadyExists;
+    case 413:
+      return Code::kTooLarge;
+    case 503:
+      return Code::kUnavailable;
+    case 507:
+      return Code::kNoSpace;
+    default:
+      return status < 500 ? Code::kInvalidArgument : Code::kInternal;
+  }
+}
+
+}  // namespace
+
+std::vector<Option> operator+(std::vector<Option> a, const std::vector<Option>& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+std::vector<Option> CommonOptions() {
+  return {{"json", 0, "", "print JSON instead of text"}, {"help", 'h', "", "show this help"}};
+}
+
+std::vector<Option> ClientOptions() {
+  return std::vector<Option>{
+             {"url", 0, "URL", "the daemon: http://HOST:PORT or unix:/PATH (PULGA_URL)"},
+             {"key", 0, "KEY", "the admin key (PULGA_KEY, or admin.key in PULGA_DATA)"}} +
+         CommonOptions();
+}
+
+Result<DaemonClient> DaemonClient::FromArgs(const Args& args) {
+  std::string text = args.Value("url").value_or(Environment("PULGA_URL"));
+  if (text.empty()) text = "http://127.0.0.1:8080";
+  PULGA_ASSIGN_OR_RETURN(DaemonUrl url, ParseDaemonUrl(text));
+  return DaemonClient(std::move(url), FindKey(args));
+}
+
+Result<ClientReply> DaemonClient::Call(ClientRequest request) const {
+  if (!key_.empty()) request.headers.emplace_back("Authorization", "Bearer " + key_);
+  PULGA_ASSIGN_OR_RETURN(ClientReply reply, Exchange(url_, request));
+  if (reply.status >= 400) return Error{CodeOf(reply.status), 0, ErrorTextOf(reply)};
+  if (!reply.complete) return Error{Code::kIo, 0, "the daemon's reply broke off"};
+  return reply;
+}
+
+Result<ClientReply> DaemonClient::Get(const std::string& target) const {
+  ClientRequest request;
+  request.target = target;
+  return Call(std::move(request));
+}
+
+Result<ClientReply> DaemonClient::Invoke(const ClientRequest& request, const BodySink& sink) const {
+  return Exchange(url_, request, sink);
+}
+
+std::string PercentEncode(std::string_view text) {
+  static constexpr char kHex[] = "0123456789ABCDEF";
+  std::string out;
+  for (char c : text) {
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       std::string_view("-._~/:@").find(c) != std::string_view::npos;
+    if (plain) {
+      out += c;
+    } else {
+      const auto byte = static_cast<unsigned char>(c);
+      out += '%';
+      out += kHex[byte >> 4];
+      out += kHex[byte & 15];
+    }
+  }
+  return out;
+}
+
+std::string ErrorTextOf(const ClientReply& reply) {
+  const auto json = nlohmann::json::parse(reply.body, nullptr, /*allow_exceptions=*/false);
+  if (json.is_object() && json.contains("error") && json["error"].is_object()) {
+    const auto& error = json["error"];
+    if (error.contains("message") && error["message"].is_string()) return error["message"];
+  }
+  std::string text(Trim(reply.body.substr(0, 4096)));
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  if (text.empty()) text = "no explanation";
+  return "the daemon answered " + std::to_string(reply.status) + ": " + text;
+}
+
+int Fail(const Error& error) {
+  PrintError(error.message);
+  return kExitFailed;
+}
+
+int UsageError(const std::string& message) {
+  PrintError(message);
+  return kExitUsage;
+}
+
+}  // namespace pulga::cli

@@ -1,0 +1,239 @@
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "api/cli/commands.h"
+#include "api/cli/deploy_spec.h"
+#include "api/cli/output.h"
+#include "api/cli/serve_process.h"
+#include "base/file_io.h"
+#include "base/process.h"
+#include "base/temp_dir.h"
+#include "base/text.h"
+
+namespace pulga::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr auto kStartLimit = std::chrono::seconds(20);
+constexpr auto kStopLimit = std::chrono::seconds(30);
+constexpr const char* kName = "run";
+
+// A private daemon on a unix socket in a directory of its own; gone with this object.
+class PrivateDaemon {
+ public:
+  static Result<std::unique_ptr<PrivateDaemon>> Start(const Args& args);
+  ~PrivateDaemon();
+  DaemonClient Client() const;
+
+ private:
+  explicit PrivateDaemon(TempDir dir) : dir_(std::move(dir)) {}
+  Status Spawn(const Args& args);
+  Status AwaitReady();
+  std::string data() const { return dir_.path() + "/data"; }
+  std::string socket() const { return data() + "/pulga.sock"; }
+
+  TempDir dir_;
+  PidFd keeper_;
+  UniqueFd log_;  // what the daemon says, shown only when it does not start
+};
+
+Result<std::unique_ptr<PrivateDaemon>> PrivateDaemon::Start(const Args& args) {
+  const char* tmp = getenv("TMPDIR");
+  PULGA_ASSIGN_OR_RETURN(
+      TempDir dir, TempDir::Create(std::string(tmp != nullptr ? tmp : "/tmp") + "/pulga-run-"));
+  // The daemon's user must be able to pass through to its own directory inside.
+  if (chmod(dir.path().c_str(), 0711) != 0) return LastError("chmod " + dir.path());
+  std::unique_ptr<PrivateDaemon> out(new PrivateDaemon(std::move(dir)));
+  PULGA_RETURN_IF_ERROR(out->Spawn(args));
+  PULGA_RETURN_IF_ERROR(out->AwaitReady());
+  return out;
+}
+
+Status PrivateDaemon::Spawn(const Args& args) {
+  PULGA_ASSIGN_OR_RETURN(log_, OpenUnnamedFile(dir_.path()));
+  PULGA_ASSIGN_OR_RETURN(const UniqueFd null, OpenFile("/dev/null", O_RDONLY));
+  SpawnOptions spawn;
+  PULGA_ASSIGN_OR_RETURN(
+      spawn.argv,
+      KeeperArguments({data(), args.Value("user").value_or(""), {"--listen", "unix:" + socket()}}));
+  spawn.env = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin"};
+  spawn.fds = {{null.get(), 0}, {log_.get(), 1}, {log_.get(), 2}};
+  PULGA_ASSIGN_OR_RETURN(keeper_, SpawnProcess(spawn));
+  return OkStatus();
+}
+
+// Nothing tells another process that a socket is being listened on: connect until it is, or until
+// the keeper ends.
+Status PrivateDaemon::AwaitReady() {
+  DaemonUrl url;
+  url.unix_path = socket();
+  const auto limit = std::chrono::steady_clock::now() + kStartLimit;
+  while (std::chrono::steady_clock::now() < limit) {
+    const Status reached = CheckReachable(url);
+    if (reached.ok()) return OkStatus();
+    pollfd ended = {keeper_.fd(), POLLIN, 0};
+    if (poll(&ended, 1, 5) > 0) break;
+  }
+  lseek(log_.get(), 0, SEEK_SET);
+  const auto log = ReadFd(log_.get(), 64 * 1024);
+  return Error{Code::kUnavailable, 0,
+               "the private daemon did not start:\n" + (log.ok() ? *log : "")};
+}
+
+PrivateDaemon::~PrivateDaemon() {
+  if (!keeper_.valid()) return;
+  (void)keeper_.Signal(SIGTERM);
+  pollfd ended = {keeper_.fd(), POLLIN, 0};
+  const auto limit = std::chrono::duration_cast<std::chrono::milliseconds>(kStopLimit).count();
+  if (poll(&ended, 1, static_cast<int>(limit)) <= 0) (void)keeper_.Signal(SIGKILL);
+  (void)keeper_.Reap();
+}
+
+DaemonClient PrivateDaemon::Client() const {
+  DaemonUrl url;
+  url.unix_path = socket();
+  url.base = "http://localhost";
+  const auto key = ReadFile(data() + "/admin.key", 4096);
+  return DaemonClient(url, key.ok() ? std::string(Trim(key->substr(0, key->find('\n')))) : "");
+}
+
+Status Deploy(const DaemonClient& client, const Args& args, const std::string& image) {
+  PULGA_ASSIGN_OR_RETURN(const DeploySpec flags, BuildDeploySpec(args, ""));
+  Json spec = Json::parse(flags.json, nullptr, /*allow_exceptions=*/false);
+  spec["image"] = image;
+  spec["mode"] = "exec";
+  spec["scale"]["max"] = 1;
+  spec["scale"]["parked"] = 0;
+  // One run may take and say as much as it likes, unless told otherwise.
+  Json& limits = spec["limits"];
+  for (const auto& [name, value] :
+       {std::pair("timeout", "24h"), std::pair("body", "4Gi"), std::pair("output", "4Gi")}) {
+    if (!limits.contains(name)) limits[name] = value;
+  }
+  const std::vector<std::string> given(args.words().begin() + 1, args.words().end());
+  if (!given.empty()) spec["args"] = given;
+  ClientRequest request;
+  request.method = "PUT";
+  request.target = std::string("/v1/functions/") + kName;
+  request.body = spec.dump();
+  return Status(client.Call(std::move(request)));
+}
+
+// The exit code a shell would report for the program.
+int ExitCodeOf(const std::string& outcome) {
+  if (outcome == "ok") return 0;
+  const size_t colon = outcome.find(':');
+  const std::string kind = outcome.substr(0, colon);
+  const std::string detail = colon == std::string::npos ? "" : outcome.substr(colon + 1);
+  if (kind == "exited") return static_cast<int>(ParseUint(detail, 255).value_or(1));
+  for (int signo = 1; kind == "signaled" && signo < 65; ++signo) {
+    const char* name = sigabbrev_np(signo);
+    if (name != nullptr && detail == std::string("SIG") + name) return 128 + signo;
+  }
+  if (kind == "oom-killed") return 128 + SIGKILL;
+  return kind == "timed-out" ? 124 : kExitFailed;
+}
+
+struct CallLog {
+  std::string stderr_text;
+  std::string outcome;  // as our own remark on the call says
+};
+
+// A reply that broke off carries no outcome; the function's log does.
+CallLog ReadLog(const DaemonClient& client) {
+  CallLog out;
+  const auto reply = client.Get(std::string("/v1/functions/") + kName + "/logs?tail=10000");
+  if (!reply.ok()) return out;
+  for (std::string_view line : Split(reply->body, '\n')) {
+    const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!json.is_object()) continue;
+    const std::string text = json.value("text", "");
+    if (json.value("stream", "") == "stderr") out.stderr_text += text + "\n";
+    if (json.value("stream", "") != "pulga") continue;
+    for (std::string_view word : Split(text, ' ')) {
+      while (!word.empty() && (word.back() == ',' || word.back() == '.')) word.remove_suffix(1);
+      for (const char* kind :
+           {"exited:", "signaled:", "oom-killed", "timed-out", "syscall-denied", "output-limit"}) {
+        if (word.substr(0, strlen(kind)) == kind) out.outcome = word;
+      }
+    }
+  }
+  return out;
+}
+
+int Call(const DaemonClient& client, const Args& args) {
+  ClientRequest request;
+  request.method = "POST";
+  request.target = std::string("/function/") + kName + "?stream=1";
+  if (isatty(STDIN_FILENO) != 1 && fcntl(STDIN_FILENO, F_GETFD) >= 0)
+    request.body_fd = STDIN_FILENO;
+  const auto reply = client.Invoke(request, [](const ClientReply& head, std::string_view bytes) {
+    return head.status == 200 ? WriteAll(STDOUT_FILENO, bytes) : OkStatus();
+  });
+  if (!reply.ok()) return Fail(reply.error());
+  const CallLog log = ReadLog(client);
+  PrintErr(log.stderr_text);
+  std::string outcome = reply->Header("X-Pulga-Outcome");
+  if (outcome.empty()) outcome = log.outcome;
+  if (args.Has("verbose")) PrintErr(ReceiptTable(*reply));
+  if (args.Has("json"))
+    PrintErr(Json({{"outcome", outcome}, {"status", reply->status}}).dump() + "\n");
+  const int code = ExitCodeOf(outcome);
+  const bool plain = outcome == "ok" || outcome.rfind("exited:", 0) == 0;
+  if (!plain)
+    PrintError("the program ended with " + (outcome.empty() ? "an unknown outcome" : outcome));
+  return code;
+}
+
+int RunRun(const Args& args) {
+  const Status root = CheckRoot("pulga run");
+  if (!root.ok()) return Fail(root.error());
+  const std::string& archive = args.words()[0];
+  const auto readable = OpenFile(archive, O_RDONLY);
+  if (!readable.ok()) return Fail(readable.error());
+  auto daemon = PrivateDaemon::Start(args);
+  if (!daemon.ok()) return Fail(daemon.error());
+  const DaemonClient client = (*daemon)->Client();
+  const auto imported = ImportArchive(client, {archive, "", false});
+  if (!imported.ok()) return Fail(imported.error());
+  const std::vector<std::string> refs = ImportedRefs(imported->body);
+  if (refs.size() != 1)
+    return Fail(
+        {Code::kInvalidArgument, 0, archive + " holds several images: " + Join(refs, ", ")});
+  const Status deployed = Deploy(client, args, refs[0]);
+  if (!deployed.ok()) return Fail(deployed.error());
+  return Call(client, args);
+}
+
+}  // namespace
+
+std::vector<Command> RunCommands() {
+  Command run{
+      "run",
+      "[options] IMAGE.tar [ARGUMENT...]",
+      "Run an image's program once, in a sandbox, and leave nothing.",
+      "Needs root. stdin and stdout are the program's, its exit code becomes this command's. What\n"
+      "follows IMAGE.tar replaces the image's own arguments.",
+      DeploySpecOptions() +
+          std::vector<Option>{{"verbose", 'v', "", "print the receipt on stderr"}} +
+          CommonOptions(),
+      1,
+      1000,
+      &RunRun};
+  std::erase_if(run.options, [](const Option& o) {
+    return o.name == "image" || o.name == "file" || o.name == "mode";
+  });
+  run.words = Command::Words::kEndOptions;
+  return {run};
+}
+
+}  // namespace pulga::cli

@@ -1,0 +1,33 @@
+// The commands, each group in its own file; main.cpp finds them by name.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "api/cli/args.h"
+#include "api/cli/client.h"
+
+namespace pulga::cli {
+
+std::vector<Command> ServerCommands();    // serve, serve-daemon, doctor, version
+std::vector<Command> ImageCommands();     // image import|ls|inspect|rm
+std::vector<Command> DeployCommands();    // deploy, rollback, scale, rm
+std::vector<Command> FunctionCommands();  // ls, describe, logs
+std::vector<Command> InvokeCommands();    // invoke
+std::vector<Command> RunCommands();       // run
+std::vector<Command> AllCommands();
+
+// "FILE", or "-" for stdin. On a terminal with a progress bar. Gives the daemon's reply (its JSON).
+struct ImportRequest {
+  std::string file;
+  std::string ref;  // "" = the archive's own names
+  bool any_platform = false;
+};
+Result<ClientReply> ImportArchive(const DaemonClient& client, const ImportRequest& request);
+// The names the import gave, first the one to deploy.
+std::vector<std::string> ImportedRefs(const std::string& json);
+
+// The receipt of a call, as `invoke -v` prints it.
+std::string ReceiptTable(const ClientReply& reply);
+
+}  // namespace pulga::cli

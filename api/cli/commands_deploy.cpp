@@ -1,0 +1,163 @@
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "api/cli/commands.h"
+#include "api/cli/deploy_spec.h"
+#include "api/cli/output.h"
+#include "base/file_io.h"
+#include "base/text.h"
+
+namespace pulga::cli {
+namespace {
+
+using Json = nlohmann::json;
+
+Json Parse(const std::string& text) {
+  return Json::parse(text, nullptr, /*allow_exceptions=*/false);
+}
+
+std::string Text(const Json& object, const char* name) {
+  if (!object.is_object() || !object.contains(name) || !object[name].is_string()) return "";
+  return object[name];
+}
+
+std::string FunctionPath(const std::string& name) { return "/v1/functions/" + PercentEncode(name); }
+
+void PrintDeployed(const DaemonClient& client, const Json& reply, const char* verb) {
+  const Style style = Style::ForFd(STDOUT_FILENO);
+  const std::string version = reply.contains("version") ? reply["version"].dump() : "?";
+  PrintOut(style.Paint(Colour::kGreen, verb) + " " +
+           style.Paint(Colour::kBold, Text(reply, "name")) + ", version " + version + " of " +
+           Text(reply, "image") + "\n");
+  std::string mode = "mode  " + Text(reply, "mode");
+  if (const std::string why = Text(reply, "mode_reason"); !why.empty()) mode += "  (" + why + ")";
+  PrintOut(mode + "\nurl   " + client.url().base + Text(reply, "url") + "\n");
+  if (!reply.contains("warnings")) return;
+  for (const Json& warning : reply["warnings"]) {
+    if (warning.is_string())
+      PrintErr(style.Paint(Colour::kYellow, "warning: ") + warning.get<std::string>() + "\n");
+  }
+}
+
+// Imports the archive and gives the name to deploy.
+Result<std::string> ImportForDeploy(const DaemonClient& client, const std::string& file,
+                                    bool any_platform) {
+  PULGA_ASSIGN_OR_RETURN(const ClientReply reply, ImportArchive(client, {file, "", any_platform}));
+  const std::vector<std::string> refs = ImportedRefs(reply.body);
+  if (refs.size() == 1) return refs[0];
+  return Error{Code::kInvalidArgument, 0,
+               file + " holds several images; deploy one of them by name: " + Join(refs, ", ")};
+}
+
+int RunDeploy(const Args& args) {
+  auto client = DaemonClient::FromArgs(args);
+  if (!client.ok()) return UsageError(client.error().message);
+  std::string text;
+  if (const auto file = args.Value("file")) {
+    auto content = *file == "-" ? ReadFd(STDIN_FILENO, 1 << 20) : ReadFile(*file);
+    if (!content.ok()) return Fail(content.error());
+    text = *content;
+  }
+  auto spec = BuildDeploySpec(args, text);
+  if (!spec.ok()) return UsageError(spec.error().message);
+  const std::string name = args.words().empty() ? spec->name : args.words()[0];
+  if (name.empty()) return UsageError("which name? pulga deploy NAME --image REF|FILE");
+  if (spec->image.empty()) return UsageError("which image? pulga deploy NAME --image REF|FILE");
+  if (LooksLikeArchive(spec->image)) {
+    const auto ref = ImportForDeploy(*client, spec->image, false);
+    if (!ref.ok()) return Fail(ref.error());
+    spec->json = WithImage(spec->json, *ref);
+  }
+  ClientRequest request;
+  request.method = "PUT";
+  request.target = FunctionPath(name);
+  request.headers = {{"Content-Type", "application/json"}};
+  request.body = spec->json;
+  const auto reply = client->Call(std::move(request));
+  if (!reply.ok()) return Fail(reply.error());
+  if (args.Has("json")) {
+    PrintOut(reply->body);
+  } else {
+    PrintDeployed(*client, Parse(reply->body), reply->status == 201 ? "deployed" : "replaced");
+  }
+  return kExitOk;
+}
+
+Result<ClientReply> Post(const DaemonClient& client, const std::string& target, const Json& body) {
+  ClientRequest request;
+  request.method = "POST";
+  request.target = target;
+  request.headers = {{"Content-Type", "application/json"}};
+  request.body = body.dump();
+  return client.Call(std::move(request));
+}
+
+int RunRollback(const Args& args) {
+  auto client = DaemonClient::FromArgs(args);
+  if (!client.ok()) return UsageError(client.error().message);
+  Json body = Json::object();
+  if (args.words().size() > 1) {
+    const auto version = ParseUint(args.words()[1], UINT32_MAX);
+    if (!version) return UsageError("VERSION must be a number; pulga describe lists them");
+    body["version"] = *version;
+  }
+  const auto reply = Post(*client, FunctionPath(args.words()[0]) + "/rollback", body);
+  if (!reply.ok()) return Fail(reply.error());
+  if (args.Has("json")) {
+    PrintOut(reply->body);
+  } else {
+    PrintDeployed(*client, Parse(reply->body), "rolled back");
+  }
+  return kExitOk;
+}
+
+int RunScale(const Args& args) {
+  auto client = DaemonClient::FromArgs(args);
+  if (!client.ok()) return UsageError(client.error().message);
+  const auto wanted = ParseUint(args.words()[1], 100000);
+  if (!wanted) return UsageError("how many instances? pulga scale NAME N");
+  const auto reply =
+      Post(*client, FunctionPath(args.words()[0]) + "/scale", {{"instances", *wanted}});
+  if (!reply.ok()) return Fail(reply.error());
+  if (args.Has("json")) {
+    PrintOut(reply->body);
+  } else {
+    PrintOut("scaled " + args.words()[0] + " to " + args.words()[1] + "\n");
+  }
+  return kExitOk;
+}
+
+int RunRemove(const Args& args) {
+  auto client = DaemonClient::FromArgs(args);
+  if (!client.ok()) return UsageError(client.error().message);
+  for (const std::string& name : args.words()) {
+    ClientRequest request;
+    request.method = "DELETE";
+    request.target = FunctionPath(name);
+    const auto reply = client->Call(std::move(request));
+    if (!reply.ok()) return Fail(reply.error());
+    PrintOut(args.Has("json") ? Json({{"removed", name}}).dump() + "\n" : "removed " + name + "\n");
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+std::vector<Command> DeployCommands() {
+  return {
+      {"deploy", "NAME --image REF|FILE [options]",
+       "Create a function, or replace it without downtime.",
+       "Everything not given has the default that `pulga describe NAME --json` shows. An archive "
+       "is\n"
+       "imported first.",
+       DeploySpecOptions() + ClientOptions(), 0, 1, &RunDeploy},
+      {"scale", "NAME N", "Keep N instances until told otherwise.", "", ClientOptions(), 2, 2,
+       &RunScale},
+      {"rollback", "NAME [VERSION]", "Go back to the version before, or to the one given.", "",
+       ClientOptions(), 1, 2, &RunRollback},
+      {"rm", "NAME...", "Remove functions.", "", ClientOptions(), 1, 100, &RunRemove},
+  };
+}
+
+}  // namespace pulga::cli

@@ -1,0 +1,237 @@
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "api/cli/commands.h"
+#include "api/cli/output.h"
+#include "base/text.h"
+#include "base/units.h"
+
+namespace pulga::cli {
+namespace {
+
+using Json = nlohmann::json;
+
+Json Parse(const std::string& text) {
+  return Json::parse(text, nullptr, /*allow_exceptions=*/false);
+}
+
+const Json& At(const Json& object, const char* name) {
+  static const Json kNothing;
+  if (!object.is_object()) return kNothing;
+  const auto it = object.find(name);
+  return it == object.end() ? kNothing : *it;
+}
+
+std::string Text(const Json& object, const char* name) {
+  const Json& value = At(object, name);
+  if (value.is_string()) return value.get<std::string>();
+  return value.is_null() ? "-" : value.dump();
+}
+
+uint64_t Number(const Json& object, const char* name) {
+  const Json& value = At(object, name);
+  return value.is_number_unsigned() ? value.get<uint64_t>() : 0;
+}
+
+uint64_t Failures(const Json& function) {
+  uint64_t sum = 0;
+  for (const auto& [name, count] : At(function, "outcomes").items()) {
+    if (name != "ok" && count.is_number_unsigned()) sum += count.get<uint64_t>();
+  }
+  return sum;
+}
+
+uint64_t Memory(const Json& function) {
+  uint64_t sum = 0;
+  for (const Json& instance : At(function, "instances")) sum += Number(instance, "memory_bytes");
+  return sum;
+}
+
+// "2 warm, 1 parked", or what is wrong.
+Cell State(const Json& function) {
+  const std::string trouble = Text(function, "trouble");
+  if (!trouble.empty() && trouble != "-") return {trouble, Colour::kRed};
+  std::map<std::string, int> steps;
+  for (const Json& instance : At(function, "instances")) ++steps[Text(instance, "step")];
+  std::string text;
+  for (const auto& [step, count] : steps)
+    text += (text.empty() ? "" : ", ") + std::to_string(count) + " " + step;
+  return text.empty() ? Cell{"idle", Colour::kFaint} : Cell{text, Colour::kGreen};
+}
+
+int RunList(const Args& args) {
+  auto client = DaemonClient::FromArgs(args);
+  if (!client.ok()) return UsageError(client.error().message);
+  const auto reply = client->Get("/v1/functions");
+  if (!reply.ok()) return Fail(reply.error());
+  if (args.Has("json")) {
+    PrintOut(reply->body);
+    return kExitOk;
+  }
+  Table table({"NAME", "IMAGE", "VERSION", "MODE", "CALLS", "FAILED", "MEMORY", "INSTANCES"});
+  const Json list = Parse(reply->body);
+  for (const Json& function : At(list, "functions")) {
+    const uint64_t failed = Failures(function);
+    table.Add({{Text(function, "name"), Colour::kBold},
+               {Text(function, "image")},
+               {Text(function, "version")},
+               {Text(function, "mode")},
+               {Text(function, "invocations")},
+               {std::to_string(failed), failed == 0 ? Colour::kNone : Colour::kYellow},
+               {HumanBytes(Memory(function))},
+               State(function)});
+  }
+  if (table.empty()) {
+    PrintErr("no functions yet: pulga deploy NAME --image REF|FILE\n");
+  } else {
+    PrintOut(table.Render(Style::ForFd(STDOUT_FILENO)));
+  }
+  return kExitOk;
+}
+
+std::string Flat(const Json& list) {
+  std::string out;
+  for (const Json& word : list) {
+    if (word.is_string()) out += (out.empty() ? "" : " ") + word.get<std::string>();
+  }
+  return out.empty() ? "-" : out;
+}
+
+std::string Pairs(const Json& object) {
+  std::string out;
+  for (const auto& [name, value] : object.items()) {
+    out += (out.empty() ? "" : ", ") + name + " " +
+           (value.is_string() ? value.get<std::string>() : value.dump());
+  }
+  return out.empty() ? "-" : out;
+}
+
+void PrintFacts(const Json& f, const DaemonClient& client) {
+  const Style style = Style::ForFd(STDOUT_FILENO);
+  Table facts({});
+  const auto add = [&facts](const char* label, const std::string& value) {
+    facts.Add({{label, Colour::kFaint}, {value}});
+  };
+  add("name", Text(f, "name"));
+  add("url", client.url().base + Text(f, "url"));
+  add("image", Text(f, "image") + "  " + Text(f, "image_digest").substr(0, 19));
+  add("version", Text(f, "version"));
+  add("mode", Text(f, "mode") + "  (" + Text(f, "mode_reason") + ")");
+  add("command", Flat(At(f, "command")));
+  if (At(f, "port").is_number()) add("port", Text(f, "port"));
+  add("limits", Pairs(At(At(f, "spec"), "limits")));
+  add("scale", Pairs(At(At(f, "spec"), "scale")));
+  add("calls", Text(f, "invocations") + "  (" + Pairs(At(f, "outcomes")) + ")");
+  add("queued", Text(f, "queued"));
+  add("decision", Text(f, "last_decision"));
+  if (const std::string trouble = Text(f, "trouble"); !trouble.empty()) {
+    facts.Add({{"trouble", Colour::kFaint}, {trouble, Colour::kRed}});
+  }
+  PrintOut(facts.Render(style));
+}
+
+void PrintFunction(const Json& f, const DaemonClient& client) {
+  const Style style = Style::ForFd(STDOUT_FILENO);
+  PrintFacts(f, client);
+  Table versions({"VERSION", "IMAGE", "MODE", "CREATED", ""});
+  for (const Json& v : At(f, "versions")) {
+    const bool active = At(v, "active").is_boolean() && At(v, "active").get<bool>();
+    versions.Add({{Text(v, "version")},
+                  {Text(v, "image")},
+                  {Text(v, "mode")},
+                  {Text(v, "created_at")},
+                  {active ? "active" : "", Colour::kGreen}});
+  }
+  PrintOut("\n" + versions.Render(style));
+  Table instances({"SLOT", "STEP", "CALLS", "MEMORY", "AGE"});
+  for (const Json& i : At(f, "instances")) {
+    instances.Add({{Text(i, "slot")},
+                   {Text(i, "step")},
+                   {Text(i, "open_calls")},
+                   {HumanBytes(Number(i, "memory_bytes"))},
+                   {HumanAge(static_cast<int64_t>(Number(i, "age_ms")))}});
+  }
+  if (!instances.empty()) PrintOut("\n" + instances.Render(style));
+}
+
+int RunDescribe(const Args& args) {
+  auto client = DaemonClient::FromArgs(args);
+  if (!client.ok()) return UsageError(client.error().message);
+  const auto reply = client->Get("/v1/functions/" + PercentEncode(args.words()[0]));
+  if (!reply.ok()) return Fail(reply.error());
+  if (args.Has("json")) {
+    PrintOut(reply->body);
+  } else {
+    PrintFunction(Parse(reply->body), *client);
+  }
+  return kExitOk;
+}
+
+void PrintLogLine(const std::string& line, const Style& style) {
+  const Json json = Parse(line);
+  if (!json.is_object()) return;
+  const std::string stream = Text(json, "stream");
+  const Colour colour = stream == "stderr"  ? Colour::kYellow
+                        : stream == "pulga" ? Colour::kFaint
+                                            : Colour::kNone;
+  std::string text = Text(json, "text");
+  for (char& c : text) {
+    if ((static_cast<unsigned char>(c) < 0x20 && c != '\t') || c == 0x7f) c = '?';
+  }
+  PrintOut(style.Paint(Colour::kFaint, Text(json, "time")) + " " + style.Paint(colour, text) +
+           "\n");
+}
+
+int RunLogs(const Args& args) {
+  auto client = DaemonClient::FromArgs(args);
+  if (!client.ok()) return UsageError(client.error().message);
+  const std::string tail = args.Value("tail").value_or("100");
+  if (!ParseUint(tail, 10000)) return UsageError("--tail wants a number up to 10000");
+  ClientRequest request;
+  request.target = "/v1/functions/" + PercentEncode(args.words()[0]) + "/logs?tail=" + tail +
+                   (args.Has("follow") ? "&follow=1" : "");
+  if (!client->key().empty())
+    request.headers.emplace_back("Authorization", "Bearer " + client->key());
+  const Style style = Style::ForFd(STDOUT_FILENO);
+  const bool raw = args.Has("json");
+  std::string pending;
+  std::string refusal;
+  const auto reply = client->Invoke(request, [&](const ClientReply& head, std::string_view bytes) {
+    if (head.status != 200) refusal += bytes.substr(0, 64 * 1024);
+    if (head.status != 200) return OkStatus();
+    pending += bytes;
+    for (size_t end; (end = pending.find('\n')) != std::string::npos; pending.erase(0, end + 1)) {
+      if (raw) {
+        PrintOut(pending.substr(0, end + 1));
+      } else {
+        PrintLogLine(pending.substr(0, end), style);
+      }
+    }
+    return OkStatus();
+  });
+  if (!reply.ok()) return Fail(reply.error());
+  if (reply->status != 200) {
+    ClientReply refused = *reply;
+    refused.body = refusal;
+    return Fail({Code::kNotFound, 0, ErrorTextOf(refused)});
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+std::vector<Command> FunctionCommands() {
+  return {
+      {"ls", "", "List functions.", "", ClientOptions(), 0, 0, &RunList},
+      {"describe", "NAME", "Show one function: its versions, instances and limits.", "",
+       ClientOptions(), 1, 1, &RunDescribe},
+      {"logs", "NAME [-f]", "Show what a function wrote to stderr.", "",
+       std::vector<Option>{{"follow", 'f', "", "go on as new lines come"},
+                           {"tail", 'n', "N", "the last N lines first (100)"}} +
+           ClientOptions(),
+       1, 1, &RunLogs},
+  };
+}
+
+}  // namespace pulga::cli

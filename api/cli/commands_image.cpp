@@ -1,0 +1,250 @@
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "api/cli/commands.h"
+#include "api/cli/output.h"
+#include "api/http_message.h"
+#include "base/file_io.h"
+#include "base/units.h"
+
+namespace pulga::cli {
+namespace {
+
+using Json = nlohmann::json;
+
+Json Parse(const std::string& text) {
+  return Json::parse(text, nullptr, /*allow_exceptions=*/false);
+}
+
+std::string Text(const Json& object, const char* name) {
+  const auto it = object.is_object() ? object.find(name) : object.end();
+  return object.is_object() && it != object.end() && it->is_string() ? it->get<std::string>() : "";
+}
+
+uint64_t Number(const Json& object, const char* name) {
+  if (!object.is_object()) return 0;
+  const auto it = object.find(name);
+  return it != object.end() && it->is_number_unsigned() ? it->get<uint64_t>() : 0;
+}
+
+Json Array(const Json& object, const char* name) {
+  const bool there = object.is_object() && object.contains(name) && object[name].is_array();
+  return there ? object[name] : Json::array();
+}
+
+std::string ShortDigest(const std::string& digest) { return digest.substr(0, 7 + 12); }
+
+std::string LayerSummary(const Json& image) {
+  size_t reused = 0;
+  const Json layers = Array(image, "layers");
+  for (const Json& layer : layers) reused += layer.value("reused", false) ? 1 : 0;
+  std::string out = std::to_string(layers.size()) + (layers.size() == 1 ? " layer" : " layers");
+  if (reused != 0) out += " (" + std::to_string(reused) + " already here)";
+  return out;
+}
+
+void PrintImported(const Json& reply) {
+  const Style style = Style::ForFd(STDOUT_FILENO);
+  for (const Json& image : Array(reply, "images")) {
+    PrintOut("imported " + style.Paint(Colour::kBold, Text(image, "ref")) + "  " +
+             Text(image, "platform") + "  " + HumanBytes(Number(image, "size_bytes")) + "  " +
+             LayerSummary(image) + "\n");
+    for (const Json& warning : Array(image, "warnings")) {
+      if (warning.is_string())
+        PrintErr(style.Paint(Colour::kYellow, "warning: ") + warning.get<std::string>() + "\n");
+    }
+  }
+}
+
+int RunImport(const Args& args) {
+  auto client = DaemonClient::FromArgs(args);
+  if (!client.ok()) return UsageError(client.error().message);
+  const ImportRequest request{args.words()[0], args.Value("ref").value_or(""),
+                              args.Has("any-platform")};
+  const auto reply = ImportArchive(*client, request);
+  if (!reply.ok()) return Fail(reply.error());
+  if (args.Has("json")) {
+    PrintOut(reply->body);
+  } else {
+    PrintImported(Parse(reply->body));
+  }
+  return kExitOk;
+}
+
+int RunList(const Args& args) {
+  auto client = DaemonClient::FromArgs(args);
+  if (!client.ok()) return UsageError(client.error().message);
+  const auto reply = client->Get("/v1/images");
+  if (!reply.ok()) return Fail(reply.error());
+  if (args.Has("json")) {
+    PrintOut(reply->body);
+    return kExitOk;
+  }
+  Table table({"IMAGE", "ID", "PLATFORM", "LAYERS", "SIZE"});
+  for (const Json& image : Array(Parse(reply->body), "images")) {
+    Json refs = Array(image, "refs");
+    if (refs.empty()) refs.push_back("<none>");
+    for (const Json& ref : refs) {
+      table.Add({{ref.get<std::string>()},
+                 {ShortDigest(Text(image, "digest")), Colour::kFaint},
+                 {Text(image, "platform")},
+                 {std::to_string(Array(image, "layers").size())},
+                 {HumanBytes(Number(image, "size_bytes"))}});
+    }
+  }
+  if (table.empty()) {
+    PrintErr("no images yet: pulga image import FILE\n");
+  } else {
+    PrintOut(table.Render(Style::ForFd(STDOUT_FILENO)));
+  }
+  return kExitOk;
+}
+
+std::string Words(const Json& list) {
+  std::string out;
+  for (const Json& word : list)
+    out += (out.empty() ? "" : " ") + (word.is_string() ? word.get<std::string>() : word.dump());
+  return out.empty() ? "-" : out;
+}
+
+void PrintImage(const Json& image) {
+  const Json config = image.value("config", Json::object());
+  Table facts({});
+  const auto add = [&facts](const char* label, const std::string& value) {
+    facts.Add({{label, Colour::kFaint}, {value}});
+  };
+  add("names", Words(Array(image, "refs")));
+  add("digest", Text(image, "digest"));
+  add("platform", Text(image, "platform"));
+  add("size", HumanBytes(Number(image, "size_bytes")));
+  add("entrypoint", Words(Array(config, "entrypoint")));
+  add("cmd", Words(Array(config, "cmd")));
+  add("user", Text(config, "user").empty() ? "root" : Text(config, "user"));
+  add("working dir", Text(config, "working_dir").empty() ? "/" : Text(config, "working_dir"));
+  add("ports", Words(Array(config, "exposed_ports")));
+  PrintOut(facts.Render(Style::ForFd(STDOUT_FILENO)));
+  Table layers({"LAYER", "SIZE"});
+  for (const Json& layer : Array(image, "layers")) {
+    layers.Add({{Text(layer, "diff_id")}, {HumanBytes(Number(layer, "size_bytes"))}});
+  }
+  PrintOut("\n" + layers.Render(Style::ForFd(STDOUT_FILENO)));
+}
+
+// The listing is large: straight to stdout.
+int PrintView(const DaemonClient& client, const std::string& target) {
+  ClientRequest request;
+  request.target = target;
+  if (!client.key().empty())
+    request.headers.emplace_back("Authorization", "Bearer " + client.key());
+  std::string refusal;
+  const auto reply =
+      client.Invoke(request, [&refusal](const ClientReply& head, std::string_view bytes) {
+        if (head.status == 200) return WriteAll(STDOUT_FILENO, bytes);
+        refusal += bytes.substr(0, 64 * 1024);
+        return OkStatus();
+      });
+  if (!reply.ok()) return Fail(reply.error());
+  if (reply->status != 200) {
+    ClientReply refused = *reply;
+    refused.body = refusal;
+    return Fail({Code::kInvalidArgument, 0, ErrorTextOf(refused)});
+  }
+  return reply->complete ? kExitOk : Fail({Code::kIo, 0, "the daemon's reply broke off"});
+}
+
+int RunInspect(const Args& args) {
+  auto client = DaemonClient::FromArgs(args);
+  if (!client.ok()) return UsageError(client.error().message);
+  if (args.Has("tree") && args.Has("sums"))
+    return UsageError("--tree and --sums exclude each other");
+  const std::string target = "/v1/images/" + PercentEncode(args.words()[0]);
+  if (args.Has("tree")) return PrintView(*client, target + "?view=tree");
+  if (args.Has("sums")) return PrintView(*client, target + "?view=sums");
+  const auto reply = client->Get(target);
+  if (!reply.ok()) return Fail(reply.error());
+  if (args.Has("json")) {
+    PrintOut(reply->body);
+  } else {
+    PrintImage(Parse(reply->body));
+  }
+  return kExitOk;
+}
+
+int RunRemove(const Args& args) {
+  auto client = DaemonClient::FromArgs(args);
+  if (!client.ok()) return UsageError(client.error().message);
+  for (const std::string& ref : args.words()) {
+    ClientRequest request;
+    request.method = "DELETE";
+    request.target = "/v1/images/" + PercentEncode(ref);
+    const auto reply = client->Call(std::move(request));
+    if (!reply.ok()) return Fail(reply.error());
+    if (args.Has("json")) {
+      PrintOut(Json({{"removed", ref}}).dump() + "\n");
+    } else {
+      PrintOut("removed " + ref + "\n");
+    }
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+Result<ClientReply> ImportArchive(const DaemonClient& client, const ImportRequest& wanted) {
+  UniqueFd file;
+  ClientRequest request;
+  request.method = "POST";
+  request.body_fd = STDIN_FILENO;
+  if (wanted.file != "-") {
+    PULGA_ASSIGN_OR_RETURN(file, OpenFile(wanted.file, O_RDONLY));
+    request.body_fd = file.get();
+  } else if (isatty(STDIN_FILENO) == 1) {
+    return Error{Code::kInvalidArgument, 0,
+                 "\"-\" reads the archive from stdin, which is a terminal"};
+  }
+  struct stat st = {};
+  if (fstat(request.body_fd, &st) != 0) return LastError("stat " + wanted.file);
+  if (S_ISDIR(st.st_mode)) return Error{Code::kInvalidArgument, 0, wanted.file + " is a directory"};
+  const off_t position = S_ISREG(st.st_mode) ? lseek(request.body_fd, 0, SEEK_CUR) : 0;
+  if (S_ISREG(st.st_mode)) request.body_size = static_cast<uint64_t>(st.st_size - position);
+  const size_t slash = wanted.file.rfind('/');
+  const std::string name =
+      wanted.file == "-" ? "stdin" : wanted.file.substr(slash == std::string::npos ? 0 : slash + 1);
+  ProgressBar bar("import " + name, request.body_size.value_or(0));
+  request.on_progress = [&bar](uint64_t sent) { bar.Update(sent); };
+  request.headers.emplace_back("Content-Type", "application/x-tar");
+  request.target = "/v1/images?any_platform=" + std::string(wanted.any_platform ? "1" : "0");
+  if (!wanted.ref.empty()) request.target += "&ref=" + PercentEncode(wanted.ref);
+  return client.Call(std::move(request));
+}
+
+std::vector<std::string> ImportedRefs(const std::string& text) {
+  std::vector<std::string> refs;
+  for (const Json& image : Array(Parse(text), "images")) refs.push_back(Text(image, "ref"));
+  return refs;
+}
+
+std::vector<Command> ImageCommands() {
+  return {
+      {"image import", "FILE|- [--ref NAME]",
+       "Import an archive of docker save, or an OCI archive.",
+       "Plain, gzip or zstd. Layers that are here already are not stored again.",
+       std::vector<Option>{{"ref", 0, "NAME", "the name to give, instead of the archive's own"},
+                           {"any-platform", 0, "", "also images this board can not run"}} +
+           ClientOptions(),
+       1, 1, &RunImport},
+      {"image ls", "", "List images.", "", ClientOptions(), 0, 0, &RunList},
+      {"image inspect", "IMAGE [--tree|--sums]", "Show one image.", "",
+       std::vector<Option>{{"tree", 0, "", "the flattened tree: path|type|mode|uid:gid|target"},
+                           {"sums", 0, "", "sha256 of every file, as sha256sum prints them"}} +
+           ClientOptions(),
+       1, 1, &RunInspect},
+      {"image rm", "IMAGE...", "Remove images that no function uses.", "", ClientOptions(), 1, 100,
+       &RunRemove},
+  };
+}
+
+}  // namespace pulga::cli

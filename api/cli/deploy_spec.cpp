@@ -1,0 +1,158 @@
+#include "api/cli/deploy_spec.h"
+
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+
+namespace pulga::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct SpecFlag {
+  const char* name;     // of the option
+  const char* section;  // "" = the top level
+  const char* field;
+  const char* value_name;
+  const char* help;
+};
+
+constexpr SpecFlag kFlags[] = {
+    {"memory", "limits", "memory", "SIZE", "memory of one instance, e.g. 64Mi"},
+    {"swap", "limits", "swap", "SIZE", "swap on top of it"},
+    {"cpu", "limits", "cpu", "CPU", "of one core, e.g. 500m"},
+    {"cpu-weight", "limits", "cpu_weight", "N", "share when cores are busy, 1 to 10000"},
+    {"pids", "limits", "pids", "N", "processes and threads"},
+    {"io-read-bps", "limits", "io_read_bps", "SIZE", "bytes read per second"},
+    {"io-write-bps", "limits", "io_write_bps", "SIZE", "bytes written per second"},
+    {"tmp", "limits", "tmp", "SIZE", "size of /tmp"},
+    {"nofile", "limits", "nofile", "N", "open files"},
+    {"timeout", "limits", "timeout", "TIME", "of one call, e.g. 30s"},
+    {"start-timeout", "limits", "start_timeout", "TIME", "until an http function listens"},
+    {"grace", "limits", "grace", "TIME", "between SIGTERM and SIGKILL"},
+    {"body", "limits", "body", "SIZE", "of a request body"},
+    {"output", "limits", "output", "SIZE", "of a reply"},
+    {"min", "scale", "min", "N", "instances kept running"},
+    {"max", "scale", "max", "N", "instances at most"},
+    {"concurrency", "scale", "concurrency", "N", "calls at once per instance"},
+    {"queue", "scale", "queue", "N", "calls that may wait"},
+    {"queue-wait", "scale", "queue_wait", "TIME", "how long they may wait"},
+    {"parked", "scale", "parked", "N", "sandboxes kept ready (exec)"},
+    {"idle", "scale", "idle", "TIME", "until an unused instance goes, or auto"},
+    {"mode", "", "mode", "MODE", "auto, http or exec"},
+    {"port", "", "port", "N", "the port an http function listens on"},
+    {"input", "", "input", "KIND", "stdin or argument (exec)"},
+    {"content-type", "", "content_type", "TYPE", "of an exec function's reply"},
+    {"init", "", "init", "KIND", "auto or none"},
+    {"user", "", "user", "USER", "instead of the image's"},
+};
+
+struct MapFlag {
+  const char* name;
+  const char* field;
+};
+constexpr MapFlag kMaps[] = {{"env", "env"}, {"label", "labels"}, {"annotation", "annotations"}};
+
+// Numbers stay numbers, also negative ones, so that the daemon can say what is wrong with them.
+Json ValueOf(const std::string& text) {
+  const std::string_view digits = std::string_view(text).substr(text[0] == '-' ? 1 : 0);
+  if (text.empty() || digits.size() > 15 || !ParseUint(digits)) return text;
+  return Json::parse(text, nullptr, /*allow_exceptions=*/false).is_number()
+             ? Json::parse(text, nullptr, /*allow_exceptions=*/false)
+             : Json(text);
+}
+
+// Whole numbers in these fields, text in all others ("64" of memory is a quantity all the same).
+bool IsCount(std::string_view field) {
+  for (const char* name :
+       {"cpu_weight", "pids", "nofile", "min", "max", "concurrency", "queue", "parked", "port"}) {
+    if (field == name) return true;
+  }
+  return false;
+}
+
+Status AddPair(const std::string& flag, const std::string& pair, Json* object) {
+  const size_t equals = pair.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    return Error{Code::kInvalidArgument, 0,
+                 "--" + flag + " wants NAME=VALUE, not \"" + Printable(pair, 60) + "\""};
+  }
+  (*object)[pair.substr(0, equals)] = pair.substr(equals + 1);
+  return OkStatus();
+}
+
+Status ApplyFlags(const Args& args, Json* spec) {
+  for (const SpecFlag& flag : kFlags) {
+    const auto value = args.Value(flag.name);
+    if (!value) continue;
+    Json& section = *flag.section == '\0' ? *spec : (*spec)[flag.section];
+    section[flag.field] = IsCount(flag.field) && !value->empty() ? ValueOf(*value) : Json(*value);
+  }
+  for (const MapFlag& map : kMaps) {
+    for (const std::string& pair : args.Values(map.name)) {
+      PULGA_RETURN_IF_ERROR(AddPair(map.name, pair, &(*spec)[map.field]));
+    }
+  }
+  if (args.Has("command")) (*spec)["command"] = args.Values("command");
+  if (args.Has("arg")) (*spec)["args"] = args.Values("arg");
+  if (const auto image = args.Value("image")) (*spec)["image"] = *image;
+  return OkStatus();
+}
+
+}  // namespace
+
+std::vector<Option> DeploySpecOptions() {
+  std::vector<Option> out = {
+      {"image", 'i', "REF|FILE", "an imported image, or an archive to import first"},
+      {"file", 'f', "FILE", "function.json; flags win over it"},
+      {"env", 'e', "K=V", "an environment variable; may be repeated"},
+      {"command", 0, "WORD", "replaces the image's command; repeat for each word"},
+      {"arg", 0, "WORD", "replaces its arguments; repeat for each word"},
+      {"label", 0, "K=V", "a label; may be repeated"},
+      {"annotation", 0, "K=V", "an annotation; may be repeated"}};
+  for (const SpecFlag& flag : kFlags) out.push_back({flag.name, 0, flag.value_name, flag.help});
+  return out;
+}
+
+Result<DeploySpec> BuildDeploySpec(const Args& args, const std::string& file_text) {
+  Json spec = Json::object();
+  if (!file_text.empty()) {
+    spec = Json::parse(file_text, nullptr, /*allow_exceptions=*/false);
+    if (!spec.is_object()) {
+      return Error{Code::kInvalidArgument, 0,
+                   args.Value("file").value_or("function.json") + " holds no JSON object"};
+    }
+  }
+  for (const char* section : {"limits", "scale", "env", "labels", "annotations"}) {
+    if (spec.contains(section) && !spec[section].is_object()) {
+      return Error{Code::kInvalidArgument, 0, std::string(section) + " must be an object"};
+    }
+  }
+  DeploySpec out;
+  if (spec.contains("name") && spec["name"].is_string()) {
+    out.name = spec["name"];
+    spec.erase("name");
+  }
+  PULGA_RETURN_IF_ERROR(ApplyFlags(args, &spec));
+  if (spec.contains("image") && spec["image"].is_string()) out.image = spec["image"];
+  out.json = spec.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return out;
+}
+
+std::string WithImage(const std::string& json, const std::string& image) {
+  Json spec = Json::parse(json, nullptr, /*allow_exceptions=*/false);
+  spec["image"] = image;
+  return spec.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+bool LooksLikeArchive(const std::string& image) {
+  for (const std::string_view end : {".tar", ".tar.gz", ".tgz", ".tar.zst"}) {
+    if (image.size() > end.size() && image.ends_with(end)) return true;
+  }
+  const bool is_path = image[0] == '/' || image.starts_with("./") || image.starts_with("../");
+  return is_path && access(image.c_str(), F_OK) == 0;
+}
+
+}  // namespace pulga::cli
