@@ -2,22 +2,29 @@
 
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <new>
 #include <string>
 
+#include "base/check.h"
 #include "base/unique_fd.h"
 
 namespace pulga::sys {
 namespace {
 
-std::atomic<int> g_fail_at{0};
-std::atomic<int> g_fail_errno{0};
-std::atomic<int> g_seen{0};
+struct Faults {
+  std::atomic<int> fail_at{0};
+  std::atomic<int> fail_errno{0};
+  std::atomic<int> seen{0};
+};
+Faults g_own_faults;
+Faults* g_faults = &g_own_faults;
 
 // openat2 is absent before Linux 5.6: walk component by component with O_NOFOLLOW.
 int WalkBeneath(int dir_fd, const std::string& path, int flags, mode_t mode) {
@@ -46,18 +53,25 @@ int WalkBeneath(int dir_fd, const std::string& path, int flags, mode_t mode) {
 }  // namespace
 
 void FailNthCall(int n, int sys_errno) {
-  g_seen = 0;
-  g_fail_errno = sys_errno;
-  g_fail_at = n;
+  g_faults->seen = 0;
+  g_faults->fail_errno = sys_errno;
+  g_faults->fail_at = n;
 }
 
-int CallsSeen() { return g_seen; }
+int CallsSeen() { return g_faults->seen; }
+
+void ShareFaultsWithChildren() {
+  void* memory = mmap(nullptr, sizeof(Faults), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                      -1, 0);
+  PULGA_CHECK(memory != MAP_FAILED);
+  g_faults = new (memory) Faults;
+}
 
 bool Faulted() {
-  const int at = g_fail_at.load(std::memory_order_relaxed);
+  const int at = g_faults->fail_at.load(std::memory_order_relaxed);
   if (at == 0) return false;
-  if (g_seen.fetch_add(1, std::memory_order_relaxed) + 1 != at) return false;
-  errno = g_fail_errno.load(std::memory_order_relaxed);
+  if (g_faults->seen.fetch_add(1, std::memory_order_relaxed) + 1 != at) return false;
+  errno = g_faults->fail_errno.load(std::memory_order_relaxed);
   return true;
 }
 

@@ -15,6 +15,8 @@ namespace pulga::sys {
 void FailNthCall(int n, int sys_errno);
 // Calls counted since FailNthCall; tells a sweep when the operation needs no n-th call any more.
 int CallsSeen();
+// From now on processes forked from here count together with this one. For tests, once, early.
+void ShareFaultsWithChildren();
 // True when the current call must fail; sets errno. Async-signal-safe.
 bool Faulted();
 
