@@ -289,7 +289,8 @@ class Functions(Case):
         for document in ({"image": 5}, {"image": None}, {"image": "probe:1", "env": []},
                          {"image": "probe:1", "env": {"A": 1}}, {"image": "probe:1", "args": "x"},
                          {"image": "probe:1", "mode": "magic"}, {"image": "probe:1", "port": 70000},
-                         {"image": "probe:1", "limits": []}, {"image": "probe:1", "scale": {"max": 0}},
+                         {"image": "probe:1", "limits": []},
+                         {"image": "probe:1", "scale": {"max": 0}},
                          {"image": "probe:1", "scale": {"min": 5, "max": 2}}, [], "x", 7, {}):
             reply = self.put("types", document)
             self.assertEqual(reply.status, 400, f"{document}: {reply}")
@@ -329,7 +330,8 @@ class Functions(Case):
 
     def test_routes_are_not_confused(self):
         for path in ("//v1/functions", "/v1/../v1/functions", "/V1/functions", "/v1/functions;x",
-                     "/v1/functions/", "/v1", "/nothing", "/v1/functions/a/b/c", "/%76%31/functions"):
+                     "/v1/functions/", "/v1", "/nothing", "/v1/functions/a/b/c",
+                     "/%76%31/functions"):
             reply = self.daemon.request("GET", path)
             self.assertIn(reply.status, (400, 401, 404, 405), f"{path}: {reply}")
         for method in ("TRACE", "CONNECT", "BREW"):

@@ -276,7 +276,8 @@ class Outcomes(Case):
         def cancelled():
             return self.daemon.api("GET", "/v1/functions/one").json()
         with self.daemon.connect() as s:
-            s.sendall(b"POST /function/one HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nsleep 15")
+            s.sendall(b"POST /function/one HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n"
+                      b"sleep 15")
             time.sleep(0.4)
         wait_until(lambda: "cancelled" in repr(cancelled()), 5, "the outcome is counted")
         started = time.monotonic()

@@ -106,7 +106,7 @@ class Replacement(Case):
         self.assertGreater(len(replies), 20)
         self.assertEqual({r.status for r in replies}, {200},
                          [r for r in replies if r.status != 200][:3])
-        wait_until(lambda: "ROUND=3" in self.daemon.call("web", path="/env").text, 10, "new version")
+        wait_until(lambda: "ROUND=3" in self.daemon.call("web", path="/env").text, 10, "version 5")
 
     def test_put_switches_an_exec_function_without_a_failed_request(self):
         def change():

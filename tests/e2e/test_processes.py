@@ -55,13 +55,13 @@ class Privileges(Case):
         self.assertEqual((values["NoNewPrivs"], values["Seccomp"]), ("1", "2"))
 
     def test_the_launcher_listens_on_nothing(self):
-        sockets = leaks.open_fds(self.daemon.launcher_pid())
-        inodes = {n.split("[")[1].rstrip("]") for n in self.socket_links(self.daemon.launcher_pid())}
+        pid = self.daemon.launcher_pid()
+        inodes = {n.split("[")[1].rstrip("]") for n in self.socket_links(pid)}
+        self.assertTrue(inodes, "it has its socket to the daemon")
         for table in ("tcp", "tcp6", "udp", "udp6"):
-            with open(f"/proc/{self.daemon.launcher_pid()}/net/{table}", encoding="ascii") as f:
+            with open(f"/proc/{pid}/net/{table}", encoding="ascii") as f:
                 for line in f.readlines()[1:]:
                     self.assertNotIn(line.split()[9], inodes, f"{table} socket in the launcher")
-        self.assertIn("socket", sockets)
 
     @staticmethod
     def socket_links(pid):

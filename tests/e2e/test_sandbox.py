@@ -90,8 +90,9 @@ class Inside(Case):
         self.assertLessEqual(int(text.split()[0]), 1 << 20)
 
     def test_masked_and_read_only_proc(self):
-        self.assert_all_fail(self.ask("write /proc/sysrq-trigger b", "write /proc/self/oom_score_adj"
-                                      " -1000", "write /proc/sys/kernel/core_pattern x"))
+        self.assert_all_fail(self.ask("write /proc/sysrq-trigger b",
+                                      "write /proc/self/oom_score_adj -1000",
+                                      "write /proc/sys/kernel/core_pattern x"))
         for path in ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug"):
             text = self.ask("cat " + path)
             self.assertTrue(text == "" or "errno" in text, path)
