@@ -99,8 +99,9 @@ void Launcher::Reply(uint64_t request, const Status& status, const std::string& 
   reply.text = text;
   const Status sent = socket_.Send(EncodeReply(reply).bytes(), fds);
   if (sent.ok()) return;
-  // It does not read: it is gone or not worth serving.
-  broken_ = true;
+  // A daemon that is gone is no fault; one that does not read is not worth serving.
+  const int why = sent.error().sys_errno;
+  broken_ = why != EPIPE && why != ECONNRESET;
   Stop(("reply to the daemon: " + sent.error().message).c_str());
 }
 

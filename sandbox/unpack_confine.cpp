@@ -26,8 +26,8 @@
 namespace pulga {
 namespace {
 
-constexpr int kKept[] = {CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_FOWNER,
-                         CAP_FSETID, CAP_SYS_ADMIN,    CAP_SYS_CHROOT};
+constexpr int kKept[] = {CAP_CHOWN,     CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID,
+                         CAP_SYS_ADMIN, CAP_SYS_CHROOT,   CAP_SETPCAP};
 // Where the fds wait before they get their final numbers: above all of those.
 constexpr int kLiftedFd = kUnpackFirstParentFd + static_cast<int>(kMaxLayers) + 64;
 

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,9 +13,12 @@
 #include <sstream>
 
 #include "base/file_io.h"
+#include "base/log.h"
 #include "base/text.h"
+#include "sandbox/build_report.h"
 #include "sandbox/cgroup.h"
 #include "sandbox/id_ranges.h"
+#include "sandbox/launcher.h"
 
 namespace pulga::testing {
 namespace {
@@ -47,6 +51,8 @@ void ReadInto(int fd, std::string& out) {
 LauncherWorld::LauncherWorld()
     : data_(std::move(TempDir::Create("/tmp/pulga-kernel-test-")).value()),
       loop_(std::move(EventLoop::Create()).value()) {
+  // What outlives the launcher becomes our child, where Leftovers() finds it.
+  EXPECT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
   base_.bytes.fill(0x11);
   tree_ = CgroupTreeName(data_.path());
   EXPECT_TRUE(MakeDirs(data_.path() + "/layers", 0700).ok());
@@ -103,6 +109,42 @@ void LauncherWorld::StartLauncher() {
   auto started = SpawnProcess(spawn);
   ASSERT_TRUE(started.ok()) << started.error().message;
   launcher_ = std::move(*started);
+  if (client_ == nullptr) client_ = std::make_unique<LauncherClient>(*loop_);
+  ASSERT_TRUE(client_->AdoptLauncher(sockets.second.TakeFd()).ok());
+}
+
+namespace {
+
+[[noreturn]] void RunLauncherHere(LauncherOptions options) {
+  auto loop = EventLoop::Create();
+  if (!loop.ok()) _exit(10);
+  if (!(*loop)->OnSignals({SIGTERM}, [&](int) { (*loop)->Stop(); }).ok()) _exit(11);
+  auto launcher = Launcher::Create(**loop, std::move(options));
+  if (!launcher.ok()) {
+    LogError(launcher.error().message);
+    _exit(12);
+  }
+  (*loop)->Run();
+  (*launcher)->Shutdown();
+  _exit((*launcher)->broken() ? 13 : 0);
+}
+
+}  // namespace
+
+void LauncherWorld::ForkLauncher() {
+  auto sockets = std::move(MessageSocket::Pair()).value();
+  LauncherOptions options;
+  options.tree_name = tree_;
+  options.layers = OpenFile(data_.path() + "/layers", O_RDONLY | O_DIRECTORY).value();
+  options.unpacker.Reset(open((BinDir() + "/pulga-unpacker").c_str(), O_PATH | O_CLOEXEC));
+  options.socket = sockets.first.TakeFd();
+  const pid_t pid = fork();
+  ASSERT_GE(pid, 0);
+  if (pid == 0) {
+    CloseAllBut({options.layers.get(), options.unpacker.get(), options.socket.get()});
+    RunLauncherHere(std::move(options));
+  }
+  launcher_ = std::move(PidFd::OfChild(pid)).value();
   if (client_ == nullptr) client_ = std::make_unique<LauncherClient>(*loop_);
   ASSERT_TRUE(client_->AdoptLauncher(sockets.second.TakeFd()).ok());
 }
@@ -222,12 +264,10 @@ std::vector<std::string> LauncherWorld::Leftovers() {
   }
   for (const auto& process : fs::directory_iterator("/proc", ignored)) {
     const std::string status = Slurp(process.path().string() + "/status");
-    std::istringstream uid(StatusField(status, "Uid"));
-    uint64_t id = 0;
-    uid >> id;
-    const bool ours = id >= kOwnerIdBase && id < kSpawnerIdBase + 65536ULL;
-    if (ours && StatusField(status, "State").rfind('Z', 0) != 0)
-      out.push_back(status.substr(0, 30));
+    if (StatusField(status, "PPid") != std::to_string(getpid())) continue;
+    if (StatusField(status, "State").rfind('Z', 0) == 0) continue;
+    if (process.path().filename() == std::to_string(launcher_.pid())) continue;
+    out.push_back(status.substr(0, 30));
   }
   return out;
 }

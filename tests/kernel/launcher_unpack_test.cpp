@@ -1,0 +1,136 @@
+// Unpack jobs through a real launcher and the real pulga-unpacker.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "base/file_io.h"
+#include "images/unpack_wire.h"
+#include "sandbox/id_ranges.h"
+#include "tests/kernel/launcher_fixture.h"
+#include "tests/support/archive_builder.h"
+
+namespace pulga::testing {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class LauncherUnpack : public LauncherTest {
+ protected:
+  UniqueFd FileOf(const std::string& bytes) {
+    UniqueFd fd = std::move(OpenUnnamedFile(world_.data())).value();
+    EXPECT_TRUE(WriteAll(fd.get(), bytes).ok());
+    lseek(fd.get(), 0, SEEK_SET);
+    return fd;
+  }
+  Status Run(UnpackJob job) {
+    output_ = FileOf("");
+    job.output.Reset(dup(output_.get()));
+    Status out;
+    bool done = false;
+    world_.client().RunUnpack(std::move(job), [&](const Status& status) {
+      out = status;
+      done = true;
+    });
+    EXPECT_TRUE(world_.Until([&] { return done; }));
+    return out;
+  }
+  std::string Output() {
+    lseek(output_.get(), 0, SEEK_SET);
+    return ReadFd(output_.get(), 1 << 20).value();
+  }
+  UnpackJob LayerJob(const std::string& tar, const LayerId& target) {
+    UnpackOrder order;
+    order.kind = UnpackKind::kUnpackLayer;
+    order.size = tar.size();
+    order.diff_id = Sha256Of(tar);
+    order.max_entries = 1000;
+    order.max_bytes = order.max_stream = 1 << 24;
+    UnpackJob job;
+    job.kind = UnpackKind::kUnpackLayer;
+    job.request = order.Encode();
+    job.parents = {world_.base_layer()};
+    job.target = target;
+    job.input = FileOf(tar);
+    return job;
+  }
+  static LayerId Id(uint8_t fill) {
+    LayerId id;
+    id.bytes.fill(fill);
+    return id;
+  }
+  std::string PathOf(const LayerId& id) { return world_.data() + "/layers/" + id.Hex(); }
+
+  UniqueFd output_;
+};
+
+TEST_F(LauncherUnpack, PublishesALayerThatAVersionCanUse) {
+  const std::string tar = TarBuilder().File("etc/motd", "a new layer\n").Finish();
+  const Status done = Run(LayerJob(tar, Id(0x31)));
+  ASSERT_TRUE(done.ok()) << done.error().message << Output();
+  struct stat st = {};
+  ASSERT_EQ(stat((PathOf(Id(0x31)) + "/etc/motd").c_str(), &st), 0);
+  EXPECT_EQ(st.st_uid, kOwnerIdBase);
+  VersionSpec spec = world_.Spec();
+  spec.layers.push_back(Id(0x31));
+  Build(spec);
+  EXPECT_EQ(Say({"cat", "/etc/motd"}), "a new layer\n");
+  EXPECT_THAT(Say({"cat", "/etc/passwd"}), HasSubstr("app"));
+}
+
+TEST_F(LauncherUnpack, PublishesNothingOfALayerWithAnotherDigest) {
+  UnpackJob job = LayerJob(TarBuilder().File("x", "y").Finish(), Id(0x32));
+  job.input = FileOf(TarBuilder().File("x", "z").Finish());
+  const Status done = Run(std::move(job));
+  ASSERT_FALSE(done.ok());
+  EXPECT_EQ(done.error().code, Code::kInvalidArgument) << done.error().message;
+  EXPECT_FALSE(fs::exists(PathOf(Id(0x32))));
+}
+
+TEST_F(LauncherUnpack, ReplacesALayerThatNobodyKnows) {
+  fs::create_directory(PathOf(Id(0x33)));
+  const std::string tar = TarBuilder().File("fresh", "1").Finish();
+  ASSERT_TRUE(Run(LayerJob(tar, Id(0x33))).ok());
+  EXPECT_TRUE(fs::exists(PathOf(Id(0x33)) + "/fresh"));
+}
+
+TEST_F(LauncherUnpack, ListsTheTreeOfALayer) {
+  UnpackJob job;
+  job.kind = UnpackKind::kList;
+  UnpackOrder order;
+  order.kind = UnpackKind::kList;
+  job.request = order.Encode();
+  job.parents = {world_.base_layer()};
+  const Status done = Run(std::move(job));
+  ASSERT_TRUE(done.ok()) << done.error().message << Output();
+  EXPECT_THAT(Output(), HasSubstr("etc/passwd"));
+}
+
+TEST_F(LauncherUnpack, RemovesALayer) {
+  fs::create_directories(PathOf(Id(0x34)) + "/deep/er");
+  world_.OwnLayer(PathOf(Id(0x34)));
+  UnpackJob job;
+  job.kind = UnpackKind::kRemove;
+  UnpackOrder order;
+  order.kind = UnpackKind::kRemove;
+  job.request = order.Encode();
+  job.target = Id(0x34);
+  const Status done = Run(std::move(job));
+  ASSERT_TRUE(done.ok()) << done.error().message << Output();
+  EXPECT_FALSE(fs::exists(PathOf(Id(0x34))));
+}
+
+TEST_F(LauncherUnpack, RefusesJobsThatNameWhatIsNotThere) {
+  UnpackJob job = LayerJob("", Id(0x35));
+  job.parents = {Id(0x99)};
+  EXPECT_THAT(Run(std::move(job)).error().message, HasSubstr("missing"));
+  job = LayerJob("", Id(0x35));
+  job.input.Reset(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  EXPECT_THAT(Run(std::move(job)).error().message, HasSubstr("regular file"));
+}
+
+}  // namespace
+}  // namespace pulga::testing
