@@ -108,13 +108,9 @@ SystemReport EngineImpl::System() const {
   report.images = static_cast<uint32_t>(parts_.catalog.size());
   report.launcher_restarts = health_.launcher_restarts;
   report.features = parts_.features;
-  for (const auto& [key, entry] : parts_.registry.functions()) {
-    const FunctionActivity activity = parts_.dispatcher.Activity(key);
-    report.instances += static_cast<uint32_t>(activity.instances.size());
-    for (const InstanceStatus& instance : activity.instances) {
-      report.memory_used_bytes += instance.memory_bytes;
-    }
-  }
+  const DispatcherTotals totals = parts_.dispatcher.Totals();
+  report.instances = totals.instances;
+  report.memory_used_bytes = totals.memory_used_bytes;
   return report;
 }
 

@@ -1,0 +1,481 @@
+// ImageService and FunctionService over a real store and real threads, with the sandbox, the
+// dispatcher and the importer replaced by small ones in memory.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+
+#include "base/file_io.h"
+#include "base/temp_dir.h"
+#include "runtime/function_service.h"
+#include "runtime/image_service.h"
+#include "runtime/spec_json.h"
+
+namespace pulga {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+LayerId Layer(uint8_t n) {
+  LayerId id;
+  id.bytes.fill(n);
+  return id;
+}
+
+class FakeSandbox final : public Sandbox {
+ public:
+  bool available() const override { return true; }
+  void BuildVersion(const VersionSpec&, SpawnerEvents&, BuildDone) override {}
+  void Freeze(uint64_t, uint16_t, std::function<void(Status)>) override {}
+  void Thaw(uint64_t, uint16_t, std::function<void(Status)>) override {}
+  void RunUnpack(UnpackJob, std::function<void(Status)>) override {}
+  void ListLayers(std::function<void(Result<std::vector<LayerId>>)> done) override { done(disk); }
+
+  std::vector<LayerId> disk;
+};
+
+// An archive is one line: "REF DIGEST-LETTER LAYER..." (layers are numbers), or "bad LAYER...".
+class FakeWorker final : public ImageWorker {
+ public:
+  explicit FakeWorker(std::vector<LayerId>& disk) : disk_(disk) {}
+  ImportReport Import(UniqueFd spool, const ImportOptions& options, const ImportLimits&) override {
+    ImportReport report;
+    lseek(spool.get(), 0, SEEK_SET);
+    const std::string text = ReadFd(spool.get(), 4096).value();
+    const auto words = Split(text, ' ');
+    const bool bad = words[0] == "bad";
+    ImageRecord image;
+    image.platform = HostPlatform();
+    image.config.entrypoint = {"/app"};
+    for (const auto word : std::vector(words.begin() + (bad ? 1 : 2), words.end())) {
+      const LayerId id = Layer(static_cast<uint8_t>(ParseUint(word).value()));
+      const bool reused = options.find_layer(id).has_value();
+      if (!reused) report.layers_created.push_back(id);
+      if (!reused) disk_.push_back(id);
+      image.layers.push_back({"", id, 1, reused});
+    }
+    if (bad) {
+      report.status = Error{Code::kInvalidArgument, 0, "damaged"};
+      report.reason = ImportReason::kBadImage;
+      return report;
+    }
+    image.digest = "sha256:" + std::string(64, words[1][0]);
+    image.refs = {"docker.io/library/" + std::string(words[0]) + ":latest"};
+    report.images = {image};
+    return report;
+  }
+  Result<UniqueFd> List(const std::vector<LayerId>&, TreeView) override {
+    return OpenUnnamedFile("/tmp");
+  }
+  Status Remove(const LayerId& layer) override {
+    std::erase(disk_, layer);
+    return OkStatus();
+  }
+
+ private:
+  std::vector<LayerId>& disk_;  // read by the test only when no work is queued
+};
+
+class FakeDispatcher final : public Dispatcher {
+ public:
+  void Activate(VersionPtr version, std::function<void(Status)> done) override {
+    calls.push_back("activate " + version->key.name + " " + std::to_string(version->number));
+    if (hold) {
+      held.push_back([done, s = answer] { done(s); });
+      return;
+    }
+    done(answer);
+  }
+  void Deactivate(const FunctionKey& key, std::function<void()> done) override {
+    calls.push_back("deactivate " + key.name);
+    if (hold) {
+      held.emplace_back(std::move(done));
+      return;
+    }
+    done();
+  }
+  Status Scale(const FunctionKey&, uint32_t) override { return OkStatus(); }
+  std::unique_ptr<Invocation> Invoke(InvocationRequest, InvocationObserver&) override {
+    return nullptr;
+  }
+  FunctionActivity Activity(const FunctionKey&) const override { return {}; }
+  DispatcherTotals Totals() const override { return {}; }
+  void Drain(TimePoint, std::function<void()>) override {}
+  void OnSandboxAvailable() override {}
+
+  std::vector<std::string> calls;
+  Status answer;
+  bool hold = false;
+  std::vector<std::function<void()>> held;
+};
+
+class ServicesTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    dir_ = std::make_unique<TempDir>(TempDir::Create("/tmp/pulga-services-").value());
+    loop_ = EventLoop::Create().value();
+    Restart();
+  }
+  void TearDown() override { Stop(); }
+
+  void Stop() {
+    if (!storage_) return;
+    Settle();
+    images_.reset();
+    functions_.reset();
+    storage_.reset();
+    spool_.reset();
+    store_.reset();
+  }
+
+  void Restart() {
+    Stop();
+    registry_ = {};
+    catalog_ = {};
+    dispatcher_ = FakeDispatcher();
+    store_ = StateStore::Open(dir_->path()).value();
+    StoredState state = store_->Load().value();
+    for (const ImageRecord& image : state.images) catalog_.Add(image);
+    storage_ = std::make_unique<WorkQueue>("storage", *loop_);
+    spool_ = std::make_unique<WorkQueue>("spool", *loop_);
+    images_ = std::make_unique<ImageService>(
+        ImageParts{*loop_, clock_, *storage_, *spool_, *store_, catalog_, sandbox_, worker_,
+                   dir_->path()},
+        limits_,
+        ImageService::Hooks{[this](const std::string& digest) { return registry_.UserOf(digest); },
+                            [this] { functions_->Recheck(); }});
+    Board board{4, 8ULL << 30, 0, 4ULL << 30};
+    functions_ = std::make_unique<FunctionService>(
+        FunctionParts{
+            *loop_, clock_, *storage_, *store_, catalog_, registry_, dispatcher_, logs_, board, {}},
+        FunctionLimits{});
+    functions_->Load(state.functions);
+  }
+
+  // Until both threads have nothing left to do and all answers have been given.
+  void Settle() {
+    for (int quiet = 0; quiet < 3; ++quiet) {
+      int open = 2;
+      for (WorkQueue* queue : {storage_.get(), spool_.get()}) {
+        queue->Run([] { return true; }, [&open](bool) { --open; });
+      }
+      while (open > 0) loop_->RunOnce(std::chrono::seconds(1));
+      loop_->RunOnce(Duration::zero());
+    }
+  }
+  void WaitFor(const std::function<bool()>& condition) {
+    for (int i = 0; i < 1000 && !condition(); ++i) loop_->RunOnce(std::chrono::milliseconds(20));
+    ASSERT_TRUE(condition());
+  }
+
+  Result<ImportReport> Import(const std::string& archive) {
+    auto upload = images_->NewUpload(std::nullopt);
+    if (!upload.ok()) return upload.error();
+    std::optional<Status> stored;
+    (*upload)->Write(archive, [&](Status s) { stored = std::move(s); });
+    WaitFor([&] { return stored.has_value(); });
+    if (!stored->ok()) return stored->error();
+    std::optional<ImportReport> report;
+    (*upload)->Finish(std::nullopt, AnyPlatform::kRefuse,
+                      [&](ImportReport r) { report = std::move(r); });
+    WaitFor([&] { return report.has_value(); });
+    return *report;
+  }
+  Status RemoveImage(const std::string& name) {
+    std::optional<Status> done;
+    images_->Remove(name, [&](Status s) { done = std::move(s); });
+    WaitFor([&] { return done.has_value(); });
+    return *done;
+  }
+  Result<PutReport> Put(const std::string& name, FunctionSpec spec) {
+    std::optional<Result<PutReport>> report;
+    functions_->Put(Key(name), std::move(spec), [&](Result<PutReport> r) { report = r; });
+    WaitFor([&] { return report.has_value(); });
+    return *report;
+  }
+  Result<PutReport> Rollback(const std::string& name, std::optional<uint32_t> number) {
+    std::optional<Result<PutReport>> report;
+    functions_->Rollback(Key(name), number, [&](Result<PutReport> r) { report = r; });
+    WaitFor([&] { return report.has_value(); });
+    return *report;
+  }
+  Status Delete(const std::string& name) {
+    std::optional<Status> done;
+    functions_->Delete(Key(name), [&](Status s) { done = std::move(s); });
+    WaitFor([&] { return done.has_value(); });
+    return *done;
+  }
+  static FunctionKey Key(const std::string& name) { return {"admin", "openfaas-fn", name}; }
+  static FunctionSpec Spec(const std::string& arg = "") {
+    FunctionSpec spec;
+    spec.image = "hello";
+    if (!arg.empty()) spec.args = {arg};
+    return spec;
+  }
+
+  std::unique_ptr<TempDir> dir_;
+  SystemClock clock_;
+  std::unique_ptr<EventLoop> loop_;
+  ImageLimits limits_{1 << 20, 1 << 20, 0, 2};
+  FakeSandbox sandbox_;
+  FakeWorker worker_{sandbox_.disk};
+  FakeDispatcher dispatcher_;
+  FunctionLogs logs_;
+  ImageCatalog catalog_;
+  FunctionRegistry registry_;
+  std::unique_ptr<StateStore> store_;
+  std::unique_ptr<WorkQueue> storage_, spool_;
+  std::unique_ptr<ImageService> images_;
+  std::unique_ptr<FunctionService> functions_;
+};
+
+// --- images
+
+TEST_F(ServicesTest, AnImportedImageSurvivesARestart) {
+  const auto report = Import("hello a 1 2");
+  ASSERT_TRUE(report.ok() && report->status.ok());
+  EXPECT_TRUE(report->anything_new);
+  Restart();
+  EXPECT_THAT(catalog_.Find("hello")->layers, SizeIs(2));
+}
+
+TEST_F(ServicesTest, TheSameImageTwiceBringsNothingNew) {
+  ASSERT_TRUE(Import("hello a 1 2").ok());
+  const auto again = Import("hello a 1 2");
+  ASSERT_TRUE(again.ok());
+  EXPECT_FALSE(again->anything_new);
+  EXPECT_THAT(again->layers_created, IsEmpty());
+}
+
+TEST_F(ServicesTest, AFailedImportLeavesOnlyLayersOthersNeed) {
+  ASSERT_TRUE(Import("hello a 1").ok());
+  const auto report = Import("bad 1 2 3");
+  ASSERT_TRUE(report.ok());
+  EXPECT_EQ(report->reason, ImportReason::kBadImage);
+  Settle();
+  EXPECT_THAT(sandbox_.disk, ElementsAre(Layer(1)));
+  EXPECT_EQ(catalog_.size(), 1U);
+}
+
+TEST_F(ServicesTest, RemovingAnImageKeepsSharedLayers) {
+  ASSERT_TRUE(Import("hello a 1 2").ok());
+  ASSERT_TRUE(Import("other b 1 3").ok());
+  EXPECT_TRUE(RemoveImage("hello").ok());
+  EXPECT_THAT(sandbox_.disk, ElementsAre(Layer(1), Layer(3)));
+  EXPECT_EQ(RemoveImage("hello").error().code, Code::kNotFound);
+}
+
+TEST_F(ServicesTest, AnUntaggedImageStaysUntilItIsRemovedByDigest) {
+  ASSERT_TRUE(Import("hello a 1").ok());
+  ASSERT_TRUE(Import("hello b 2").ok());
+  EXPECT_EQ(catalog_.size(), 2U);
+  EXPECT_TRUE(RemoveImage(std::string(12, 'a')).ok());
+  EXPECT_EQ(catalog_.size(), 1U);
+  EXPECT_THAT(sandbox_.disk, ElementsAre(Layer(2)));
+}
+
+TEST_F(ServicesTest, AnImageInUseIsNotRemoved) {
+  ASSERT_TRUE(Import("hello a 1").ok());
+  ASSERT_TRUE(Put("f", Spec()).ok());
+  const Status removed = RemoveImage("hello");
+  EXPECT_EQ(removed.error().code, Code::kAlreadyExists);
+  EXPECT_THAT(removed.error().message, HasSubstr("in use by function f (version 1)"));
+  ASSERT_TRUE(Delete("f").ok());
+  EXPECT_TRUE(RemoveImage("hello").ok());
+}
+
+TEST_F(ServicesTest, AnUploadOverTheLimitIsRefusedAtOnceOrWhenItGetsThere) {
+  EXPECT_EQ(images_->NewUpload(2 << 20).error().code, Code::kTooLarge);
+  EXPECT_EQ(Import(std::string(2 << 20, 'x')).error().code, Code::kTooLarge);
+}
+
+TEST_F(ServicesTest, AFullDiskIsSaidAndNotFilled) {
+  limits_.reserve_bytes = UINT64_MAX / 2;
+  images_->SetLimits(limits_);
+  EXPECT_EQ(Import("hello a 1").error().code, Code::kNoSpace);
+}
+
+TEST_F(ServicesTest, OnlySoManyUploadsAtOnceAndADroppedOneMakesRoom) {
+  auto one = images_->NewUpload(std::nullopt);
+  auto two = images_->NewUpload(std::nullopt);
+  ASSERT_TRUE(one.ok() && two.ok());
+  EXPECT_EQ(images_->NewUpload(std::nullopt).error().code, Code::kUnavailable);
+  two->reset();
+  EXPECT_TRUE(images_->NewUpload(std::nullopt).ok());
+}
+
+TEST_F(ServicesTest, AnEmptyUploadIsNoArchive) {
+  auto upload = images_->NewUpload(std::nullopt);
+  std::optional<ImportReport> report;
+  (*upload)->Finish(std::nullopt, AnyPlatform::kRefuse, [&](ImportReport r) { report = r; });
+  WaitFor([&] { return report.has_value(); });
+  EXPECT_EQ(report->reason, ImportReason::kNotAnArchive);
+}
+
+TEST_F(ServicesTest, AClientThatLeavesDuringTheImportIsForgottenButTheImageComes) {
+  auto upload = images_->NewUpload(std::nullopt);
+  (*upload)->Write("hello a 1", [](const Status&) {});
+  bool told = false;
+  (*upload)->Finish(std::nullopt, AnyPlatform::kRefuse, [&](const ImportReport&) { told = true; });
+  upload->reset();
+  WaitFor([&] { return catalog_.size() == 1; });
+  EXPECT_FALSE(told);
+}
+
+TEST_F(ServicesTest, ASweepRemovesStrangersAndMarksTheMissing) {
+  ASSERT_TRUE(Import("hello a 1 2").ok());
+  ASSERT_TRUE(Put("f", Spec()).ok());
+  sandbox_.disk = {Layer(1), Layer(9)};
+  Restart();
+  bool swept = false;
+  images_->Sweep([&](const Status& s) { swept = s.ok(); });
+  WaitFor([&] { return swept; });
+  EXPECT_THAT(sandbox_.disk, ElementsAre(Layer(1)));
+  EXPECT_THAT(catalog_.Find("hello")->trouble, HasSubstr("import the image again"));
+  EXPECT_THAT(functions_->Describe(Key("f"))->activity.trouble, HasSubstr("layers are missing"));
+  EXPECT_THAT(dispatcher_.calls, ElementsAre("activate f 1", "deactivate f"));
+  EXPECT_EQ(Put("g", Spec()).error().code, Code::kUnavailable);
+  // Importing it again repairs both.
+  ASSERT_TRUE(Import("hello a 1 2")->anything_new);
+  Settle();
+  EXPECT_EQ(functions_->Describe(Key("f"))->activity.trouble, "");
+  EXPECT_EQ(dispatcher_.calls.back(), "activate f 1");
+}
+
+// --- functions
+
+TEST_F(ServicesTest, ADeployIsOnDiskWhenItIsAnswered) {
+  ASSERT_TRUE(Import("hello a 1").ok());
+  const auto report = Put("f", Spec());
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  EXPECT_EQ(report->effect, PutReport::Effect::kCreated);
+  EXPECT_EQ(report->status.active->number, 1U);
+  Restart();
+  const auto status = functions_->Describe(Key("f"));
+  ASSERT_TRUE(status.ok());
+  EXPECT_EQ(status->active->argv, std::vector<std::string>{"/app"});
+  EXPECT_THAT(dispatcher_.calls, ElementsAre("activate f 1"));
+}
+
+TEST_F(ServicesTest, AChangeMakesAVersionAndTheSameAgainDoesNot) {
+  ASSERT_TRUE(Import("hello a 1").ok());
+  ASSERT_TRUE(Put("f", Spec()).ok());
+  const auto second = Put("f", Spec("x"));
+  EXPECT_EQ(second->effect, PutReport::Effect::kReplaced);
+  EXPECT_EQ(second->status.active->number, 2U);
+  const auto same = Put("f", Spec("x"));
+  EXPECT_EQ(same->status.active->number, 2U);
+  EXPECT_THAT(same->warnings, ElementsAre(HasSubstr("nothing changed")));
+  EXPECT_THAT(same->status.versions, SizeIs(2));
+}
+
+TEST_F(ServicesTest, AMovedImageNameIsAChange) {
+  ASSERT_TRUE(Import("hello a 1").ok());
+  ASSERT_TRUE(Put("f", Spec()).ok());
+  ASSERT_TRUE(Import("hello b 2").ok());
+  EXPECT_EQ(Put("f", Spec())->status.active->number, 2U);
+}
+
+TEST_F(ServicesTest, AVersionThatIsNotReadyLeavesTheOldOne) {
+  ASSERT_TRUE(Import("hello a 1").ok());
+  ASSERT_TRUE(Put("f", Spec()).ok());
+  dispatcher_.answer = Error{Code::kTimeout, 0, "never listened"};
+  const auto report = Put("f", Spec("x"));
+  ASSERT_FALSE(report.ok());
+  EXPECT_EQ(report.error().message, "never listened");
+  EXPECT_EQ(functions_->Describe(Key("f"))->active->number, 1U);
+  Restart();
+  EXPECT_THAT(functions_->Describe(Key("f"))->versions, SizeIs(1));
+}
+
+TEST_F(ServicesTest, AStopBetweenReadyAndStoredLeavesTheOldVersion) {
+  ASSERT_TRUE(Import("hello a 1").ok());
+  ASSERT_TRUE(Put("f", Spec()).ok());
+  dispatcher_.hold = true;
+  functions_->Put(Key("f"), Spec("x"), [](const Result<PutReport>&) {});
+  WaitFor([&] { return dispatcher_.held.size() == 1; });
+  Restart();
+  EXPECT_EQ(functions_->Describe(Key("f"))->active->number, 1U);
+  EXPECT_THAT(functions_->Describe(Key("f"))->versions, SizeIs(1));
+}
+
+TEST_F(ServicesTest, AFirstDeployThatFailsLeavesNothing) {
+  ASSERT_TRUE(Import("hello a 1").ok());
+  dispatcher_.answer = Error{Code::kIo, 0, "mount overlay: no"};
+  ASSERT_FALSE(Put("f", Spec()).ok());
+  EXPECT_FALSE(functions_->Describe(Key("f")).ok());
+  EXPECT_TRUE(RemoveImage("hello").ok());
+}
+
+TEST_F(ServicesTest, ChangesOfOneFunctionWaitForEachOtherAndOthersDoNot) {
+  ASSERT_TRUE(Import("hello a 1").ok());
+  dispatcher_.hold = true;
+  std::vector<std::string> done;
+  for (const char* name : {"f", "f", "g"}) {
+    functions_->Put(Key(name), Spec(std::to_string(done.size())),
+                    [&, name](const Result<PutReport>&) { done.emplace_back(name); });
+  }
+  WaitFor([&] { return dispatcher_.held.size() == 2; });
+  EXPECT_THAT(dispatcher_.calls, ElementsAre("activate f 1", "activate g 1"));
+  dispatcher_.hold = false;
+  for (auto& held : dispatcher_.held) held();
+  WaitFor([&] { return done.size() == 3; });
+  WaitFor([&] { return functions_->busy() == 0; });
+}
+
+TEST_F(ServicesTest, RollsBackAndForthAndRemembersIt) {
+  ASSERT_TRUE(Import("hello a 1").ok());
+  ASSERT_TRUE(Put("f", Spec()).ok());
+  ASSERT_TRUE(Put("f", Spec("x")).ok());
+  const auto back = Rollback("f", std::nullopt);
+  ASSERT_TRUE(back.ok()) << back.error().message;
+  EXPECT_EQ(back->status.active->number, 1U);
+  EXPECT_EQ(back->status.active->id, 3U);
+  Restart();
+  EXPECT_EQ(functions_->Describe(Key("f"))->active->number, 1U);
+  EXPECT_EQ(Rollback("f", 2)->status.active->number, 2U);
+  EXPECT_EQ(Rollback("f", 7).error().code, Code::kNotFound);
+  EXPECT_EQ(Rollback("nobody", std::nullopt).error().code, Code::kNotFound);
+}
+
+TEST_F(ServicesTest, ADeletedFunctionIsGoneAfterARestart) {
+  ASSERT_TRUE(Import("hello a 1").ok());
+  ASSERT_TRUE(Put("f", Spec()).ok());
+  ASSERT_TRUE(Delete("f").ok());
+  EXPECT_EQ(Delete("f").error().code, Code::kNotFound);
+  EXPECT_EQ(dispatcher_.calls.back(), "deactivate f");
+  Restart();
+  EXPECT_THAT(registry_.functions(), IsEmpty());
+}
+
+TEST_F(ServicesTest, AnImageStaysWhileADeletedFunctionStillRunsOnIt) {
+  ASSERT_TRUE(Import("hello a 1").ok());
+  ASSERT_TRUE(Put("f", Spec()).ok());
+  dispatcher_.hold = true;
+  functions_->Delete(Key("f"), [](const Status&) {});
+  WaitFor([&] { return dispatcher_.held.size() == 1; });
+  EXPECT_THAT(RemoveImage("hello").error().message, HasSubstr("being deployed or removed"));
+  dispatcher_.held.front()();
+  EXPECT_TRUE(RemoveImage("hello").ok());
+}
+
+TEST_F(ServicesTest, BadDeploysSayWhatToDo) {
+  ASSERT_TRUE(Import("hello a 1").ok());
+  EXPECT_EQ(Put("Not-A-Name", Spec()).error().code, Code::kInvalidArgument);
+  FunctionSpec spec = Spec();
+  spec.image = "unknown";
+  EXPECT_EQ(Put("f", spec).error().code, Code::kNotFound);
+  spec = Spec();
+  spec.sandbox.memory_bytes = 16ULL << 30;
+  EXPECT_THAT(Put("f", spec).error().message, HasSubstr("more than this board has"));
+  spec = Spec();
+  spec.scale.min = 4;
+  spec.sandbox.memory_bytes = 2ULL << 30;
+  EXPECT_THAT(Put("f", spec)->warnings, ElementsAre(HasSubstr("more than the memory budget")));
+}
+
+}  // namespace
+}  // namespace pulga

@@ -1,0 +1,177 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "runtime/function_spec.h"
+#include "runtime/spec_json.h"
+
+namespace pulga {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+std::string ErrorOf(const Status& status) { return status.ok() ? "" : status.error().message; }
+
+std::string ParseError(std::string_view json) {
+  const auto spec = SpecFromJson(json);
+  return spec.ok() ? "" : spec.error().message;
+}
+
+FunctionSpec Minimal() {
+  FunctionSpec spec;
+  spec.image = "hello:1";
+  return spec;
+}
+
+TEST(FunctionName, AcceptsOnlyWhatTheRuleSays) {
+  for (const char* name : {"a", "0", "hello", "a-b", "a--b", "x1"}) {
+    EXPECT_TRUE(ValidateFunctionName(name).ok()) << name;
+  }
+  EXPECT_TRUE(ValidateFunctionName(std::string(63, 'a')).ok());
+  const std::string bad[] = {"",
+                             "-a",
+                             "a-",
+                             "A",
+                             "a.b",
+                             "a_b",
+                             "a b",
+                             "../x",
+                             "ü",
+                             "a\n",
+                             std::string(64, 'a'),
+                             std::string("a\0b", 3)};
+  for (const std::string& name : bad) {
+    EXPECT_THAT(ErrorOf(ValidateFunctionName(name)), HasSubstr("1 to 63 of a-z, 0-9 and '-'"))
+        << name;
+  }
+}
+
+TEST(FunctionSpec, DefaultsAreValid) { EXPECT_EQ(ErrorOf(Validate(Minimal())), ""); }
+
+TEST(FunctionSpec, NamesTheFieldThatIsWrong) {
+  using Change = std::function<void(FunctionSpec&)>;
+  const std::pair<const char*, Change> cases[] = {
+      {"image: missing", [](FunctionSpec& s) { s.image.clear(); }},
+      {"limits.memory: 512Ki", [](FunctionSpec& s) { s.sandbox.memory_bytes = 512 << 10; }},
+      {"limits.cpu: 5m", [](FunctionSpec& s) { s.sandbox.cpu_millis = 5; }},
+      {"limits.cpu_weight: 0", [](FunctionSpec& s) { s.sandbox.cpu_weight = 0; }},
+      {"limits.cpu_weight: 10001", [](FunctionSpec& s) { s.sandbox.cpu_weight = 10001; }},
+      {"limits.pids: 1", [](FunctionSpec& s) { s.sandbox.pids = 1; }},
+      {"limits.tmp: 0", [](FunctionSpec& s) { s.sandbox.tmp_bytes = 0; }},
+      {"limits.nofile: 3", [](FunctionSpec& s) { s.sandbox.nofile = 3; }},
+      {"limits.io_read_bps: 1", [](FunctionSpec& s) { s.sandbox.io_read_bps = 1; }},
+      {"limits.timeout: 0s", [](FunctionSpec& s) { s.limits.timeout = Duration::zero(); }},
+      {"limits.body: 2Gi", [](FunctionSpec& s) { s.limits.body_bytes = 2ULL << 30; }},
+      {"scale.max: 0", [](FunctionSpec& s) { s.scale.max = 0; }},
+      {"scale.max: 100000", [](FunctionSpec& s) { s.scale.max = 100000; }},
+      {"scale.min: 5 is more than scale.max, 4", [](FunctionSpec& s) { s.scale.min = 5; }},
+      {"scale.parked: 9", [](FunctionSpec& s) { s.scale.parked = 9; }},
+      {"env: a variable has an empty name", [](FunctionSpec& s) { s.env[""] = "x"; }},
+      {"env.A=B", [](FunctionSpec& s) { s.env["A=B"] = "x"; }},
+      {"env.A", [](FunctionSpec& s) { s.env["A"] = std::string("x\0y", 3); }},
+      {"env: more than", [](FunctionSpec& s) { s.env["A"] = std::string(40 << 10, 'x'); }},
+      {"args", [](FunctionSpec& s) { s.args = {std::string("a\0b", 3)}; }},
+      {"args: more than 256", [](FunctionSpec& s) { s.args.assign(257, "x"); }},
+      {"command: the program's name", [](FunctionSpec& s) { s.command = {""}; }},
+      {"user", [](FunctionSpec& s) { s.user = "root\n"; }},
+      {"content_type", [](FunctionSpec& s) { s.content_type = "text/plain\r\nX: y"; }},
+      {"labels", [](FunctionSpec& s) { s.labels["a"] = std::string(5000, 'x'); }},
+  };
+  for (const auto& [message, change] : cases) {
+    FunctionSpec spec = Minimal();
+    change(spec);
+    EXPECT_THAT(ErrorOf(Validate(spec)), StartsWith(message));
+  }
+}
+
+TEST(SpecJson, ReadsTheDocumentedExample) {
+  const auto spec = SpecFromJson(R"({
+    "image":"hello:1","mode":"exec","command":["/bin/x"],"args":["-v"],"env":{"A":"b"},
+    "user":"1000:1000","port":9000,"input":"argument","content_type":"text/plain","init":"none",
+    "limits":{"memory":"40Mi","swap":"1Mi","cpu":"500m","cpu_weight":50,"pids":64,
+      "io_read_bps":"1M","io_write_bps":0,"tmp":"8Mi","nofile":256,"timeout":"1m30s",
+      "start_timeout":"5s","grace":"250ms","body":"1Mi","output":"2Mi"},
+    "scale":{"min":1,"max":3,"concurrency":1,"queue":7,"queue_wait":"2s","parked":2,"idle":"10m"},
+    "network":{"mode":"none","allow":[]},"root":"read-only","secrets":[],"volumes":[],
+    "devices":[],"labels":{"x":"y"},"annotations":{"n":"m"}})");
+  ASSERT_TRUE(spec.ok()) << spec.error().message;
+  EXPECT_EQ(spec->mode, ModeChoice::kExec);
+  EXPECT_EQ(spec->input, InputKind::kArgument);
+  EXPECT_EQ(spec->sandbox.memory_bytes, 40U << 20);
+  EXPECT_EQ(spec->sandbox.io_read_bps, 1000000U);
+  EXPECT_EQ(spec->limits.timeout, std::chrono::seconds(90));
+  EXPECT_EQ(spec->limits.output_bytes, 2U << 20);
+  EXPECT_EQ(spec->scale.idle, std::chrono::minutes(10));
+  EXPECT_EQ(spec->labels.at("x"), "y");
+}
+
+TEST(SpecJson, WritesWhatItReads) {
+  FunctionSpec spec = Minimal();
+  spec.mode = ModeChoice::kHttp;
+  spec.env["K"] = "v \" \\ \xc3\xbc";
+  spec.sandbox.cpu_millis = 1500;
+  spec.sandbox.memory_bytes = (64 << 20) + 1;
+  spec.limits.body_bytes = 0;
+  spec.limits.timeout = std::chrono::milliseconds(1500);
+  spec.scale.idle = std::chrono::seconds(30);
+  const std::string text = SpecToJson(spec);
+  const auto again = SpecFromJson(text);
+  ASSERT_TRUE(again.ok()) << again.error().message;
+  EXPECT_EQ(SpecToJson(*again), text);
+  EXPECT_EQ(again->env, spec.env);
+  EXPECT_EQ(again->sandbox.memory_bytes, spec.sandbox.memory_bytes);
+  EXPECT_EQ(again->limits.output_bytes, kByMode);
+}
+
+TEST(SpecJson, LeavesDefaultsWhereNothingOrNullIsGiven) {
+  const auto spec = SpecFromJson(R"({"image":"a","env":null,"limits":{"memory":null}})");
+  ASSERT_TRUE(spec.ok());
+  EXPECT_EQ(spec->sandbox.memory_bytes, SandboxLimits{}.memory_bytes);
+  EXPECT_EQ(spec->limits.body_bytes, kByMode);
+}
+
+TEST(SpecJson, SaysWhichFieldIsWrongAndWhy) {
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"imagee":"a"})", "imagee: unknown field"},
+      {R"({"limits":{"memroy":"1Mi"}})", "limits.memroy: unknown field"},
+      {R"({"scale":{"freeze_after":"1s"}})", "scale.freeze_after: unknown field"},
+      {R"({"image":5})", "image: a string is expected"},
+      {R"({"limits":7})", "limits: an object is expected"},
+      {R"({"limits":{"memory":"-5Mi"}})", "limits.memory: not a size: \"-5Mi\""},
+      {R"({"limits":{"memory":-5}})", "limits.memory: -5 is negative"},
+      {R"({"limits":{"memory":"99999999999999999999Gi"}})", "limits.memory: not a size"},
+      {R"({"limits":{"memory":1.5}})", "limits.memory: a whole number"},
+      {R"({"limits":{"cpu":"-1"}})", "limits.cpu: not a cpu amount"},
+      {R"({"limits":{"cpu":1e300}})", "limits.cpu: not a cpu amount"},
+      {R"({"limits":{"timeout":30}})", "limits.timeout: a duration like"},
+      {R"({"limits":{"timeout":"30"}})", "limits.timeout: not a duration"},
+      {R"({"limits":{"pids":4294967297}})", "limits.pids: 4294967297 is too large"},
+      {R"({"port":70000})", "port: 70000 is too large"},
+      {R"({"scale":{"max":-1}})", "scale.max: -1 is negative"},
+      {R"({"mode":"fast"})", "mode: \"fast\" is not one of auto, http, exec"},
+      {R"({"args":"x"})", "args: an array of strings"},
+      {R"({"args":[1]})", "args: an array of strings"},
+      {R"({"env":{"A":1}})", "env.A: a string is expected"},
+      {R"({"network":{"mode":"host"}})", "network.mode: only \"none\""},
+      {R"({"volumes":["x"]})", "volumes: only []"},
+      {R"({"image":"a","image":"b"})", "the field \"image\" is given twice"},
+      {R"({"env":{"A":"1","A":"2"}})", "the field \"A\" is given twice"},
+      {R"([])", "a JSON object is expected"},
+      {R"("x")", "a JSON object is expected"},
+      {R"({"image":"a"} x)", "not valid JSON"},
+      {"{\"image\":\"\xff\"}", "not valid JSON"},
+      {"", "not valid JSON"},
+  };
+  for (const auto& [json, message] : cases)
+    EXPECT_THAT(ParseError(json), HasSubstr(message)) << json;
+}
+
+TEST(SpecJson, RefusesDeepAndHugeDocuments) {
+  const std::string deep = "{\"args\":" + std::string(100000, '[') + std::string(100000, ']') + "}";
+  EXPECT_EQ(ParseError(deep), "nested too deeply");
+  const std::string huge = "{\"image\":\"" + std::string(kMaxSpecBytes, 'a') + "\"}";
+  EXPECT_THAT(ParseError(huge), HasSubstr("larger than 256Ki"));
+}
+
+}  // namespace
+}  // namespace pulga
