@@ -92,10 +92,10 @@ void LauncherWorld::OwnLayer(const std::string& path) {
   }
 }
 
-void LauncherWorld::StartLauncher() {
+std::pair<PidFd, MessageSocket> LauncherWorld::StartBareLauncher() {
   auto sockets = std::move(MessageSocket::Pair()).value();
-  auto layers = OpenFile(data_.path() + "/layers", O_RDONLY | O_DIRECTORY);
-  ASSERT_TRUE(layers.ok());
+  const UniqueFd layers =
+      std::move(OpenFile(data_.path() + "/layers", O_RDONLY | O_DIRECTORY)).value();
   SpawnOptions spawn;
   spawn.argv = {BinDir() + "/pulga-launcher",
                 "launcher",
@@ -105,12 +105,15 @@ void LauncherWorld::StartLauncher() {
                 "4",
                 "--tree",
                 tree_};
-  spawn.fds = {{0, 0}, {1, 1}, {2, 2}, {sockets.first.fd(), 3}, {layers->get(), 4}};
-  auto started = SpawnProcess(spawn);
-  ASSERT_TRUE(started.ok()) << started.error().message;
-  launcher_ = std::move(*started);
+  spawn.fds = {{0, 0}, {1, 1}, {2, 2}, {sockets.first.fd(), 3}, {layers.get(), 4}};
+  return {std::move(SpawnProcess(spawn)).value(), std::move(sockets.second)};
+}
+
+void LauncherWorld::StartLauncher() {
+  auto [process, socket] = StartBareLauncher();
+  launcher_ = std::move(process);
   if (client_ == nullptr) client_ = std::make_unique<LauncherClient>(*loop_);
-  ASSERT_TRUE(client_->AdoptLauncher(sockets.second.TakeFd()).ok());
+  ASSERT_TRUE(client_->AdoptLauncher(socket.TakeFd()).ok());
 }
 
 namespace {

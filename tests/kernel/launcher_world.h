@@ -51,6 +51,10 @@ class LauncherWorld {
   ~LauncherWorld();
 
   void StartLauncher();
+  // The same launcher in a process forked from this one, which shares injected faults with us.
+  void ForkLauncher();
+  // One without a client: its process and the daemon's end of the socket.
+  std::pair<PidFd, MessageSocket> StartBareLauncher();
   void StopLauncher();  // by closing the socket, as a dying daemon does
   void KillLauncher();
   EventLoop& loop() { return *loop_; }
