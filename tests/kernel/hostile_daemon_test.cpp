@@ -1,0 +1,232 @@
+// A daemon gone bad: every message with every field wrong, random bytes, wrong descriptors. The
+// launcher replies with an error or ends cleanly; nothing ever happens outside its data directory.
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <random>
+
+#include "base/file_io.h"
+#include "tests/kernel/launcher_fixture.h"
+
+namespace pulga::testing {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::IsEmpty;
+
+class HostileDaemon : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    PULGA_NEEDS_ROOT();
+    canary_ = world_.data() + "/canary";
+    fs::create_directory(canary_);
+    std::ofstream(canary_ + "/file") << "untouched";
+    Restart();
+  }
+  void TearDown() override {
+    if (geteuid() != 0) return;
+    socket_ = MessageSocket();
+    EXPECT_TRUE(!launcher_.valid() || EndedCleanly());
+    std::ifstream in(canary_ + "/file");
+    EXPECT_EQ(std::string(std::istreambuf_iterator<char>(in), {}), "untouched");
+    EXPECT_THAT(world_.Leftovers(), IsEmpty());
+  }
+  void Restart() {
+    std::tie(launcher_, socket_) = world_.StartBareLauncher();
+    timeval limit = {20, 0};
+    setsockopt(socket_.fd(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  }
+  // A code, never a signal: it must not crash.
+  bool EndedCleanly() {
+    const auto info = launcher_.Reap();
+    return info.ok() && WIFEXITED(info->wait_status) && WEXITSTATUS(info->wait_status) <= 1;
+  }
+  // Sends; true when an error reply came, or the launcher ended cleanly (and was started anew).
+  ::testing::AssertionResult IsRefused(const std::string& bytes, std::span<const int> fds = {}) {
+    if (!socket_.Send(std::as_bytes(std::span(bytes)), fds).ok()) {
+      return ::testing::AssertionFailure() << "could not send";
+    }
+    const auto message = socket_.Receive(16384);
+    if (message.ok() && !message->bytes.empty()) {
+      const auto reply = DecodeReply(message->bytes);
+      if (!reply.ok()) return ::testing::AssertionFailure() << "a malformed reply";
+      if (reply->status.ok()) return ::testing::AssertionFailure() << "it was accepted";
+      return ::testing::AssertionSuccess();
+    }
+    const bool clean = EndedCleanly();
+    Restart();
+    if (!clean) return ::testing::AssertionFailure() << "the launcher crashed";
+    return ::testing::AssertionSuccess();
+  }
+  static std::string Text(const WireWriter& writer) {
+    return std::string(reinterpret_cast<const char*>(writer.bytes().data()), writer.bytes().size());
+  }
+  // The message with one field of the body after the header set.
+  template <typename Body, typename Field, typename Value>
+  static std::string With(std::string message, Field Body::*field, Value value) {
+    Body body;
+    memcpy(&body, message.data() + sizeof(LaunchHeader), sizeof body);
+    body.*field = static_cast<Field>(value);
+    memcpy(message.data() + sizeof(LaunchHeader), &body, sizeof body);
+    return message;
+  }
+
+  LauncherWorld world_;
+  std::string canary_;
+  PidFd launcher_;
+  MessageSocket socket_;
+};
+
+TEST_F(HostileDaemon, IsRefusedWithAnyFieldOfBuildVersionWrong) {
+  using B = BuildVersionBody;
+  const std::string good = Text(EncodeBuildVersion(1, world_.Spec()));
+  for (const uint64_t v : {uint64_t{0}, UINT64_MAX, uint64_t{1} << 60}) {
+    EXPECT_TRUE(IsRefused(With(good, &B::memory_bytes, v))) << v;
+  }
+  EXPECT_TRUE(IsRefused(With(good, &B::version_id, 0)));
+  EXPECT_TRUE(IsRefused(With(good, &B::swap_bytes, UINT64_MAX)));
+  EXPECT_TRUE(IsRefused(With(good, &B::io_read_bps, UINT64_MAX)));
+  EXPECT_TRUE(IsRefused(With(good, &B::io_write_bps, UINT64_MAX)));
+  EXPECT_TRUE(IsRefused(With(good, &B::tmp_bytes, UINT64_MAX)));
+  EXPECT_TRUE(IsRefused(With(good, &B::cpu_millis, UINT32_MAX)));
+  EXPECT_TRUE(IsRefused(With(good, &B::cpu_weight, 0)));
+  EXPECT_TRUE(IsRefused(With(good, &B::cpu_weight, 10001)));
+  EXPECT_TRUE(IsRefused(With(good, &B::pids, 0)));
+  EXPECT_TRUE(IsRefused(With(good, &B::pids, UINT32_MAX)));
+  EXPECT_TRUE(IsRefused(With(good, &B::nofile, 0)));
+  EXPECT_TRUE(IsRefused(With(good, &B::nofile, UINT32_MAX)));
+  EXPECT_TRUE(IsRefused(With(good, &B::slots, 0)));
+  EXPECT_TRUE(IsRefused(With(good, &B::slots, 257)));
+  EXPECT_TRUE(IsRefused(With(good, &B::spare_netns, 65535)));
+  EXPECT_TRUE(IsRefused(With(good, &B::mode, 7)));
+  EXPECT_TRUE(IsRefused(With(good, &B::init, 7)));
+}
+
+TEST_F(HostileDaemon, IsRefusedWithAnySizeThatDoesNotFit) {
+  using B = BuildVersionBody;
+  const std::string good = Text(EncodeBuildVersion(1, world_.Spec()));
+  for (const uint32_t v : {0U, 2U, 200U, 65536U, 0x7fffffffU, UINT32_MAX}) {
+    EXPECT_TRUE(IsRefused(With(good, &B::layer_count, v))) << v;
+    EXPECT_TRUE(IsRefused(With(good, &B::argc, v))) << v;
+    EXPECT_TRUE(IsRefused(With(good, &B::argv_bytes, v))) << v;
+    EXPECT_TRUE(IsRefused(With(good, &B::envc, v))) << v;
+    EXPECT_TRUE(IsRefused(With(good, &B::env_bytes, v))) << v;
+  }
+  for (const uint16_t v : {uint16_t{1}, uint16_t{300}, uint16_t{65535}}) {
+    EXPECT_TRUE(IsRefused(With(good, &B::user_bytes, v))) << v;
+    EXPECT_TRUE(IsRefused(With(good, &B::working_dir_bytes, v + 1))) << v;
+    EXPECT_TRUE(IsRefused(With(good, &B::hostname_bytes, v))) << v;
+  }
+}
+
+TEST_F(HostileDaemon, IsRefusedWhenAMessageIsCutOrTooLong) {
+  const std::string good = Text(EncodeBuildVersion(1, world_.Spec()));
+  for (size_t size = 1; size < good.size(); size += 7) {
+    EXPECT_TRUE(IsRefused(good.substr(0, size))) << size;
+  }
+  EXPECT_TRUE(IsRefused(good + "x"));
+  EXPECT_TRUE(IsRefused(good + std::string(100000, 'x')));
+}
+
+TEST_F(HostileDaemon, GetsNowhereWithStringsThatLookLikePaths) {
+  for (const std::string& dir : {std::string("relative"), std::string("/a\0b", 4),
+                                 std::string("/proc/self/fd/8"), std::string(5000, '/')}) {
+    VersionSpec spec = world_.Spec();
+    spec.working_dir = dir;
+    EXPECT_TRUE(IsRefused(Text(EncodeBuildVersion(1, spec)))) << dir;
+  }
+  VersionSpec spec = world_.Spec();
+  spec.hostname = "../../etc";
+  EXPECT_TRUE(IsRefused(Text(EncodeBuildVersion(1, spec))));
+  spec = world_.Spec({"../../../../" + canary_ + "/file"});
+  EXPECT_TRUE(IsRefused(Text(EncodeBuildVersion(1, spec))));
+  spec = world_.Spec();
+  spec.user = "4294967296";
+  EXPECT_TRUE(IsRefused(Text(EncodeBuildVersion(1, spec))));
+  spec.user = "-1";
+  EXPECT_TRUE(IsRefused(Text(EncodeBuildVersion(1, spec))));
+}
+
+TEST_F(HostileDaemon, IsRefusedForSlotsAndVersionsThatAreNotThere) {
+  for (const LaunchKind kind :
+       {LaunchKind::kDropVersion, LaunchKind::kFreeze, LaunchKind::kThaw, LaunchKind::kKill}) {
+    const std::string good = Text(EncodeSlot(kind, 1, {77, 0, 0}));
+    EXPECT_TRUE(IsRefused(good));
+    EXPECT_TRUE(IsRefused(With(good, &SlotBody::version_id, 0)));
+    EXPECT_TRUE(IsRefused(With(good, &SlotBody::version_id, UINT64_MAX)));
+    EXPECT_TRUE(IsRefused(With(good, &SlotBody::slot, UINT32_MAX)));
+    EXPECT_TRUE(IsRefused(With(good, &SlotBody::zero, 1)));
+    EXPECT_TRUE(IsRefused(good.substr(0, good.size() - 1)));
+  }
+}
+
+TEST_F(HostileDaemon, IsRefusedWithAnyFieldOfAnUnpackJobWrong) {
+  UnpackJob job;
+  job.kind = UnpackKind::kList;
+  job.parents = {world_.base_layer()};
+  job.request = "request";
+  const std::string good = Text(EncodeUnpack(1, job));
+  for (const uint32_t v : {0U, 7U, UINT32_MAX}) {
+    EXPECT_TRUE(IsRefused(With(good, &UnpackBody::kind, v))) << v;
+  }
+  for (const uint32_t v : {0U, 2U, 129U, UINT32_MAX}) {
+    EXPECT_TRUE(IsRefused(With(good, &UnpackBody::parent_count, v))) << v;
+  }
+  EXPECT_TRUE(IsRefused(With(good, &UnpackBody::request_bytes, UINT32_MAX)));
+  EXPECT_TRUE(IsRefused(With(good, &UnpackBody::flags, 8)));
+  EXPECT_TRUE(IsRefused(With(good, &UnpackBody::flags, kUnpackHasInput)));  // and no fd beside it
+  job.kind = UnpackKind::kRemove;  // of a layer that is not there
+  EXPECT_TRUE(IsRefused(Text(EncodeUnpack(1, job))));
+}
+
+TEST_F(HostileDaemon, IsRefusedWithDescriptorsNobodyAskedFor) {
+  const UniqueFd canary(open((canary_ + "/file").c_str(), O_RDWR | O_CLOEXEC));
+  const std::vector<int> many(200, canary.get());
+  for (const std::string& message :
+       {Text(EncodeBuildVersion(1, world_.Spec())), Text(EncodeListLayers(1)),
+        Text(EncodeSlot(LaunchKind::kFreeze, 1, {77, 0, 0})), Text(EncodeUnpack(1, UnpackJob()))}) {
+    EXPECT_TRUE(IsRefused(message, many));
+  }
+}
+
+TEST_F(HostileDaemon, IsRefusedWithUnknownKindsAndReplies) {
+  for (const uint32_t kind : {0U, 8U, 99U, 100U, UINT32_MAX}) {
+    WireWriter writer;
+    writer.Put(LaunchHeader{kLaunchMagic, static_cast<LaunchKind>(kind), 1});
+    EXPECT_TRUE(IsRefused(Text(writer))) << kind;
+  }
+}
+
+TEST_F(HostileDaemon, ChangesNothingWithRandomBytes) {
+  std::mt19937 random(20260101);
+  const std::string good = Text(EncodeBuildVersion(1, world_.Spec()));
+  for (int i = 0; i < 300; ++i) {
+    std::string bytes(random() % 400 + 1, '\0');
+    for (char& c : bytes) c = static_cast<char>(random());
+    if (i % 2 == 0) {  // a valid header in front
+      const LaunchHeader header{kLaunchMagic, static_cast<LaunchKind>(random() % 9), 1};
+      bytes.insert(0, reinterpret_cast<const char*>(&header), sizeof header);
+    }
+    EXPECT_TRUE(IsRefused(bytes)) << i;
+  }
+}
+
+TEST_F(HostileDaemon, EndsTheLauncherByNotReading) {
+  const std::string message = Text(EncodeSlot(LaunchKind::kFreeze, 1, {77, 0, 0}));
+  fcntl(socket_.fd(), F_SETFL, O_NONBLOCK);
+  pollfd gone = {launcher_.fd(), POLLIN, 0};
+  for (int i = 0; i < 200000 && poll(&gone, 1, 0) == 0; ++i) {
+    if (!socket_.Send(std::as_bytes(std::span(message))).ok()) usleep(1000);
+  }
+  EXPECT_EQ(poll(&gone, 1, 20000), 1);
+}
+
+}  // namespace
+}  // namespace pulga::testing

@@ -1,0 +1,186 @@
+// The keeper with a stand-in daemon (a bash script that writes down what it was given).
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "base/process.h"
+#include "base/temp_dir.h"
+#include "sandbox/keeper.h"
+#include "tests/kernel/launcher_fixture.h"
+
+namespace pulga::testing {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+std::string Slurp(const std::string& path) {
+  std::ifstream in(path);
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+// $2.. are "--keeper-fd N --launcher-fd M --data DIR ...". $ready is "R" or nothing.
+constexpr char kDaemon[] = R"(#!/bin/bash
+data=$7
+cat /proc/$$/status > $data/status.new && mv $data/status.new $data/status
+echo $$ >> $data/pids
+[ -e $data/fail ] && exit 7
+printf R >&$3
+trap 'echo drained > $data/drained; exit 0' TERM
+trap 'echo reloaded > $data/reloaded' HUP
+while :; do sleep 0.05; done
+)";
+
+class Keeper : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    PULGA_NEEDS_ROOT();
+    chmod(dir_.path().c_str(), 0755);
+    std::ofstream(dir_.path() + "/daemon") << kDaemon;
+    chmod((dir_.path() + "/daemon").c_str(), 0755);
+    data_ = dir_.path() + "/data";
+  }
+  void TearDown() override {
+    if (!keeper_.valid()) return;
+    (void)keeper_.Signal(SIGKILL);
+    (void)keeper_.Reap();
+  }
+  PidFd Start() {
+    SpawnOptions spawn;
+    spawn.argv = {fs::read_symlink("/proc/self/exe").parent_path() / "pulga-launcher",
+                  "keeper",
+                  "--pulga",
+                  dir_.path() + "/daemon",
+                  "--data",
+                  data_,
+                  "--user",
+                  "no-such-user"};
+    spawn.env = {"PATH=/usr/bin:/bin"};
+    spawn.fds = {{0, 0}, {1, 1}, {2, 2}};
+    auto started = SpawnProcess(spawn);
+    EXPECT_TRUE(started.ok()) << started.error().message;
+    return std::move(started).value();
+  }
+  bool Until(const std::function<bool()>& done) {
+    for (int i = 0; i < 1000 && !done(); ++i) usleep(10000);
+    return done();
+  }
+  std::vector<pid_t> DaemonPids() {
+    std::istringstream in(Slurp(data_ + "/pids"));
+    return {std::istream_iterator<pid_t>(in), {}};
+  }
+  bool WaitForDaemons(size_t count) {
+    return Until([&] { return DaemonPids().size() >= count; });
+  }
+  // The keeper's children named pulga-launcher.
+  std::vector<pid_t> Launchers() {
+    std::vector<pid_t> out;
+    for (const auto& process : fs::directory_iterator("/proc")) {
+      const std::string status = Slurp(process.path() / "status");
+      if (StatusField(status, "PPid") != std::to_string(keeper_.pid())) continue;
+      if (StatusField(status, "Name") == "pulga-launcher" &&
+          StatusField(status, "State").rfind('Z', 0) != 0) {
+        out.push_back(std::stoi(process.path().filename()));
+      }
+    }
+    return out;
+  }
+  TempDir dir_ = std::move(TempDir::Create("/tmp/pulga-keeper-test-")).value();
+  std::string data_;
+  PidFd keeper_;
+};
+
+TEST_F(Keeper, StartsTheDaemonWithoutAnyPrivilege) {
+  keeper_ = Start();
+  ASSERT_TRUE(WaitForDaemons(1));
+  const std::string status = Slurp(data_ + "/status");
+  EXPECT_EQ(StatusField(status, "Uid"), "2046754816\t2046754816\t2046754816\t2046754816");
+  EXPECT_EQ(StatusField(status, "Groups"), "");
+  EXPECT_EQ(StatusField(status, "NoNewPrivs"), "1");
+  for (const char* set : {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"}) {
+    EXPECT_EQ(StatusField(status, set), "0000000000000000") << set;
+  }
+}
+
+TEST_F(Keeper, KeepsTheDataDirectoryToTheDaemonAndTheLayersToRoot) {
+  keeper_ = Start();
+  ASSERT_TRUE(WaitForDaemons(1));
+  struct stat st = {};
+  ASSERT_EQ(stat(data_.c_str(), &st), 0);
+  EXPECT_EQ(st.st_mode & 07777, 0700U);
+  EXPECT_EQ(st.st_uid, 0x79FF0000U);
+  ASSERT_EQ(stat((data_ + "/layers").c_str(), &st), 0);
+  EXPECT_EQ(st.st_mode & 07777, 0700U);
+  EXPECT_EQ(st.st_uid, 0U);
+}
+
+TEST_F(Keeper, RefusesASecondDaemonOnOneDataDirectory) {
+  keeper_ = Start();
+  ASSERT_TRUE(WaitForDaemons(1));
+  PidFd second = Start();
+  const auto info = second.Reap();
+  EXPECT_EQ(WEXITSTATUS(info->wait_status), 1);
+}
+
+TEST_F(Keeper, StartsBothAnewWhenTheDaemonDies) {
+  keeper_ = Start();
+  ASSERT_TRUE(WaitForDaemons(1));
+  ASSERT_TRUE(Until([&] { return Launchers().size() == 1; }));
+  const pid_t launcher = Launchers()[0];
+  kill(DaemonPids()[0], SIGKILL);
+  ASSERT_TRUE(WaitForDaemons(2));
+  ASSERT_TRUE(Until([&] { return Launchers().size() == 1; }));
+  EXPECT_NE(Launchers()[0], launcher);
+}
+
+TEST_F(Keeper, StartsALauncherForTheOneThatDiedAndLeavesTheDaemonAlone) {
+  keeper_ = Start();
+  ASSERT_TRUE(WaitForDaemons(1));
+  ASSERT_TRUE(Until([&] { return Launchers().size() == 1; }));
+  const pid_t first = Launchers()[0];
+  kill(first, SIGKILL);
+  ASSERT_TRUE(Until([&] { return Launchers().size() == 1 && Launchers()[0] != first; }));
+  EXPECT_EQ(DaemonPids().size(), 1U);
+}
+
+TEST_F(Keeper, StopsGracefullyAndReportsTheDaemonsStatus) {
+  keeper_ = Start();
+  ASSERT_TRUE(WaitForDaemons(1));
+  usleep(200000);
+  ASSERT_TRUE(keeper_.Signal(SIGHUP).ok());
+  EXPECT_TRUE(Until([&] { return fs::exists(data_ + "/reloaded"); }));
+  ASSERT_TRUE(keeper_.Signal(SIGTERM).ok());
+  const auto info = keeper_.Reap();
+  EXPECT_EQ(info->wait_status, 0);
+  EXPECT_THAT(Slurp(data_ + "/drained"), HasSubstr("drained"));
+}
+
+TEST_F(Keeper, EndsWithADaemonThatNeverGotReady) {
+  fs::create_directory(data_);
+  std::ofstream(data_ + "/fail") << "1";
+  keeper_ = Start();
+  const auto info = keeper_.Reap();
+  EXPECT_EQ(WEXITSTATUS(info->wait_status), 7);
+  EXPECT_EQ(DaemonPids().size(), 1U);
+}
+
+TEST(KeeperBackOff, GrowsFromNothingToTenSeconds) {
+  using std::chrono::milliseconds;
+  EXPECT_EQ(RestartDelay(0), milliseconds(0));
+  EXPECT_EQ(RestartDelay(1), milliseconds(100));
+  EXPECT_EQ(RestartDelay(2), milliseconds(200));
+  EXPECT_EQ(RestartDelay(5), milliseconds(1600));
+  EXPECT_EQ(RestartDelay(8), milliseconds(10000));
+  EXPECT_EQ(RestartDelay(1000), milliseconds(10000));
+}
+
+}  // namespace
+}  // namespace pulga::testing
