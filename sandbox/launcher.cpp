@@ -54,6 +54,8 @@ void Launcher::ServeSocket() {
   auto message = socket_.Receive(kMaxLaunchMessage);
   if (!message.ok()) {
     if (message.error().sys_errno == EAGAIN) return;
+    // A peer that closes with replies unread is reported so.
+    if (message.error().sys_errno == ECONNRESET) return Stop("the daemon is gone");
     broken_ = true;
     return Stop(("the daemon's message: " + message.error().message).c_str());
   }
