@@ -230,8 +230,12 @@ Result<LayerRecord> ImportRun::UnpackLayer(const PlannedLayer& layer,
   const Status ran = RunJob(runner_, std::move(job), output.get());
   const bool somebody_else = !ran.ok() && ran.error().code == Code::kAlreadyExists;
   if (!ran.ok() && !somebody_else) return ran.error();
-  if (!somebody_else) report_.layers_created.push_back(id);
-  record.reused = somebody_else;
+  if (somebody_else) {
+    record.reused = true;
+    if (options_.find_layer) record.size_bytes = options_.find_layer(id).value_or(0);
+    return record;
+  }
+  report_.layers_created.push_back(id);
   if (lseek(output.get(), 0, SEEK_SET) != 0) return LastError("rewind the layer's result");
   PULGA_ASSIGN_OR_RETURN(const std::string bytes, ReadFd(output.get(), kMaxResultBytes));
   const auto result = LayerResult::Decode(bytes);

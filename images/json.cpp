@@ -30,6 +30,7 @@ Status CheckShape(std::string_view what, std::string_view text) {
   bool in_string = false;
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
+    if (c == '\0') return Bad(what, "it holds a NUL");  // where the parser would stop reading
     if (in_string) {
       if (c == '\\') ++i;
       in_string = c != '"';
