@@ -235,7 +235,7 @@ MHD_Result Exchange::OnCall(MHD_Connection* connection, const char* method, cons
     handler_ = server_.factory()(*this);
     handler_->Start();
     result = OnFirstCall();
-  } else if (state_ == State::kHead && hold_body_) {
+  } else if (state_ == State::kHead) {
     result = OnFirstCall();
   } else if (*size != 0) {
     result = OnBodyBytes(data, size);
@@ -316,7 +316,7 @@ void Exchange::Reply(HttpReply reply) {
 }
 
 void Exchange::ContinueBody() {
-  hold_body_ = hold_body_ && state_ == State::kHead;
+  hold_body_ = false;
   Resume();
 }
 

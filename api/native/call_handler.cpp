@@ -62,9 +62,9 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
         request.has_body() && request.content_length.value_or(UINT64_MAX) > kHoldBodyBytes;
     invocation_ = engine_.Invoke(MakeRequest(request), *this);
     if (!request.has_body() || !hold) return;
-    // A refusal that is known at once is told by the time this turn's posted calls have run.
+    // A refusal that is known at once is told by this turn's timers, and ours comes after those.
     exchange_.HoldBody();
-    loop_.Post([this, open = std::weak_ptr<char>(open_)] {
+    loop_.CallAfter(Duration::zero(), [this, open = std::weak_ptr<char>(open_)] {
       if (!open.expired()) exchange_.ContinueBody();
     });
   }

@@ -1,0 +1,68 @@
+// FakeEngine: an Engine in memory for tests of api/. Images and functions are what a test puts in;
+// calls behave by the function's name (see FakeCall). Loop thread, like the real one.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "runtime/engine.h"
+
+namespace pulga::testing {
+
+// echo: the body comes back, whole. stream: its size in three chunks. sized: 200 kB with a length.
+// abort: breaks off after a chunk. never: no answer. full: rejected, queue full. oom, exit: fail.
+// deaf: takes no body byte until told. early: answers 200 before the body has ended.
+struct CallRecord {
+  InvocationRequest request;
+  std::string body;
+  bool body_ended = false;
+  bool cancelled = false;
+};
+
+class FakeEngine final : public Engine {
+ public:
+  explicit FakeEngine(EventLoop& loop) : loop_(loop) {}
+
+  Result<std::unique_ptr<Upload>> NewUpload(std::optional<uint64_t> content_length) override;
+  std::vector<ImageRecord> Images() const override;
+  Result<ImageRecord> Image(const std::string& ref) const override;
+  void ImageView(const std::string& ref, TreeView view,
+                 std::function<void(Result<UniqueFd>)> done) override;
+  void RemoveImage(const std::string& ref, std::function<void(Status)> done) override;
+  void PutFunction(const FunctionKey& key, FunctionSpec spec,
+                   std::function<void(Result<PutReport>)> done) override;
+  Result<FunctionStatus> Function(const FunctionKey& key) const override;
+  std::vector<FunctionStatus> Functions() const override;
+  void DeleteFunction(const FunctionKey& key, std::function<void(Status)> done) override;
+  void Rollback(const FunctionKey& key, std::optional<uint32_t> version,
+                std::function<void(Result<PutReport>)> done) override;
+  Status Scale(const FunctionKey& key, uint32_t instances) override;
+  FunctionLogs& logs() override { return logs_; }
+  std::unique_ptr<Invocation> Invoke(InvocationRequest request, InvocationObserver& observer) override;
+  SystemReport System() const override;
+  const std::string& admin_key() const override { return key_; }
+
+  EventLoop& loop() { return loop_; }
+
+  // For tests.
+  std::map<std::string, ImageRecord> images;
+  std::map<std::string, FunctionStatus> functions;
+  std::vector<std::shared_ptr<CallRecord>> calls;
+  std::string uploaded;
+  uint64_t upload_limit = UINT64_MAX;
+  Duration upload_delay{0};
+  bool upload_abandoned = false;
+  ImportReport import_report;
+
+ private:
+  EventLoop& loop_;
+  std::string key_ = "sesame";
+  FunctionLogs logs_;
+};
+
+ImageRecord SampleImage(const std::string& name);
+
+}  // namespace pulga::testing

@@ -1,0 +1,260 @@
+// The HTTP server against hostile and awkward clients, over a real loopback connection.
+#include "tests/support/loopback.h"
+
+namespace pulga::testing {
+namespace {
+
+using std::chrono::milliseconds;
+class HttpServerTest : public Loopback {};
+
+constexpr char kPost[] = "POST /function/echo HTTP/1.1\r\nHost: x\r\n";
+
+TEST_F(HttpServerTest, AnswersAndKeepsTheConnection) {
+  Start();
+  RawClient client = Connect();
+  for (int i = 0; i < 3; ++i) {
+    client.Send(std::string(kPost) + "Content-Length: 2\r\n\r\nhi");
+    const std::string reply = client.ReadUntil("\r\n\r\nhi");
+    EXPECT_EQ(StatusOf(reply), 200) << reply;
+    EXPECT_EQ(BodyOf(reply), "hi");
+  }
+}
+
+TEST_F(HttpServerTest, ServesPipelinedRequestsInOrder) {
+  Start();
+  RawClient client = Connect();
+  std::string all;
+  for (int i = 0; i < 40; ++i) {
+    const std::string body = "<" + std::to_string(i) + ">";
+    all += std::string(kPost) + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+  }
+  client.Send(all);
+  const std::string replies = client.ReadUntil("<39>");
+  size_t at = 0;
+  for (int i = 0; i < 40; ++i) {
+    at = replies.find("<" + std::to_string(i) + ">", at);
+    ASSERT_NE(at, std::string::npos) << i;
+  }
+}
+
+TEST_F(HttpServerTest, RefusesAmbiguousFramingAndCloses) {
+  Start();
+  const std::string smuggled = "GET /function/smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
+  const std::string heads[] = {
+      "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+      "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+      "Content-Length: 0\r\nContent-Length: 40\r\n\r\n",
+      "Content-Length: 0\r\nContent-Length: 0\r\n\r\n",
+      "Content-Length: +0\r\n\r\n",
+      "Content-Length: 0, 0\r\n\r\n",
+      "Content-Length : 0\r\n\r\n",
+      "Transfer-Encoding: xchunked\r\n\r\n",
+      "Transfer-Encoding: chunked, identity\r\n\r\n",
+      "Transfer-Encoding: \x0b" "chunked\r\n\r\n",
+      "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+      "X: a\rb\r\n\r\n",
+      "Host: y\r\n\r\n",
+  };
+  for (const std::string& head : heads) {
+    RawClient client = Connect();
+    client.Send(kPost + head + smuggled);
+    const std::string reply = client.ReadAll();
+    EXPECT_GE(StatusOf(reply), 400) << head << reply;
+    EXPECT_EQ(reply.find("HTTP/1.1 404"), std::string::npos) << "answered twice: " << head << reply;
+  }
+  EXPECT_EQ(OnLoop([this] { return engine_->calls.size(); }), 0U);
+}
+
+TEST_F(HttpServerTest, RefusesOddTargetsAndMethods) {
+  Start();
+  const std::string lines[] = {"GET http://x/function/echo HTTP/1.1", "GET * HTTP/1.1", "GET /a\x80 HTTP/1.1",
+                               "TRACE /function/echo HTTP/1.1", "CONNECT x:1 HTTP/1.1", "GE(T / HTTP/1.1"};
+  for (const std::string& line : lines) {
+    const int status = StatusOf(Ask(line + "\r\nHost: x\r\n"));
+    EXPECT_TRUE(status == 400 || status == 405) << line << " " << status;
+  }
+  EXPECT_EQ(StatusOf(Ask("GET /healthz HTTP/1.1\r\n")), 400) << "no Host";
+  EXPECT_EQ(StatusOf(Ask("GET /healthz HTTP/1.0\r\n")), 200);
+  EXPECT_NE(StatusOf(Ask("GET /healthz HTTP/3.0\r\nHost: x\r\n")), 200);
+  EXPECT_EQ(OnLoop([this] { return engine_->calls.size(); }), 0U);
+}
+
+TEST_F(HttpServerTest, AnswersHugeHeadsWith4xx) {
+  Start();
+  const int uri = StatusOf(Ask("GET /" + std::string(64 << 10, 'a') + " HTTP/1.1\r\nHost: x\r\n"));
+  EXPECT_TRUE(uri == 414 || uri == 431) << uri;
+  EXPECT_EQ(StatusOf(Ask("GET / HTTP/1.1\r\nHost: x\r\nX: " + std::string(1 << 20, 'a') + "\r\n")), 431);
+}
+
+TEST_F(HttpServerTest, TakesChunkedBodiesWithExtensionsAndTrailers) {
+  Start();
+  RawClient client = Connect();
+  client.Send(std::string(kPost) +
+              "Transfer-Encoding: chunked\r\n\r\n3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n");
+  EXPECT_EQ(BodyOf(client.ReadUntil("abcde")), "abcde");
+}
+
+TEST_F(HttpServerTest, RefusesBrokenChunks) {
+  Start();
+  for (const char* chunk : {"ffffffffffffffffff\r\n", "-1\r\n", "0x10\r\n", "zz\r\n"}) {
+    RawClient client = Connect();
+    client.Send(std::string(kPost) + "Transfer-Encoding: chunked\r\n\r\n" + chunk + "aaaa\r\n0\r\n\r\n");
+    const int status = StatusOf(client.ReadAll());
+    EXPECT_TRUE(status == 400 || status == 413) << chunk << status;
+  }
+}
+
+TEST_F(HttpServerTest, SendsContinueOnlyWhenTheBodyIsWanted) {
+  Start();
+  RawClient client = Connect();
+  client.Send(std::string(kPost) + "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+  EXPECT_NE(client.ReadUntil("\r\n\r\n").find("100 Continue"), std::string::npos);
+  client.Send("hi");
+  EXPECT_EQ(StatusOf(client.ReadUntil("hi")), 200);
+  RawClient refused = Connect();
+  refused.Send("POST /function/full HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 900000\r\n\r\n");
+  const std::string reply = refused.ReadAll();
+  EXPECT_EQ(StatusOf(reply), 429) << reply;
+  EXPECT_EQ(reply.find("100 Continue"), std::string::npos);
+}
+
+TEST_F(HttpServerTest, RefusesALargeBodyBeforeReadingIt) {
+  Start();
+  RawClient client = Connect();
+  client.Send("POST /function/full HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\nfirst bytes");
+  const std::string reply = client.ReadUntil("\r\n\r\n");
+  EXPECT_EQ(StatusOf(reply), 429) << reply;
+  EXPECT_NE(reply.find("Retry-After:"), std::string::npos);
+  EXPECT_TRUE(client.ClosedWithin(milliseconds(3000)));
+}
+
+TEST_F(HttpServerTest, RefusesInTheMiddleOfAnEndlessBody) {
+  Start();
+  OnLoop([this] { return engine_->upload_limit = 1 << 20; });
+  RawClient client = Connect();
+  client.Send("POST /v1/images HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sesame\r\n"
+              "Transfer-Encoding: chunked\r\n\r\n");
+  const std::string chunk = "10000\r\n" + std::string(0x10000, 'a') + "\r\n";
+  for (int i = 0; i < 64; ++i) client.Send(chunk);
+  EXPECT_EQ(StatusOf(client.ReadUntil("\r\n\r\n")), 413);
+  EXPECT_TRUE(client.ClosedWithin(milliseconds(4000)));
+  EXPECT_TRUE(Eventually([this] { return engine_->upload_abandoned; }));
+}
+
+TEST_F(HttpServerTest, HeadRepliesHaveNoBody) {
+  Start();
+  RawClient client = Connect();
+  client.Send("HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+  const std::string replies = client.ReadUntil("OK\n");
+  EXPECT_NE(replies.find("Content-Length: 3"), std::string::npos);
+  EXPECT_EQ(replies.find("OK\n"), replies.rfind("OK\n"));
+}
+
+TEST_F(HttpServerTest, ClosesAHeadThatTrickles) {
+  DaemonConfig config;
+  config.header_timeout = milliseconds(200);
+  Start(config);
+  RawClient client = Connect();
+  const auto begun = std::chrono::steady_clock::now();
+  bool closed = false;
+  while (!closed && std::chrono::steady_clock::now() - begun < milliseconds(3000)) {
+    client.Send("X");
+    closed = client.ClosedWithin(milliseconds(20));
+  }
+  EXPECT_TRUE(closed);
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, milliseconds(1500));
+}
+
+TEST_F(HttpServerTest, ClosesABodyThatTrickles) {
+  DaemonConfig config;
+  config.body_timeout = milliseconds(200);
+  Start(config);
+  RawClient client = Connect();
+  client.Send(std::string(kPost) + "Content-Length: 100000\r\n\r\n");
+  bool closed = false;
+  const auto begun = std::chrono::steady_clock::now();
+  while (!closed && std::chrono::steady_clock::now() - begun < milliseconds(3000)) {
+    client.Send("x");
+    closed = client.ClosedWithin(milliseconds(20));
+  }
+  EXPECT_TRUE(closed);
+  EXPECT_TRUE(Eventually([this] { return engine_->calls.back()->cancelled; }));
+}
+
+TEST_F(HttpServerTest, ClosesIdleConnections) {
+  DaemonConfig config;
+  config.keep_alive_timeout = milliseconds(200);
+  Start(config);
+  RawClient client = Connect();
+  client.Send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_EQ(StatusOf(client.ReadUntil("OK\n")), 200);
+  EXPECT_TRUE(client.ClosedWithin(milliseconds(2000)));
+}
+
+TEST_F(HttpServerTest, NeverHurriesACallThatIsOurs) {
+  DaemonConfig config;
+  config.body_timeout = config.header_timeout = config.keep_alive_timeout = milliseconds(100);
+  Start(config);
+  RawClient client = Connect();
+  client.Send("GET /function/never HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_FALSE(client.ClosedWithin(milliseconds(600)));
+}
+
+TEST_F(HttpServerTest, CancelsWhenTheClientLeaves) {
+  Start();
+  RawClient client = Connect();
+  client.Send("GET /function/never HTTP/1.1\r\nHost: x\r\n\r\n");
+  ASSERT_TRUE(Eventually([this] { return engine_->calls.size() == 1; }));
+  client.Close();
+  EXPECT_TRUE(Eventually([this] { return engine_->calls.back()->cancelled; }));
+  EXPECT_TRUE(Eventually([this] { return front_->open_requests() == 0; }));
+}
+
+TEST_F(HttpServerTest, PushesBackOnAFunctionThatDoesNotRead) {
+  Start();
+  RawClient client = Connect();
+  client.Send("POST /function/deaf HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n");
+  const std::string block(1 << 20, 'a');
+  size_t sent = 0;
+  while (sent < 64) {
+    const ssize_t n = send(client.fd(), block.data(), block.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n < 0 && sent > 0) break;
+    ++sent;
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+  EXPECT_LT(sent, 64U);
+}
+
+TEST_F(HttpServerTest, TurnsAwayMoreConnectionsThanAllowed) {
+  DaemonConfig config;
+  config.max_connections = 8;   // 4 from one address
+  Start(config);
+  std::vector<RawClient> idle;
+  for (int i = 0; i < 4; ++i) idle.push_back(Connect());
+  ASSERT_TRUE(Eventually([this] { return true; }));
+  const std::string reply = Ask("GET /healthz HTTP/1.1\r\nHost: x\r\n");
+  EXPECT_EQ(StatusOf(reply), 503) << reply;
+  idle.clear();
+  EXPECT_TRUE(Eventually([] { return true; }));
+  std::this_thread::sleep_for(milliseconds(50));
+  EXPECT_EQ(StatusOf(Ask("GET /healthz HTTP/1.1\r\nHost: x\r\n")), 200);
+}
+
+TEST_F(HttpServerTest, StopsWithOpenCallsAndStreams) {
+  Start();
+  RawClient waiting = Connect();
+  waiting.Send("GET /function/never HTTP/1.1\r\nHost: x\r\n\r\n");
+  RawClient kept = Connect();
+  kept.Send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_EQ(StatusOf(kept.ReadUntil("OK\n")), 200);
+  ASSERT_TRUE(Eventually([this] { return engine_->calls.size() == 1; }));
+  OnLoop([this] { return front_->StopAccepting(), 0; });
+  kept.Send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+  const std::string reply = kept.ReadAll();
+  EXPECT_EQ(StatusOf(reply), 503);
+  EXPECT_NE(reply.find("Connection: close"), std::string::npos);
+  EXPECT_EQ(OnLoop([this] { return front_->open_requests(); }), 1U);
+}
+
+}  // namespace
+}  // namespace pulga::testing
