@@ -285,7 +285,6 @@ void Daemon::ScheduleTrim() {
 // Everything that may still call back ends before what it would call.
 void Daemon::TearDown() {
   if (loop_ == nullptr) return;
-  front_.reset();
   if (runner_ != nullptr) runner_->Stop();
   int busy = 0;
   for (WorkQueue* queue : {spool_.get(), storage_.get()}) {
@@ -296,6 +295,7 @@ void Daemon::TearDown() {
   while (busy > 0) loop_->RunOnce(std::chrono::seconds(1));
   storage_.reset();
   spool_.reset();
+  front_.reset();  // the loop, whose turns it takes part in, does not run any more
   engine_.reset();
   functions_.reset();
   images_.reset();
