@@ -161,6 +161,7 @@ void ExecInvocation::OnMoved() {
   ClearTimeout();
   if (output_.valid()) context_.loop.Unwatch(output_.get());
   output_.Reset();
+  output_readable_ = output_ended_ = false;  // of the pipe that is gone
   if (input_watched_) context_.loop.Unwatch(input_.get());
   input_watched_ = false;
   input_.Reset();  // nothing was written: the body is still all in pending_

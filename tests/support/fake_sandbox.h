@@ -1,0 +1,132 @@
+// FakeSandbox: sandboxes without a kernel's help. Programs are functions of the test that run on
+// threads of their own, behind real pipes (exec) or real loopback connections (http); everything is
+// told on the loop, in order, as the launcher's client would. Nothing here needs root.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "sandbox/sandbox.h"
+
+namespace pulga::testing {
+
+class FakeSandbox;
+
+// What a scripted program may do. Blocking, on its own thread.
+class FakeProgram {
+ public:
+  std::string ReadAll();                       // stdin, to its end
+  size_t ReadSome(char* buffer, size_t size);  // 0 = end
+  bool Print(std::string_view text);           // stdout; false: nobody reads
+  bool Complain(std::string_view text);        // stderr
+  void CloseOutput();
+  int WaitForSignal();  // what it was sent; 9 at the latest at the end
+  std::string Env(const std::string& name) const;
+  std::vector<std::string> args;  // the extra ones
+
+ private:
+  friend class FakeSandbox;
+  friend class FakeSpawner;
+  std::vector<std::string> env_;
+  UniqueFd fds_[3];
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<int> signals_;
+  bool over_ = false;
+  int status = 0;
+};
+
+// How it ended, as wait(2) packs it.
+inline int Exited(int code) { return code << 8; }
+inline int Killed(int signo) { return signo; }
+using FakeScript = std::function<int(FakeProgram&)>;
+
+// One connection a scripted server has accepted. Blocking, on its own thread.
+class FakeConnection {
+ public:
+  explicit FakeConnection(UniqueFd fd) : fd_(std::move(fd)) {}
+  // Head and body (decoded when chunked); "" when the peer closed.
+  std::string ReadRequest();
+  std::string ReadHead();
+  size_t ReadSome(char* buffer, size_t size);
+  bool Send(std::string_view text);
+  void Reply(std::string_view body);  // 200 with Content-Length
+  void Reset();                       // the end will be an RST
+  void Close() { fd_.Reset(); }       // for the sandbox: a handler just returns
+  int fd() const { return fd_.get(); }
+  uint16_t slot = 0;
+
+ private:
+  UniqueFd fd_;
+  std::string rest_;
+};
+using FakeHandler = std::function<void(FakeConnection&)>;
+
+class FakeSandbox final : public Sandbox {
+ public:
+  explicit FakeSandbox(EventLoop& loop);
+  ~FakeSandbox() override;
+
+  // --- what the test says
+  FakeScript program = [](FakeProgram&) { return Exited(0); };
+  FakeHandler handler = [](FakeConnection& c) {
+    while (!c.ReadRequest().empty()) c.Reply("hello");
+  };
+  Duration listen_delay{0};  // http: from start to listen(); negative = never
+  Duration park_delay{0};
+  Duration build_delay{0};
+  std::string setup_step;         // not empty: every start and park fails there
+  bool oom = false;               // the next exits say oom_killed
+  bool dies_before_exec = false;  // woken ones end without having run
+  std::string build_error;        // not empty: builds fail
+  int server_exit = -1;           // http: servers end with this instead of listening
+  void set_available(bool available) { available_ = available; }
+  void KillSpawners(const std::string& why);          // OnGone for all
+  void KillInstance(uint16_t slot, int wait_status);  // in every version
+  uint16_t port() const { return port_; }
+
+  // --- what it saw
+  std::atomic<int> builds{0}, starts{0}, parks{0}, wakes{0}, live{0}, spawners{0};
+  std::atomic<int> max_running{0};
+  std::vector<int> signals;
+  std::vector<VersionSpec> specs;
+
+  bool available() const override { return available_; }
+  void BuildVersion(const VersionSpec& spec, SpawnerEvents& events, BuildDone done) override;
+  void Freeze(uint64_t, uint16_t, std::function<void(Status)> done) override { done(OkStatus()); }
+  void Thaw(uint64_t, uint16_t, std::function<void(Status)> done) override { done(OkStatus()); }
+  void RunUnpack(UnpackJob, std::function<void(Status)> done) override { done(OkStatus()); }
+  void ListLayers(std::function<void(Result<std::vector<LayerId>>)> done) override {
+    done(std::vector<LayerId>());
+  }
+
+ private:
+  friend class FakeSpawner;
+  void AcceptLoop();
+  void Listen();
+  void RunThread(std::function<void()> body);
+
+  EventLoop& loop_;
+  bool available_ = true;
+  std::set<class FakeSpawner*> live_spawners_;
+  std::mutex mutex_;  // guards threads_, slots_, connections_
+  std::vector<std::thread> threads_;
+  std::map<uint16_t, std::pair<FakeSpawner*, uint16_t>> peers_;   // local port -> whose
+  std::map<int, std::pair<FakeSpawner*, uint16_t>> connections_;  // accepted fd -> whose
+  UniqueFd listener_;
+  uint16_t port_ = 0;
+  std::atomic<bool> stopping_{false};
+  bool listening_ = false;
+};
+
+}  // namespace pulga::testing

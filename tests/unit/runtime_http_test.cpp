@@ -1,0 +1,380 @@
+// http invocations over scripted servers on real loopback connections.
+#include <signal.h>
+
+#include <atomic>
+
+#include "tests/support/call_fixture.h"
+
+namespace pulga {
+namespace {
+
+using testing::Client;
+using testing::Exited;
+using testing::FakeConnection;
+using testing::Killed;
+
+class HttpTest : public testing::CallTest {
+ protected:
+  HttpTest() { version = MakeVersion(SandboxMode::kHttp); }
+  void Serve(testing::FakeHandler handler) {
+    sandbox->handler = std::move(handler);
+    ASSERT_TRUE(Activate(version).ok());
+  }
+  // Answers every request with these bytes, then keeps the connection.
+  void Answer(std::string raw) {
+    Serve([raw](FakeConnection& c) {
+      while (!c.ReadRequest().empty()) c.Send(raw);
+    });
+  }
+  std::shared_ptr<Version> version;
+};
+
+TEST_F(HttpTest, PassesASmallAnswerWhole) {
+  Answer("HTTP/1.1 201 Created\r\nContent-Length: 5\r\nX-A: b\r\n\r\nhello");
+  auto client = Call(Request());
+  EXPECT_EQ(client->status(), 201);
+  EXPECT_EQ(client->body, "hello");
+  EXPECT_EQ(client->header("X-A"), "b");
+  EXPECT_TRUE(client->whole);
+  EXPECT_TRUE(client->call->head().final_outcome_known);
+  EXPECT_EQ(client->outcome(), "ok");
+  EXPECT_EQ(client->call->receipt().start, StartKind::kCold);
+  EXPECT_EQ(Call(Request())->call->receipt().start, StartKind::kWarm);
+}
+
+TEST_F(HttpTest, HoldsASmallAnswerThatComesInPieces) {
+  Serve([](FakeConnection& c) {
+    c.ReadRequest();
+    for (const char byte : std::string("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")) {
+      c.Send(std::string(1, byte));
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+    }
+    c.ReadHead();
+  });
+  auto client = Call(Request());
+  EXPECT_EQ(client->body, "abc");
+  EXPECT_TRUE(client->whole);
+}
+
+TEST_F(HttpTest, KeepsConnectionsAlive) {
+  std::atomic<int> connections = 0;
+  Serve([&](FakeConnection& c) {
+    ++connections;
+    while (!c.ReadRequest().empty()) c.Reply("x");
+  });
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(Call(Request())->body, "x");
+  EXPECT_EQ(connections, 1) << "the one that found the server ready serves them all";
+}
+
+TEST_F(HttpTest, SendsTheRequestWithRebuiltHeaders) {
+  std::string seen;
+  Serve([&](FakeConnection& c) {
+    seen = c.ReadRequest();
+    c.Reply("");
+  });
+  InvocationRequest request = Post(4);
+  request.path = "/a%20b";
+  request.query = "q=1";
+  request.headers = {
+      {"Host", "board:8080"}, {"X-Call-Id", "theirs"}, {"Content-Length", "9"}, {"bad name", "x"}};
+  Call(std::move(request), "body");
+  EXPECT_EQ(seen.rfind("POST /a%20b?q=1 HTTP/1.1\r\nHost: board:8080\r\n", 0), 0U) << seen;
+  EXPECT_NE(seen.find("X-Call-Id: theirs\r\n"), std::string::npos);
+  EXPECT_NE(seen.find("X-Forwarded-Host: board:8080\r\n"), std::string::npos);
+  EXPECT_NE(seen.find("X-Forwarded-For: 192.0.2.1:5\r\n"), std::string::npos);
+  EXPECT_NE(seen.find("X-Start-Time: "), std::string::npos);
+  EXPECT_NE(seen.find("Content-Length: 4\r\n"), std::string::npos);
+  EXPECT_EQ(seen.find("Content-Length: 9"), std::string::npos);
+  EXPECT_EQ(seen.find("bad name"), std::string::npos);
+  EXPECT_EQ(seen.substr(seen.size() - 4), "body");
+}
+
+TEST_F(HttpTest, StreamsLargeBodiesBothWaysInBothFramings) {
+  Serve([](FakeConnection& c) {
+    for (;;) {
+      const std::string request = c.ReadRequest();
+      if (request.empty()) return;
+      const std::string body = request.substr(request.find("\r\n\r\n") + 4);
+      if (request.find("chunked") == std::string::npos) {
+        c.Reply(body);
+        continue;
+      }
+      c.Send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+      for (size_t at = 0; at < body.size(); at += 9999) {
+        const std::string part = body.substr(at, 9999);
+        char size[16];
+        snprintf(size, sizeof size, "%zX;x=y\r\n", part.size());
+        c.Send(size + part + "\r\n");
+      }
+      c.Send("0\r\nTrailer: t\r\n\r\n");
+    }
+  });
+  std::string body;
+  for (int i = 0; i < 1000000; ++i) body += static_cast<char>('a' + i % 23);
+  auto with_length = Call(Post(body.size()), body);
+  EXPECT_EQ(with_length->call->head().content_length, body.size());
+  EXPECT_TRUE(with_length->body == body);
+  auto chunked = Call(Post(std::nullopt), body);
+  EXPECT_FALSE(chunked->call->head().content_length);
+  EXPECT_TRUE(chunked->body == body);
+  EXPECT_EQ(chunked->outcome(), "ok");
+}
+
+TEST_F(HttpTest, HoldsBackAServerWhoseReaderIsSlow) {
+  std::atomic<size_t> produced = 0;
+  Serve([&](FakeConnection& c) {
+    c.ReadRequest();
+    c.Send("HTTP/1.1 200 OK\r\nContent-Length: 67108864\r\n\r\n");
+    while (produced < (64U << 20) && c.Send(std::string(1 << 16, 'x'))) produced += 1 << 16;
+    c.ReadHead();
+  });
+  auto client = std::make_unique<Client>();
+  client->reading = Client::Reading::kPaused;
+  client->Start(*dispatcher, Request());
+  ASSERT_TRUE(RunUntil([&] { return client->head_seen; }));
+  RunFor(std::chrono::milliseconds(50));
+  EXPECT_LT(produced, 32U << 20) << "the kernel's buffers and no more";
+  client->Resume();
+  EXPECT_TRUE(RunUntil([&] { return client->done(); }));
+  EXPECT_EQ(client->body.size(), 64U << 20);
+}
+
+TEST_F(HttpTest, TakesAnEarlyAnswerAndDropsTheRestOfTheBody) {
+  Serve([](FakeConnection& c) {
+    c.ReadHead();
+    c.Send("HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno");
+    char buffer[65536];
+    while (c.ReadSome(buffer, sizeof buffer) > 0) {
+    }
+  });
+  auto client = Call(Post(100 << 20), std::string(100 << 20, 'b'));
+  EXPECT_EQ(client->status(), 413);
+  EXPECT_EQ(client->body, "no");
+}
+
+TEST_F(HttpTest, ReadsABodyThatEndsWithTheConnection) {
+  Serve([](FakeConnection& c) {
+    c.ReadRequest();
+    c.Send("HTTP/1.0 200 OK\r\n\r\nuntil the end");
+  });
+  auto client = Call(Request());
+  EXPECT_EQ(client->body, "until the end");
+  EXPECT_EQ(client->outcome(), "ok");
+}
+
+TEST_F(HttpTest, GivesNoBodyToHeadAnd204And304) {
+  Answer("HTTP/1.1 200 OK\r\nContent-Length: 77\r\n\r\n");
+  auto head = Call(Request("HEAD"));
+  EXPECT_EQ(head->call->head().content_length, 77U);
+  EXPECT_EQ(head->body, "");
+  for (const char* status : {"204 No Content", "304 Not Modified"}) {
+    sandbox->KillSpawners("next");
+    Answer(std::string("HTTP/1.1 ") + status + "\r\nContent-Length: 5\r\n\r\n");
+    auto client = Call(Request());
+    EXPECT_EQ(client->body, "");
+    EXPECT_EQ(client->outcome(), "ok");
+  }
+}
+
+TEST_F(HttpTest, SkipsInterimAnswers) {
+  Answer(
+      "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: x\r\n\r\n"
+      "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nz");
+  auto client = Call(Request());
+  EXPECT_EQ(client->status(), 200);
+  EXPECT_EQ(client->body, "z");
+  EXPECT_EQ(client->header("Link"), "(none)");
+}
+
+TEST_F(HttpTest, DropsAConnectionThatSaysMoreThanItsAnswer) {
+  Answer(
+      "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nzHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n"
+      "forged");
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(Call(Request())->body, "z");
+}
+
+TEST_F(HttpTest, CallsMalformedAnswersBad) {
+  for (const char* raw : {"nonsense\r\n\r\n", "HTTP/1.1 99 No\r\n\r\n", "HTTP/1.1 1000 No\r\n\r\n",
+                          "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+                          "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n"
+                          "\r\n1\r\na\r\n0\r\n\r\n",
+                          "HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n",
+                          "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"}) {
+    ASSERT_TRUE(Activate(MakeVersion(SandboxMode::kHttp)).ok());
+    Answer(raw);
+    version = MakeVersion(SandboxMode::kHttp);
+    auto client = Call(Request());
+    EXPECT_EQ(client->outcome(), "bad-response") << raw;
+    EXPECT_EQ(client->status(), 0) << raw;
+  }
+}
+
+TEST_F(HttpTest, CallsALostConnectionBadAndKeepsTheInstance) {
+  std::atomic<int> calls = 0;
+  Serve([&](FakeConnection& c) {
+    while (!c.ReadRequest().empty()) {
+      if (++calls == 2) return;
+      c.Reply("x");
+    }
+  });
+  Call(Request());
+  EXPECT_EQ(Call(Request("POST"))->outcome(), "bad-response");
+  EXPECT_EQ(Call(Request())->body, "x");
+  EXPECT_EQ(sandbox->starts, 1);
+}
+
+TEST_F(HttpTest, AbortsAnAnswerThatBreaksOff) {
+  Serve([](FakeConnection& c) {
+    c.ReadRequest();
+    c.Send("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + std::string(50000, 'x'));
+  });
+  auto client = Call(Request());
+  EXPECT_EQ(client->status(), 200);
+  EXPECT_TRUE(client->aborted());
+  EXPECT_EQ(client->outcome(), "bad-response");
+}
+
+TEST_F(HttpTest, RepeatsARequestOnceWhenAReusedConnectionWasDead) {
+  std::atomic<int> requests = 0;
+  Serve([&](FakeConnection& c) {
+    if (c.ReadRequest().empty()) return;
+    ++requests;
+    c.Reply("first");
+    c.ReadRequest();  // the second one on this connection is lost
+    ++requests;
+  });
+  EXPECT_EQ(Call(Request())->body, "first");
+  EXPECT_EQ(Call(Request())->body, "first");
+  EXPECT_EQ(requests, 3);
+}
+
+TEST_F(HttpTest, DoesNotRepeatWhatMayNotBeRepeated) {
+  std::atomic<int> requests = 0;
+  Serve([&](FakeConnection& c) {
+    if (c.ReadRequest().empty()) return;
+    ++requests;
+    c.Reply("first");
+    c.ReadRequest();
+    ++requests;
+  });
+  EXPECT_EQ(Call(Request())->body, "first");
+  EXPECT_EQ(Call(Request("POST"))->outcome(), "bad-response");
+  EXPECT_EQ(requests, 2);
+}
+
+TEST_F(HttpTest, TimesOutAndReplacesTheInstanceAfterThreeInARow) {
+  version->spec.limits.timeout = std::chrono::milliseconds(30);
+  Serve([](FakeConnection& c) {
+    c.ReadRequest();
+    c.ReadHead();
+  });
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(Call(Request())->outcome(), "timed-out");
+  EXPECT_EQ(sandbox->starts, 1);
+  EXPECT_TRUE(sandbox->signals.empty());
+  EXPECT_EQ(Call(Request())->outcome(), "timed-out");
+  EXPECT_EQ(sandbox->signals, std::vector<int>{SIGTERM});
+  Call(Request());
+  EXPECT_EQ(sandbox->starts, 2);
+}
+
+TEST_F(HttpTest, ClosesTheConnectionWhenTheClientLeavesAndKeepsTheInstance) {
+  std::atomic<bool> closed = false;
+  Serve([&](FakeConnection& c) {
+    c.ReadRequest();
+    c.ReadHead();
+    closed = true;
+  });
+  auto client = Begin(Request());
+  RunFor(std::chrono::milliseconds(20));
+  client->Leave();
+  EXPECT_TRUE(RunUntil([&] { return closed.load(); }));
+  EXPECT_EQ(Count("cancelled"), 1U);
+  EXPECT_EQ(Instances(), 1U);
+}
+
+TEST_F(HttpTest, TellsHowTheInstanceDiedUnderARequest) {
+  Serve([](FakeConnection& c) {
+    c.ReadRequest();
+    c.ReadHead();
+  });
+  for (const auto& [oom, outcome] : {std::pair(true, "oom-killed"), {false, "signaled:SIGABRT"}}) {
+    auto client = Begin(Request());
+    ASSERT_TRUE(RunUntil([&] { return Instances() == 1 && sandbox->live == 1; }));
+    RunFor(std::chrono::milliseconds(150));  // past a back-off
+    sandbox->oom = oom;
+    sandbox->KillInstance(0, Killed(SIGABRT));
+    ASSERT_TRUE(RunUntil([&] { return client->done(); }));
+    EXPECT_EQ(client->outcome(), outcome);
+    RunFor(std::chrono::milliseconds(250));
+  }
+}
+
+TEST_F(HttpTest, WaitsUntilTheServerListens) {
+  sandbox->listen_delay = std::chrono::milliseconds(60);
+  ASSERT_TRUE(Activate(version).ok());
+  auto client = Call(Request());
+  EXPECT_EQ(client->body, "hello");
+  EXPECT_GE(client->call->receipt().ready_ms, 55);
+}
+
+TEST_F(HttpTest, SaysNotReadyWhenItNeverListens) {
+  sandbox->listen_delay = Duration(-1);
+  version->spec.limits.start_timeout = std::chrono::milliseconds(60);
+  ASSERT_TRUE(Activate(version).ok());
+  auto client = Call(Request());
+  EXPECT_EQ(client->outcome(), "not-ready");
+  EXPECT_GE(client->call->head().retry_after_s, 1U);
+}
+
+TEST_F(HttpTest, TellsAtOnceHowAServerEndedBeforeItListened) {
+  sandbox->server_exit = Exited(2);
+  ASSERT_TRUE(Activate(version).ok());
+  auto client = Call(Request());
+  EXPECT_EQ(client->outcome(), "exited:2");
+  EXPECT_NE(client->call->FailureText().find("cannot bind"), std::string::npos);
+  EXPECT_NE(LogText().find("stderr: cannot bind"), std::string::npos);
+}
+
+TEST_F(HttpTest, BacksOffFromACrashLoopWhileCallsGetTheRealOutcome) {
+  sandbox->server_exit = Exited(2);
+  ASSERT_TRUE(Activate(version).ok());
+  for (int i = 0; i < 200; ++i) EXPECT_EQ(Call(Request())->outcome(), "exited:2");
+  EXPECT_LE(sandbox->starts, 4);
+  EXPECT_NE(dispatcher->Activity(key).trouble.find("starts fail"), std::string::npos);
+}
+
+TEST_F(HttpTest, SharesOneStartAmongManyCalls) {
+  sandbox->listen_delay = std::chrono::milliseconds(30);
+  ASSERT_TRUE(Activate(version).ok());
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int i = 0; i < 90; ++i) clients.push_back(Begin(Request()));
+  for (auto& client : clients) {
+    ASSERT_TRUE(RunUntil([&] { return client->done(); }));
+    EXPECT_EQ(client->body, "hello");
+  }
+  EXPECT_EQ(sandbox->starts, 1);
+  EXPECT_EQ(sandbox->builds, 1);
+}
+
+TEST_F(HttpTest, StartsMoreInstancesWhenTheFirstAreFull) {
+  version->concurrency = 1;
+  version->spec.scale.max = 3;
+  std::atomic<bool> go = false;
+  Serve([&](FakeConnection& c) {
+    while (!c.ReadRequest().empty()) {
+      while (!go) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      c.Reply("x");
+    }
+  });
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int i = 0; i < 5; ++i) clients.push_back(Begin(Request()));
+  EXPECT_TRUE(RunUntil([&] { return sandbox->starts == 3; }));
+  RunFor(std::chrono::milliseconds(20));
+  EXPECT_EQ(sandbox->starts, 3);
+  EXPECT_EQ(dispatcher->Activity(key).queued, 2U);
+  go = true;
+  for (auto& client : clients) ASSERT_TRUE(RunUntil([&] { return client->done(); }));
+}
+
+}  // namespace
+}  // namespace pulga
