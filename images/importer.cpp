@@ -332,7 +332,7 @@ Result<UniqueFd> Importer::RunListing(UnpackKind kind, const std::vector<LayerId
   job.kind = kind;
   job.parents = layers;
   job.request = request.Encode();
-  PULGA_ASSIGN_OR_RETURN(job.input, OpenFile("/dev/null", O_RDONLY));
+  PULGA_ASSIGN_OR_RETURN(job.input, OpenUnnamedFile(scratch_dir_));  // unused; must be regular
   PULGA_ASSIGN_OR_RETURN(job.output, Duplicate(output.get()));
   PULGA_RETURN_IF_ERROR(RunJob(runner_, std::move(job), output.get()));
   if (lseek(output.get(), 0, SEEK_SET) != 0) return LastError("rewind the listing");
@@ -355,7 +355,7 @@ Status Importer::Remove(const LayerId& layer) {
   job.kind = request.kind;
   job.target = layer;
   job.request = request.Encode();
-  PULGA_ASSIGN_OR_RETURN(job.input, OpenFile("/dev/null", O_RDONLY));
+  PULGA_ASSIGN_OR_RETURN(job.input, OpenUnnamedFile(scratch_dir_));
   PULGA_ASSIGN_OR_RETURN(job.output, Duplicate(output.get()));
   return RunJob(runner_, std::move(job), output.get());
 }
