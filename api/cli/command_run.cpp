@@ -116,7 +116,7 @@ Status Deploy(const DaemonClient& client, const Args& args, const std::string& i
   // One run may take and say as much as it likes, unless told otherwise.
   Json& limits = spec["limits"];
   for (const auto& [name, value] :
-       {std::pair("timeout", "24h"), std::pair("body", "4Gi"), std::pair("output", "4Gi")}) {
+       {std::pair("timeout", "24h"), std::pair("body", "1Gi"), std::pair("output", "1Gi")}) {
     if (!limits.contains(name)) limits[name] = value;
   }
   const std::vector<std::string> given(args.words().begin() + 1, args.words().end());
