@@ -2,6 +2,7 @@
 
 #include <sys/random.h>
 
+#include <array>
 #include <cerrno>
 
 #include "base/check.h"
@@ -26,9 +27,16 @@ std::string RandomHex(size_t bytes) {
   return HexEncode(raw);
 }
 
+// A call id is made for every request: one getrandom serves 64 of them.
 std::string RandomUuid() {
-  std::string raw(16, '\0');
-  FillRandom(raw.data(), raw.size());
+  thread_local std::array<char, 1024> pool;
+  thread_local size_t used = pool.size();
+  if (used == pool.size()) {
+    FillRandom(pool.data(), pool.size());
+    used = 0;
+  }
+  std::string raw(pool.data() + used, 16);
+  used += 16;
   raw[6] = static_cast<char>((raw[6] & 0x0f) | 0x40);
   raw[8] = static_cast<char>((raw[8] & 0x3f) | 0x80);
   std::string hex = HexEncode(raw);

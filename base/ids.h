@@ -9,6 +9,6 @@ namespace pulga {
 
 void FillRandom(void* out, size_t size);
 std::string RandomHex(size_t bytes);  // lower case, 2 * bytes characters
-std::string RandomUuid();             // version 4
+std::string RandomUuid();             // version 4; not before a fork
 
 }  // namespace pulga

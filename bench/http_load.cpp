@@ -52,7 +52,8 @@ Status Latency(size_t n, int gap_ms, const std::vector<Target>& targets) {
       PULGA_RETURN_IF_ERROR(connections[i].Get(targets[i].path));
       series[i].microseconds.push_back(NowMicros() - begin);
       if (connections[i].status() != 200) {
-        return Error{Code::kIo, 0, targets[i].name + " answered " + std::to_string(connections[i].status())};
+        return Error{Code::kIo, 0,
+                     targets[i].name + " answered " + std::to_string(connections[i].status())};
       }
     }
   }
@@ -85,7 +86,8 @@ Result<double> OneBurst(const Target& target, size_t connections) {
       PULGA_ASSIGN_OR_RETURN(const bool complete, connection->ReadSome());
       if (!complete) continue;
       if (connection->status() != 200) {
-        return Error{Code::kIo, 0, target.name + " answered " + std::to_string(connection->status())};
+        return Error{Code::kIo, 0,
+                     target.name + " answered " + std::to_string(connection->status())};
       }
       ++done;
       PULGA_RETURN_IF_ERROR(connection->SendGet(target.path));

@@ -19,10 +19,11 @@ void PrintJson(const std::string& condition, const std::vector<Series>& series) 
   const double base = series.empty() ? 0 : series.front().Quantile(0.5);
   for (const Series& s : series) {
     const double p50 = s.Quantile(0.5);
-    printf("{\"condition\":\"%s\",\"name\":\"%s\",\"n\":%zu,\"min_us\":%.1f,\"p50_us\":%.1f,"
-           "\"p90_us\":%.1f,\"ratio\":%.3f}\n",
-           condition.c_str(), s.name.c_str(), s.microseconds.size(), s.Quantile(0), p50,
-           s.Quantile(0.9), base > 0 ? p50 / base : 0);
+    printf(
+        "{\"condition\":\"%s\",\"name\":\"%s\",\"n\":%zu,\"min_us\":%.1f,\"p50_us\":%.1f,"
+        "\"p90_us\":%.1f,\"ratio\":%.3f}\n",
+        condition.c_str(), s.name.c_str(), s.microseconds.size(), s.Quantile(0), p50,
+        s.Quantile(0.9), base > 0 ? p50 / base : 0);
   }
   fflush(stdout);
 }

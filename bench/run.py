@@ -1,0 +1,404 @@
+#!/usr/bin/env python3
+"""Measures every figure of bench/README.md in one run and writes the table into it.
+
+    bench/run.py [--build build/release] [--rounds 200] [--only start,peers,http,memory,import]
+                 [--write]
+
+Needs root, a release build, and the packages crun, runc, nginx-light (scripts/setup --bench).
+Everything is compared side by side: contenders take turns inside one loop.
+"""
+import argparse
+import collections
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+OWNER_BASE = 0x7A000000
+Row = collections.namedtuple("Row", "figure result wanted")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Daemon:
+    """`pulga serve` on a temporary data directory."""
+
+    def __init__(self, build):
+        self.bin = build / "bin"
+        self.data = tempfile.mkdtemp(prefix="pulga-bench-")
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        command = [str(self.bin / "pulga"), "serve", "--data", self.data, "--listen",
+                   f"127.0.0.1:{self.port}"]
+        self.log = open(os.path.join(self.data + ".log"), "wb")
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                urllib.request.urlopen(self.url + "/healthz", timeout=1).read()
+                break
+            except OSError:
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    sys.exit("the daemon did not start: " + open(self.log.name).read())
+                time.sleep(0.05)
+
+    def cli(self, *arguments, stdin=None):
+        env = dict(os.environ, PULGA_URL=self.url,
+                   PULGA_KEY=pathlib.Path(self.data, "admin.key").read_text().strip())
+        out = subprocess.run([str(self.bin / "pulga"), *arguments], env=env, input=stdin,
+                             capture_output=True)
+        if out.returncode != 0:
+            sys.exit(f"pulga {' '.join(arguments)}: {out.stderr.decode()}{out.stdout.decode()}")
+        return out.stdout.decode()
+
+    def get(self, path):
+        return urllib.request.urlopen(self.url + path, timeout=30).read()
+
+    def processes(self):
+        """pid -> name of everything below the keeper, in every pid namespace."""
+        children = collections.defaultdict(list)
+        names = {}
+        for entry in os.listdir("/proc"):
+            if not entry.isdigit():
+                continue
+            try:
+                stat = pathlib.Path("/proc", entry, "stat").read_text()
+            except OSError:
+                continue
+            names[int(entry)] = stat[stat.index("(") + 1:stat.rindex(")")]
+            children[int(stat[stat.rindex(")") + 2:].split()[1])].append(int(entry))
+        found, todo = {}, [self.process.pid]
+        while todo:
+            pid = todo.pop()
+            found[pid] = names.get(pid, "")
+            todo += children[pid]
+        return found
+
+    def pin(self, processor):
+        """Every thread there is; what they start later inherits it."""
+        for pid in self.processes():
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                os.sched_setaffinity(int(thread), {processor})
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+        shutil.rmtree(self.data, ignore_errors=True)
+        os.unlink(self.log.name)
+
+
+def run_json(command):
+    out = subprocess.run(command, capture_output=True, text=True)
+    if out.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))}: {out.stderr}")
+    return [json.loads(line) for line in out.stdout.splitlines() if line.startswith("{")]
+
+
+def times(row):
+    return f"p50 {row['p50_us']:.0f} us, p90 {row['p90_us']:.0f} us (n={row['n']})"
+
+
+def start_figures(build, rounds):
+    """Cold, parked and parked over HTTP against a bare vfork+exec of the same program."""
+    rows = []
+    daemon = Daemon(build)
+    program = build / "bin" / "rootfs" / "hello"
+    try:
+        daemon.cli("deploy", "hello", "--image", str(build / "images" / "hello.tar"),
+                   "--mode", "exec", "--cpu", "1")
+        daemon.get("/function/hello")
+        for gap, wanted_cold in ((0, 3.8), (20, 4.0)):
+            results = run_json([build / "bin" / "pulga-start-bench",
+                                "--launcher", build / "bin" / "pulga-launcher",
+                                "--program", program, "--rounds", str(rounds),
+                                "--gap-ms", str(gap),
+                                "--http", f"parked, over HTTP={daemon.port}/function/hello?stream=1"])
+            condition = "paced, 20 ms idle gaps" if gap else "tight"
+            wanted = {"bare vfork+exec": "the floor", "cold, in daemon": f"<= {wanted_cold} x",
+                      "parked, in daemon": "<= 1.5 x", "parked, over HTTP": "<= 2.5 x"}
+            for r in results:
+                rows.append(Row(f"{r['name']}, {condition}", f"{r['ratio']:.2f} x; {times(r)}",
+                                wanted[r["name"]]))
+    finally:
+        daemon.stop()
+    return rows
+
+
+def syscall_list():
+    """The unconditional names of sandbox/syscalls.txt, for the peers' seccomp list."""
+    names, section = [], None
+    for line in (ROOT / "sandbox" / "syscalls.txt").read_text().splitlines():
+        if line.startswith("["):
+            section = line.split("]")[0][1:]
+        elif section in ("allow", "allow: x86_64 only") and not line.startswith("#"):
+            names += line.split()
+    return names + ["clone", "socket", "ioctl", "personality", "mknod", "mknodat"]
+
+
+def make_bundle(directory, program, cgroup):
+    """An OCI bundle with the limits and the profile our functions have."""
+    root = pathlib.Path(directory, "rootfs")
+    for name in ("dev", "proc", "tmp", "sys"):
+        (root / name).mkdir(parents=True)
+    shutil.copy(program, root / "program")
+    capabilities = {s: [] for s in ("bounding", "effective", "inheritable", "permitted", "ambient")}
+    config = {
+        "ociVersion": "1.0.2",
+        "process": {"terminal": False, "user": {"uid": 0, "gid": 0}, "args": ["/program"],
+                    "env": ["PATH=/"], "cwd": "/", "capabilities": capabilities,
+                    "noNewPrivileges": True},
+        "root": {"path": "rootfs", "readonly": True},
+        "hostname": "hello",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+             "options": ["nosuid", "mode=755", "size=65536k"]},
+            {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs",
+             "options": ["nosuid", "nodev", "size=16m"]}],
+        "linux": {
+            "cgroupsPath": cgroup,
+            "resources": {"memory": {"limit": 64 << 20}, "pids": {"limit": 128},
+                          "cpu": {"quota": 100000, "period": 100000, "shares": 1024}},
+            "namespaces": [{"type": t} for t in ("pid", "network", "ipc", "uts", "mount")],
+            "maskedPaths": ["/proc/interrupts", "/proc/keys", "/proc/kcore"],
+            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"],
+            "seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38,
+                        "architectures": ["SCMP_ARCH_X86_64"],
+                        "syscalls": [{"names": syscall_list(), "action": "SCMP_ACT_ALLOW"}]}}}
+    pathlib.Path(directory, "config.json").write_text(json.dumps(config))
+
+
+def peer_figures(build, rounds):
+    """crun and runc on the same root with the same limits, in turn with ours."""
+    rows = []
+    program = build / "bin" / "rootfs" / "hello"
+    with tempfile.TemporaryDirectory(prefix="pulga-peers-") as directory:
+        peers = []
+        for name in ("crun", "runc"):
+            if not shutil.which(name):
+                sys.exit(f"{name} is not installed: scripts/setup --bench")
+            bundle = pathlib.Path(directory, name)
+            bundle.mkdir()
+            make_bundle(bundle, program, f"/pulga-bench-{name}")
+            peers += ["--peer", f"{name} run={shutil.which(name)} --root {directory}/{name}-state "
+                                f"run --bundle {bundle} pulga-bench-{name}"]
+        # crun refuses a hybrid cgroup layout: hide the empty v2 hierarchy from this one process.
+        command = ["unshare", "-m", "sh", "-c",
+                   'umount -l /sys/fs/cgroup/unified 2>/dev/null; exec "$@"', "sh",
+                   str(build / "bin" / "pulga-start-bench"),
+                   "--launcher", str(build / "bin" / "pulga-launcher"),
+                   "--program", str(program), "--rounds", str(rounds), *peers]
+        results = run_json(command)
+    ours = {r["name"]: r for r in results}
+    cold = ours["cold, in daemon"]["p50_us"]
+    for name, wanted in (("crun run", 15), ("runc run", 35)):
+        r = ours[name]
+        rows.append(Row(f"{name}, same root and limits, against our cold start",
+                        f"{r['p50_us'] / cold:.0f} x slower; {times(r)}", f">= {wanted} x"))
+    return rows
+
+
+NGINX = """
+worker_processes 1; daemon off; pid {dir}/nginx.pid; error_log {dir}/error.log;
+events {{ worker_connections 512; }}
+http {{
+  access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p;
+  fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
+  keepalive_requests 100000000;
+  upstream function {{ server 127.0.0.1:{upstream}; keepalive 64; keepalive_requests 100000000; }}
+  server {{ listen 127.0.0.1:{port};
+    location / {{ proxy_pass http://function; proxy_http_version 1.1;
+                  proxy_set_header Connection ""; }} }}
+}}
+"""
+
+
+def http_figures(build, rounds):
+    """A warm http function: its server directly, through us, and through nginx; all on one core."""
+    rows = []
+    upstream, nginx_port = free_port(), free_port()
+    daemon = Daemon(build)
+    daemon.pin(0)
+    os.sched_setaffinity(0, {0})
+    server = subprocess.Popen([build / "bin" / "rootfs" / "http-hello"],
+                              env={"PORT": str(upstream), "PATH": "/"}, stdout=subprocess.DEVNULL)
+    directory = tempfile.mkdtemp(prefix="pulga-nginx-")
+    pathlib.Path(directory, "nginx.conf").write_text(
+        NGINX.format(dir=directory, upstream=upstream, port=nginx_port))
+    nginx = subprocess.Popen(["nginx", "-c", f"{directory}/nginx.conf", "-p", directory],
+                             stderr=subprocess.DEVNULL)
+    try:
+        daemon.cli("deploy", "web", "--image", str(build / "images" / "http-hello.tar"),
+                   "--mode", "http", "--cpu", "2", "--max", "1", "--concurrency", "64",
+                   "--min", "1")
+        time.sleep(1)
+        daemon.get("/function/web/")
+        targets = [f"direct={upstream}/", f"pulga={daemon.port}/function/web/",
+                   f"nginx={nginx_port}/"]
+        load = build / "bin" / "pulga-http-load"
+        for gap in (0, 20):
+            for r in run_json([load, "latency", str(rounds * (10 if gap == 0 else 1)), str(gap),
+                               *targets]):
+                rows.append(Row(f"warm http, 1 connection, {r['condition']}: {r['name']}",
+                                f"{r['ratio']:.2f} x; {times(r)}",
+                                "<= 3.0 x" if r["name"] == "pulga" else ""))
+        results = {r["name"]: r for r in run_json([load, "throughput", "32", "15", *targets])}
+        ours = results["pulga"]["rps_p50"]
+        for name, wanted in (("direct", 35), ("nginx", 85)):
+            share = 100 * ours / results[name]["rps_p50"]
+            rows.append(Row(f"throughput, 32 connections, share of {name}",
+                            f"{share:.0f} %; {ours:.0f} against {results[name]['rps_p50']:.0f} "
+                            "requests/s on one core with client and function", f">= {wanted} %"))
+    finally:
+        for process in (server, nginx):
+            process.terminate()
+            process.wait()
+        daemon.stop()
+        shutil.rmtree(directory)
+        os.sched_setaffinity(0, range(os.cpu_count()))
+    return rows
+
+
+def smaps_kib(pid, field):
+    try:
+        text = pathlib.Path("/proc", str(pid), "smaps_rollup").read_text()
+    except OSError:
+        return 0
+    found = re.search(rf"^{field}:\s+(\d+)", text, re.M)
+    return int(found.group(1)) if found else 0
+
+
+def meminfo():
+    return {line.split(":")[0]: int(line.split()[1])
+            for line in pathlib.Path("/proc/meminfo").read_text().splitlines()}
+
+
+def memory_figures(build):
+    rows = []
+    daemon = Daemon(build)
+    try:
+        time.sleep(2)
+        names = daemon.processes()
+        pss = {f"{name}/{pid}": smaps_kib(pid, "Pss") for pid, name in names.items()}
+        rows.append(Row("keeper + launcher + daemon idle, PSS", f"{sum(pss.values()) / 1024:.1f} MiB "
+                        f"({', '.join(f'{n.split(chr(47))[0]} {v} KiB' for n, v in pss.items())})",
+                        "<= 10 MB"))
+        daemon.cli("deploy", "hello", "--image", str(build / "images" / "hello.tar"), "--mode",
+                   "exec", "--max", "100", "--parked", "1", "--pids", "16")
+        daemon.get("/function/hello")
+        rows.append(parked_figure(daemon, build))
+    finally:
+        daemon.stop()
+    return rows
+
+
+def kernel_and_user_kib(daemon):
+    info = meminfo()
+    kernel = info["SUnreclaim"] + info["SReclaimable"] + info["KernelStack"] + info["PageTables"] \
+        + info["Percpu"]
+    user = sum(smaps_kib(pid, "Pss") for pid in daemon.processes())
+    return kernel, user
+
+
+def parked_figure(daemon, build, count=100):
+    time.sleep(1)
+    samples = []
+    for _ in range(3):
+        daemon.cli("deploy", "hello", "--image", "hello:1", "--mode", "exec", "--max", "2",
+                   "--parked", "1", "--pids", "16")
+        daemon.get("/function/hello")
+        time.sleep(2)
+        before = kernel_and_user_kib(daemon)
+        daemon.cli("deploy", "hello", "--image", "hello:1", "--mode", "exec", "--max", "2",
+                   "--parked", str(count + 1), "--pids", "16")
+        daemon.get("/function/hello")
+        time.sleep(4)
+        after = kernel_and_user_kib(daemon)
+        samples.append(((after[0] - before[0]) / count, (after[1] - before[1]) / count))
+    samples.sort(key=sum)
+    kernel, user = samples[1]
+    return Row("idle parked instance (exec, with its init and cgroup slot)",
+               f"{kernel + user:.0f} KiB ({kernel:.0f} kernel + {user:.0f} user, median of 3 x "
+               f"{count})", "<= 350 KB")
+
+
+def import_figures(build):
+    """Peak RSS of all our processes during the import of a 300 MB image."""
+    with tempfile.TemporaryDirectory(prefix="pulga-import-") as directory:
+        tree = pathlib.Path(directory, "tree")
+        tree.mkdir()
+        for i in range(300):
+            (tree / f"file{i}").write_bytes(os.urandom(1 << 20))
+        shutil.copy(build / "bin" / "rootfs" / "hello", tree / "hello")
+        archive = pathlib.Path(directory, "big.tar")
+        subprocess.run([ROOT / "rootfs" / "make-image", "--output", archive, "--tag", "big:1",
+                        "--cmd", "/hello", tree], check=True, stdout=subprocess.DEVNULL)
+        shutil.rmtree(tree)
+        daemon = Daemon(build)
+        try:
+            env = dict(os.environ, PULGA_URL=daemon.url,
+                       PULGA_KEY=pathlib.Path(daemon.data, "admin.key").read_text().strip())
+            begin = time.monotonic()
+            client = subprocess.Popen([daemon.bin / "pulga", "image", "import", archive], env=env,
+                                      stdout=subprocess.DEVNULL)
+            peak = 0
+            while client.poll() is None:
+                pids = list(daemon.processes()) + [client.pid]
+                peak = max(peak, sum(smaps_kib(pid, "Rss") for pid in pids))
+                time.sleep(0.01)
+            took = time.monotonic() - begin
+            if client.returncode != 0:
+                sys.exit("the import failed")
+        finally:
+            daemon.stop()
+    return [Row("import of a 300 MB image, peak RSS of all our processes, the CLI too",
+                f"{peak / 1024:.1f} MiB; {took:.1f} s", "<= 32 MiB")]
+
+
+def table(rows):
+    lines = ["| figure | measured | wanted |", "| --- | --- | --- |"]
+    lines += [f"| {r.figure} | {r.result} | {r.wanted} |" for r in rows]
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", default=ROOT / "build" / "release", type=pathlib.Path)
+    parser.add_argument("--rounds", default=200, type=int)
+    parser.add_argument("--only", default="start,peers,http,memory,import")
+    parser.add_argument("--write", action="store_true", help="put the table into bench/README.md")
+    options = parser.parse_args()
+    build = options.build.resolve()
+    sections = {"start": lambda: start_figures(build, options.rounds),
+                "peers": lambda: peer_figures(build, max(40, options.rounds // 5)),
+                "http": lambda: http_figures(build, options.rounds),
+                "memory": lambda: memory_figures(build),
+                "import": lambda: import_figures(build)}
+    rows = []
+    for name in options.only.split(","):
+        found = sections[name]()
+        print(table(found), flush=True)
+        rows += found
+    if options.write:
+        readme = ROOT / "bench" / "README.md"
+        text = readme.read_text()
+        begin, end = "<!-- table -->", "<!-- /table -->"
+        head, tail = text.split(begin)[0], text.split(end)[1]
+        readme.write_text(f"{head}{begin}\n{table(rows)}\n{end}{tail}")
+
+
+if __name__ == "__main__":
+    main()
