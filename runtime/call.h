@@ -113,6 +113,8 @@ class Call : public Invocation, public Notifier::Target {
   TimePoint assigned_;
 
  private:
+  void LogOutcome();
+
   EventLoop::TimerId timeout_ = 0;
   bool head_told_ = false;
   bool ended_ = false;
