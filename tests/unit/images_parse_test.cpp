@@ -92,9 +92,11 @@ TEST(Json, RefusesBombsAndWhatParsersDisagreeOn) {
 
 TEST(Config, ReadsWhatDockerWrites) {
   const auto parsed = ParseImageConfig(Config(
-      R"({"Entrypoint":["/e"],"Cmd":["a","b"],"Env":["A=1","B=2","A=3","NOVALUE","=x"],"User":"app:1",
+      R"({"Entrypoint":["/e"],"Cmd":["a","b"],"Env":["A=1","B=2","A=3","NOVALUE","=x"],
+      "User":"app:1",
       "WorkingDir":"/w","ExposedPorts":{"8080/tcp":{},"53/udp":{},"99999999/tcp":{},"80":{}},
-      "StopSignal":"SIGTERM","Labels":{"k":"v"},"Volumes":{"/etc":{}},"Healthcheck":{"Test":["CMD"]},"Shell":null})"));
+      "StopSignal":"SIGTERM","Labels":{"k":"v"},"Volumes":{"/etc":{}},
+      "Healthcheck":{"Test":["CMD"]},"Shell":null})"));
   ASSERT_TRUE(parsed.ok()) << parsed.error().message;
   EXPECT_THAT(parsed->config.entrypoint, ElementsAre("/e"));
   EXPECT_THAT(parsed->config.cmd, ElementsAre("a", "b"));
