@@ -19,7 +19,7 @@ std::string Environment(const char* name) {
 std::string FindKey(const Args& args) {
   if (const auto key = args.Value("key")) return *key;
   if (std::string key = Environment("PULGA_KEY"); !key.empty()) return key;
-  std::string data = Environment("PULGA_DATA");
+  std::string data = args.Value("data").value_or(Environment("PULGA_DATA"));
   if (data.empty()) data = "/var/lib/pulga";
   const auto content = ReadFile(data + "/admin.key", 4096);
   if (!content.ok()) return "";
@@ -60,7 +60,8 @@ std::vector<Option> CommonOptions() {
 std::vector<Option> ClientOptions() {
   return std::vector<Option>{
              {"url", 0, "URL", "the daemon: http://HOST:PORT or unix:/PATH (PULGA_URL)"},
-             {"key", 0, "KEY", "the admin key (PULGA_KEY, or admin.key in PULGA_DATA)"}} +
+             {"key", 0, "KEY", "the admin key (PULGA_KEY)"},
+             {"data", 0, "DIR", "or the daemon's directory, to read admin.key there (PULGA_DATA)"}} +
          CommonOptions();
 }
 

@@ -188,8 +188,7 @@ int Call(const DaemonClient& client, const Args& args) {
   if (args.Has("json"))
     PrintErr(Json({{"outcome", outcome}, {"status", reply->status}}).dump() + "\n");
   const int code = ExitCodeOf(outcome);
-  const bool plain = outcome == "ok" || outcome.rfind("exited:", 0) == 0;
-  if (!plain)
+  if (outcome != "ok")
     PrintError("the program ended with " + (outcome.empty() ? "an unknown outcome" : outcome));
   return code;
 }

@@ -21,7 +21,7 @@ struct Body {
 
 // -d DATA, -d @FILE, else stdin unless that is a terminal.
 Status TakeBody(const Args& args, ClientRequest* request, Body* body) {
-  const auto data = args.Value("data");
+  const auto data = args.Value("body");
   if (data && (data->empty() || (*data)[0] != '@')) {
     request->body = *data;
     return OkStatus();
@@ -121,6 +121,10 @@ int RunInvoke(const Args& args) {
                  "the function ended before its reply did; pulga logs " + args.words()[0] +
                      " says why (call " + reply->Header("X-Call-Id") + ")"});
   }
+  const std::string outcome = reply->Header("X-Pulga-Outcome");
+  if (reply->status >= 400 && !outcome.empty() && outcome != "ok") {
+    PrintError("the call ended with " + outcome + ", status " + std::to_string(reply->status));
+  }
   return reply->status / 100 == 2 ? kExitOk : kExitFailed;
 }
 
@@ -153,7 +157,7 @@ std::vector<Command> InvokeCommands() {
            "0 for a\n"
            "2xx reply. NAME may be NAME.NAMESPACE.",
            std::vector<Option>{
-               {"data", 'd', "DATA", "the body; @FILE reads it from a file, @- from stdin"},
+               {"body", 'd', "DATA", "the body; @FILE reads it from a file, @- from stdin"},
                {"header", 'H', "HEADER", "\"Name: value\"; may be repeated"},
                {"method", 'X', "METHOD", "instead of POST"},
                {"path", 'p', "PATH", "what follows the name: /rest?query"},
