@@ -227,6 +227,25 @@ TEST_F(ExecTest, PassesALargeBodyThroughWithBackpressure) {
   EXPECT_EQ(Call(Post(std::nullopt), body)->body, body);
 }
 
+TEST_F(ExecTest, TakesTheWholeBodyOfAProgramThatAnswersAsItReads) {
+  sandbox->program = [](FakeProgram& p) {
+    char buffer[5000];
+    while (const size_t n = p.ReadSome(buffer, sizeof buffer)) p.Print({buffer, n});
+    return Exited(0);
+  };
+  ASSERT_TRUE(Activate(version).ok());
+  Client client;
+  client.Start(*dispatcher, Post(std::nullopt));
+  client.Send(std::string(1 << 20, 'b'));
+  // The HTTP front can not answer before this is over.
+  ASSERT_TRUE(RunUntil([&] { return client.sent == 1 << 20; }));
+  EXPECT_FALSE(client.head_seen);
+  client.EndBody();
+  ASSERT_TRUE(RunUntil([&] { return client.done(); }));
+  EXPECT_EQ(client.body.size(), 1U << 20);
+  EXPECT_EQ(client.outcome(), "ok");
+}
+
 TEST_F(ExecTest, BuffersABoundedPartOfABodyNobodyReads) {
   sandbox->program = [](FakeProgram& p) { return Killed(p.WaitForSignal()); };
   ASSERT_TRUE(Activate(version).ok());
