@@ -391,7 +391,8 @@ DeviceNumber DiskOf(int fd) {
   const std::string file = files::Exists(node + "/partition") ? node + "/../dev" : node + "/dev";
   const auto text = ReadFile(file);
   if (!text.ok()) return {};
-  const auto parts = Split(Trim(text->substr(0, text->find('\n'))), ':');
+  const std::string_view line = std::string_view(*text).substr(0, text->find('\n'));
+  const auto parts = Split(line, ':');
   if (parts.size() != 2) return {};
   const auto major_number = ParseUint(parts[0], UINT32_MAX);
   const auto minor_number = ParseUint(parts[1], UINT32_MAX);
