@@ -295,6 +295,7 @@ void Daemon::TearDown() {
   while (busy > 0) loop_->RunOnce(std::chrono::seconds(1));
   storage_.reset();
   spool_.reset();
+  store_.reset();  // before the sandbox: without us the launcher ends, and the keeper all of it
   front_.reset();  // the loop, whose turns it takes part in, does not run any more
   engine_.reset();
   functions_.reset();
