@@ -166,9 +166,16 @@ class Daemon:
     def daemon_pid(self):
         return wait_until(lambda: self.process_named("serve-daemon"), 10, "a daemon process")
 
+    def launcher_now(self):
+        """The keeper's child, or None; spawners are forked from it and carry the same words."""
+        keeper = self.process.pid
+        if " keeper " not in command_line(keeper):  # under sudo and the like
+            keeper = self.process_named(" keeper ")
+        return next((pid for pid in self.processes() if parent_of(pid) == keeper
+                     and "pulga-launcher launcher" in command_line(pid)), None)
+
     def launcher_pid(self):
-        return wait_until(lambda: self.process_named("pulga-launcher", " launcher"), 10,
-                          "a launcher process")
+        return wait_until(self.launcher_now, 10, "a launcher process")
 
     # --- HTTP ---
 

@@ -25,6 +25,11 @@ def cgroup_mounts():
     return mounts
 
 
+def has_group_oom():
+    """Whether memory is a v2 controller here: it then kills whole cgroups."""
+    return not any(m.endswith("/memory") for m in cgroup_mounts())
+
+
 def cgroups_of(data_dir):
     """Every cgroup directory of this daemon, on every hierarchy."""
     name, found = cgroup_tree_name(data_dir), []

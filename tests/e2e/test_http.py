@@ -107,9 +107,10 @@ class Proxy(Case):
         self.assertTrue(received.endswith(b"body"), received)
 
     def test_upstream_connections_are_kept_and_reused(self):
+        before = self.stats()["open"]
         for _ in range(30):
             self.daemon.call("web", path="/")
-        self.assertLessEqual(self.stats()["open"], 4)
+        self.assertLessEqual(self.stats()["open"], before)
 
     def test_a_server_that_closes_each_time_works_too(self):
         for _ in range(10):
