@@ -115,10 +115,7 @@ void HttpInvocation::CloseIo() {
 
 void HttpInvocation::OnUpstream(uint32_t events) {
   if ((events & ~uint32_t{EPOLLOUT}) != 0) readable_ = true;
-  if ((events & EPOLLOUT) != 0 && !wire_.empty()) Flush();
-  if ((events & EPOLLOUT) != 0 && wire_.empty() && std::exchange(write_refused_, false)) {
-    Notify(Notifier::kWritable);
-  }
+  if ((events & EPOLLOUT) != 0 && (!wire_.empty() || write_refused_)) Flush();
   if (connection_ == nullptr || !readable_) return;
   if (head_told()) {
     Notify(Notifier::kReadable);
@@ -154,6 +151,7 @@ void HttpInvocation::Flush() {
     request_begun_ = true;
     wire_.erase(0, sent.size);
   }
+  if (std::exchange(write_refused_, false)) Notify(Notifier::kWritable);
 }
 
 bool HttpInvocation::CountBody(size_t more) {
@@ -188,6 +186,7 @@ size_t HttpInvocation::Write(std::string_view bytes) {
                                 bytes.size(), *request_.content_length - body_bytes_)));
     if (bytes.empty()) return offered;
   }
+  const size_t wanted = bytes.size();
   size_t taken = 0;
   if (connection_ == nullptr) {
     bytes = bytes.substr(0, kMaxHeldBytes - std::min(kMaxHeldBytes, pending_.size()));
@@ -204,7 +203,7 @@ size_t HttpInvocation::Write(std::string_view bytes) {
     }
   }
   if (ended() || body_unwanted_ || !CountBody(taken)) return offered;
-  write_refused_ = taken < bytes.size();
+  write_refused_ = taken < wanted;
   return taken;
 }
 

@@ -73,7 +73,7 @@ Pool::~Pool() {
   EndProof(Error{Code::kUnavailable, 0, "the version was dropped before it was ready"});
   for (const auto& instance : instances_) Clear(*instance);
   for (const EventLoop::TimerId timer :
-       {look_timer_, queue_timer_, refill_timer_, drain_timer_, empty_timer_}) {
+       {look_timer_, queue_timer_, refill_timer_, drain_timer_, empty_timer_, bury_timer_}) {
     context_.loop.Cancel(timer);
   }
 }
@@ -207,15 +207,15 @@ void Pool::OnBuilt(Result<std::unique_ptr<Spawner>> built) {
 // turn the pool behaves as if it were being built.
 void Pool::DropSpawner() {
   spawner_step_ = SpawnerStep::kBuilding;
-  std::shared_ptr<Spawner> old = std::move(spawner_);
-  context_.loop.CallAt(context_.loop.Now(),
-                       [this, old, alive = std::weak_ptr<char>(alive_)]() mutable {
-                         const Notifier::Turn turn(context_.notifier);
-                         old.reset();
-                         if (alive.expired()) return;
-                         spawner_step_ = SpawnerStep::kNone;
-                         Evaluate();
-                       });
+  dying_spawner_ = std::move(spawner_);
+  context_.loop.Cancel(bury_timer_);
+  bury_timer_ = context_.loop.CallAt(context_.loop.Now(), [this] {
+    const Notifier::Turn turn(context_.notifier);
+    bury_timer_ = 0;
+    dying_spawner_.reset();
+    spawner_step_ = SpawnerStep::kNone;
+    Evaluate();
+  });
 }
 
 void Pool::OnGone(const Error& why) {

@@ -124,6 +124,7 @@ class Pool final : private SpawnerEvents {
 
   SpawnerStep spawner_step_ = SpawnerStep::kNone;
   std::unique_ptr<Spawner> spawner_;
+  std::unique_ptr<Spawner> dying_spawner_;
   InstanceList instances_;
   std::deque<Call*> waiting_;
   std::vector<Call*> expected_;
@@ -145,6 +146,7 @@ class Pool final : private SpawnerEvents {
   EventLoop::TimerId refill_timer_ = 0;
   EventLoop::TimerId drain_timer_ = 0;
   EventLoop::TimerId empty_timer_ = 0;
+  EventLoop::TimerId bury_timer_ = 0;
   bool refill_now_ = true;
   bool evaluating_ = false;
   bool evaluate_again_ = false;

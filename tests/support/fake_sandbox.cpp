@@ -89,15 +89,24 @@ std::string FakeConnection::ReadHead() {
 std::string FakeConnection::ReadRequest() {
   std::string request = ReadHead();
   if (request.empty()) return "";
-  const auto line = [this] {
-    std::string text;
-    char c;
-    while (ReadSome(&c, 1) == 1 && c != '\n') text += c;
+  const auto fill = [this] {
+    char buffer[16384];
+    const ssize_t n = read(fd_.get(), buffer, sizeof buffer);
+    if (n > 0) rest_.append(buffer, static_cast<size_t>(n));
+    return n > 0;
+  };
+  const auto line = [&] {
+    while (rest_.find('\n') == std::string::npos && fill()) {
+    }
+    const std::string text = rest_.substr(0, rest_.find('\n'));
+    rest_.erase(0, text.size() + 1);
     return text;
   };
   const auto take = [&](size_t size) {
-    char c;
-    while (size-- > 0 && ReadSome(&c, 1) == 1) request += c;
+    while (rest_.size() < size && fill()) {
+    }
+    request += rest_.substr(0, size);
+    rest_.erase(0, size);
   };
   const size_t length = request.find("Content-Length: ");
   if (length != std::string::npos) {
@@ -378,6 +387,11 @@ FakeSandbox::~FakeSandbox() {
   }
 }
 
+void FakeSandbox::SetHandler(FakeHandler handler) {
+  std::lock_guard lock(mutex_);
+  handler_ = std::move(handler);
+}
+
 void FakeSandbox::RunThread(std::function<void()> body) {
   std::lock_guard lock(mutex_);
   threads_.emplace_back(std::move(body));
@@ -423,8 +437,8 @@ void FakeSandbox::AcceptLoop() {
     connections_[number] = whose;
     auto connection = std::make_shared<FakeConnection>(std::move(fd));
     connection->slot = whose.second;
-    threads_.emplace_back([this, connection, number] {
-      handler(*connection);
+    threads_.emplace_back([this, connection, number, serve = handler_] {
+      serve(*connection);
       std::lock_guard inner(mutex_);
       connections_.erase(number);
       connection->Close();

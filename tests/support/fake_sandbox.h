@@ -79,10 +79,8 @@ class FakeSandbox final : public Sandbox {
 
   // --- what the test says
   FakeScript program = [](FakeProgram&) { return Exited(0); };
-  FakeHandler handler = [](FakeConnection& c) {
-    while (!c.ReadRequest().empty()) c.Reply("hello");
-  };
-  Duration listen_delay{0};  // http: from start to listen(); negative = never
+  void SetHandler(FakeHandler handler);  // of connections from now on; at first: "hello"
+  Duration listen_delay{0};              // http: from start to listen(); negative = never
   Duration park_delay{0};
   Duration build_delay{0};
   std::string setup_step;         // not empty: every start and park fails there
@@ -119,7 +117,10 @@ class FakeSandbox final : public Sandbox {
   EventLoop& loop_;
   bool available_ = true;
   std::set<class FakeSpawner*> live_spawners_;
-  std::mutex mutex_;  // guards threads_, slots_, connections_
+  std::mutex mutex_;  // guards handler_, threads_, peers_, connections_
+  FakeHandler handler_ = [](FakeConnection& c) {
+    while (!c.ReadRequest().empty()) c.Reply("hello");
+  };
   std::vector<std::thread> threads_;
   std::map<uint16_t, std::pair<FakeSpawner*, uint16_t>> peers_;   // local port -> whose
   std::map<int, std::pair<FakeSpawner*, uint16_t>> connections_;  // accepted fd -> whose

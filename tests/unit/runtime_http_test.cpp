@@ -17,7 +17,7 @@ class HttpTest : public testing::CallTest {
  protected:
   HttpTest() { version = MakeVersion(SandboxMode::kHttp); }
   void Serve(testing::FakeHandler handler) {
-    sandbox->handler = std::move(handler);
+    sandbox->SetHandler(std::move(handler));
     ASSERT_TRUE(Activate(version).ok());
   }
   // Answers every request with these bytes, then keeps the connection.
@@ -240,8 +240,7 @@ TEST_F(HttpTest, RepeatsARequestOnceWhenAReusedConnectionWasDead) {
     if (c.ReadRequest().empty()) return;
     ++requests;
     c.Reply("first");
-    c.ReadRequest();  // the second one on this connection is lost
-    ++requests;
+    if (!c.ReadRequest().empty()) ++requests;  // the second one on this connection is lost
   });
   EXPECT_EQ(Call(Request())->body, "first");
   EXPECT_EQ(Call(Request())->body, "first");
@@ -254,8 +253,7 @@ TEST_F(HttpTest, DoesNotRepeatWhatMayNotBeRepeated) {
     if (c.ReadRequest().empty()) return;
     ++requests;
     c.Reply("first");
-    c.ReadRequest();
-    ++requests;
+    if (!c.ReadRequest().empty()) ++requests;
   });
   EXPECT_EQ(Call(Request())->body, "first");
   EXPECT_EQ(Call(Request("POST"))->outcome(), "bad-response");
