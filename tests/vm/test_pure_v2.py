@@ -95,6 +95,47 @@ class PureV2(Case):
         self.assertEqual(before.differences(leaks.quiet_snapshot(self.daemon, 60)), [])
 
 
+class Service(Daemon):
+    """A daemon inside a cgroup given to it, as systemd does with Delegate=yes."""
+
+    def __init__(self, cgroup):
+        super().__init__()
+        self.cgroup = cgroup
+
+    def command(self):
+        enter = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
+        return ["sh", "-c", enter, str(self.cgroup), *super().command()]
+
+
+class Delegated(unittest.TestCase):
+    def setUp(self):
+        skip_unless((V2 / "cgroup.controllers").exists(), "no cgroup v2 at " + str(V2))
+        (V2 / "cgroup.subtree_control").write_text("+memory +pids +cpu +io")
+        self.cgroup = V2 / "pulga-test.service"
+        self.cgroup.mkdir()
+        os.setxattr(self.cgroup, "trusted.delegate", b"1")
+
+    def tearDown(self):
+        for folder in (self.cgroup / "pulga-main", self.cgroup):
+            if folder.exists():
+                folder.rmdir()
+
+    def test_everything_stays_inside_the_given_cgroup(self):
+        with Service(self.cgroup) as daemon:
+            daemon.deploy_probe(limits={"memory": "16Mi"})
+            self.assertEqual(daemon.call("probe", b"say fine").text, "fine\n")
+            self.assertEqual(daemon.call("probe", b"oom").outcome, "oom-killed")
+            found = leaks.cgroups_of(daemon.data)
+            self.assertTrue(found)
+            for path in found:
+                self.assertTrue(path.startswith(str(self.cgroup) + "/"), path)
+            for pid in (daemon.process.pid, daemon.daemon_pid(), daemon.launcher_pid()):
+                own = Path(f"/proc/{pid}/cgroup").read_text().strip()
+                self.assertEqual(own, "0::/pulga-test.service/pulga-main")
+            daemon.stop()
+            self.assertEqual(leaks.nothing_left(daemon), [])
+
+
 class Ends(unittest.TestCase):
     def test_a_stopped_daemon_leaves_nothing(self):
         with Daemon() as daemon:
