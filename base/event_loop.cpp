@@ -54,20 +54,6 @@ void EventLoop::Unwatch(int fd) {
   if (watchers_.erase(fd) != 0) epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
 }
 
-EventLoop::TimerId EventLoop::CallAt(TimePoint when, Callback callback) {
-  const TimerId id = next_timer_++;
-  timers_.emplace(std::pair(when, id), std::move(callback));
-  timer_times_[id] = when;
-  return id;
-}
-
-void EventLoop::Cancel(TimerId id) {
-  const auto it = timer_times_.find(id);
-  if (it == timer_times_.end()) return;
-  timers_.erase({it->second, id});
-  timer_times_.erase(it);
-}
-
 void EventLoop::Post(Callback callback) {
   bool was_empty;
   {
@@ -109,18 +95,15 @@ void EventLoop::RunPosted() {
 }
 
 void EventLoop::RunTimers() {
-  const TimerId horizon = next_timer_;  // a timer that arms itself again waits for the next turn
-  while (!timers_.empty() && timers_.begin()->first.first <= now_ &&
-         timers_.begin()->first.second < horizon) {
-    auto node = timers_.extract(timers_.begin());
-    timer_times_.erase(node.key().second);
-    node.mapped()();
+  const uint64_t horizon =
+      timers_.sequence();  // one that arms itself again waits for the next turn
+  while (!timers_.empty() && timers_.next() <= now_ && timers_.next_sequence_number() < horizon) {
+    timers_.TakeFirst()();
   }
 }
 
 int EventLoop::WaitMillis(Duration max_wait) {
-  if (!timers_.empty())
-    max_wait = std::min(max_wait, Duration(timers_.begin()->first.first - now_));
+  if (!timers_.empty()) max_wait = std::min(max_wait, Duration(timers_.next() - now_));
   if (max_wait <= Duration::zero()) return 0;
   if (max_wait >= std::chrono::hours(1)) return 3600 * 1000;
   const auto up = std::chrono::ceil<std::chrono::milliseconds>(max_wait);

@@ -6,7 +6,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
@@ -14,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "base/timer_heap.h"
 #include "base/unique_fd.h"
 
 namespace pulga {
@@ -22,7 +22,7 @@ class EventLoop {
  public:
   using FdCallback = std::function<void(uint32_t events)>;
   using Callback = std::function<void()>;
-  using TimerId = uint64_t;  // never 0, never reused
+  using TimerId = TimerHeap::Id;  // never 0
 
   static Result<std::unique_ptr<EventLoop>> Create();
   ~EventLoop();
@@ -33,11 +33,13 @@ class EventLoop {
   Status Modify(int fd, uint32_t events);
   void Unwatch(int fd);
 
-  TimerId CallAt(TimePoint when, Callback callback);
+  TimerId CallAt(TimePoint when, Callback callback) {
+    return timers_.Add(when, std::move(callback));
+  }
   TimerId CallAfter(Duration delay, Callback callback) {
     return CallAt(Now() + delay, std::move(callback));
   }
-  void Cancel(TimerId id);  // 0 and fired timers are ignored
+  void Cancel(TimerId id) { timers_.Cancel(id); }  // 0 and fired timers are ignored
 
   // From any thread; runs on the loop's thread, in order.
   void Post(Callback callback);
@@ -71,10 +73,8 @@ class EventLoop {
   bool running_ = false;
   TimePoint now_ = std::chrono::steady_clock::now();
   uint64_t next_generation_ = 1;
-  uint64_t next_timer_ = 1;
   std::unordered_map<int, std::shared_ptr<Watcher>> watchers_;
-  std::map<std::pair<TimePoint, TimerId>, Callback> timers_;
-  std::unordered_map<TimerId, TimePoint> timer_times_;
+  TimerHeap timers_;
   std::vector<std::function<Duration()>> prepares_;
   std::mutex posted_mutex_;  // guards posted_
   std::vector<Callback> posted_;

@@ -61,8 +61,8 @@ void FailNthCall(int n, int sys_errno) {
 int CallsSeen() { return g_faults->seen; }
 
 void ShareFaultsWithChildren() {
-  void* memory = mmap(nullptr, sizeof(Faults), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                      -1, 0);
+  void* memory =
+      mmap(nullptr, sizeof(Faults), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   PULGA_CHECK(memory != MAP_FAILED);
   g_faults = new (memory) Faults;
 }
