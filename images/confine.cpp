@@ -48,7 +48,10 @@ Result<UniqueFd> MountOverlay(int staging_fd, const std::string& options, unsign
   const std::string where = FdPath(staging_fd) + "/merged";
   if (mount("overlay", where.c_str(), "overlay", flags | MS_NOSUID | MS_NODEV | MS_NOEXEC,
             options.c_str()) != 0) {
-    return LastError("mount the overlay of the parent layers");
+    Error error = LastError("mount the overlay of the parent layers");
+    // EPERM before Linux 5.11, EINVAL where `userxattr` is unknown, ENODEV without the module.
+    if (errno == EPERM || errno == EINVAL || errno == ENODEV) error.code = Code::kUnsupported;
+    return error;
   }
   return OpenFileAt(staging_fd, "merged", O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
 }

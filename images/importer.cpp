@@ -229,7 +229,11 @@ Result<LayerRecord> ImportRun::UnpackLayer(const PlannedLayer& layer,
   PULGA_ASSIGN_OR_RETURN(job.output, Duplicate(output.get()));
   const Status ran = RunJob(runner_, std::move(job), output.get());
   const bool somebody_else = !ran.ok() && ran.error().code == Code::kAlreadyExists;
-  if (!ran.ok() && !somebody_else) return ran.error();
+  if (!ran.ok() && !somebody_else) {
+    // What the unpacker lacks is the board's fault, not the image's.
+    if (ran.error().code == Code::kUnsupported) reason_ = ImportReason::kInternal;
+    return ran.error();
+  }
   if (somebody_else) {
     record.reused = true;
     if (options_.find_layer) record.size_bytes = options_.find_layer(id).value_or(0);

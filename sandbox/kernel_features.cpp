@@ -115,7 +115,7 @@ void AddCalls(Features& out) {
                   "functions cannot run without it: use a kernel with CONFIG_SECCOMP_FILTER",
                   FeatureState::kAbsent});
   AddProbed(out, {"overlay.userns", probes::OverlayInUserNamespace(),
-                  "layers are unpacked by the slower walker; Linux 5.11 has it",
+                  "images of several layers cannot be imported; Linux 5.11 can",
                   FeatureState::kDegraded});
   AddProbed(out, {"mount.idmapped", probes::IdMappedMount(),
                   "functions of one owner share one id range", FeatureState::kDegraded});

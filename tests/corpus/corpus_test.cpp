@@ -24,6 +24,8 @@ struct CorpusCase {
   std::string content;
 };
 
+void PrintTo(const CorpusCase& one, std::ostream* out) { *out << one.file; }
+
 std::string Field(const std::string& line, const std::string& key) {
   const size_t at = line.find(key + "=");
   if (at == std::string::npos) return "";
