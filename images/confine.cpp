@@ -50,7 +50,8 @@ Result<UniqueFd> MountOverlay(int staging_fd, const std::string& options, unsign
             options.c_str()) != 0) {
     Error error = LastError("mount the overlay of the parent layers");
     // EPERM before Linux 5.11, EINVAL where `userxattr` is unknown, ENODEV without the module.
-    if (errno == EPERM || errno == EINVAL || errno == ENODEV) error.code = Code::kUnsupported;
+    const int why = error.sys_errno;
+    if (why == EPERM || why == EINVAL || why == ENODEV) error.code = Code::kUnsupported;
     return error;
   }
   return OpenFileAt(staging_fd, "merged", O_RDONLY | O_DIRECTORY | O_NOFOLLOW);

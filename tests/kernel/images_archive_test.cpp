@@ -4,6 +4,7 @@
 
 #include <random>
 
+#include "images/digest.h"
 #include "tests/support/image_lab.h"
 
 namespace pulga::testing {
@@ -77,6 +78,31 @@ TEST_F(Archives, WithAGoodContentInAWrongBlobAreRefused) {
     ASSERT_FALSE(ImportArchive(ArchiveBuilder(oci).Set(name, blob).Tar()).status.ok());
     EXPECT_THAT(report_.status.error().message, HasSubstr("blob"));
   }
+}
+
+TEST_F(Archives, WithSha512BlobsAreVerified) {
+  const std::string tar = TarBuilder().File("hello", "hi").Finish();
+  Hasher hasher(DigestAlgorithm::kSha512);
+  hasher.Update(tar);
+  const std::string hex = hasher.Finish().hex;
+  ArchiveBuilder archive(ArchiveShape::kOci, {ImageSpec{{{tar}}, {}, "linux", "", "{}", {}}});
+  const std::string old_manifest = [&] {
+    for (const std::string& name : archive.names()) {
+      if (archive.Get(name).find("\"layers\":[{") != std::string::npos) return archive.Get(name);
+    }
+    return std::string();
+  }();
+  std::string manifest = old_manifest;
+  const std::string old_digest = "sha256:" + Sha256Of(tar);
+  manifest.replace(manifest.find(old_digest), old_digest.size(), "sha512:" + hex);
+  archive.Set("blobs/sha256/" + Sha256Of(manifest), manifest);
+  archive.Replace("index.json", Sha256Of(old_manifest), Sha256Of(manifest));
+  archive.Replace("index.json", "\"size\":" + std::to_string(old_manifest.size()),
+                  "\"size\":" + std::to_string(manifest.size()));
+  archive.Set("blobs/sha512/" + hex, tar);
+  EXPECT_TRUE(ImportArchive(archive.Tar()).status.ok()) << report_.status.error().message;
+  const std::string padded = tar.substr(0, tar.size() - 1) + "x";
+  EXPECT_FALSE(ImportArchive(archive.Set("blobs/sha512/" + hex, padded).Tar()).status.ok());
 }
 
 TEST_F(Archives, ThatAreNoneAreToldWhatWasExpected) {

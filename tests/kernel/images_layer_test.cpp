@@ -122,6 +122,15 @@ TEST_F(Layers, HardLinkFilesOfLowerLayers) {
   EXPECT_EQ(Sums(), sum + "  ./a\n" + sum + "  ./d/b\n");
 }
 
+TEST_F(Layers, HideAFileThatWasHardLinkedFirst) {
+  EXPECT_EQ(TreeOf({TarBuilder().File("a", "1").Finish(),
+                    TarBuilder().HardLink("b", "a").File(".wh.a", "").Finish()}),
+            "b|f|644|0:0|\n");
+  EXPECT_THAT(FailureOf({TarBuilder().File("a", "1").Finish(),
+                         TarBuilder().File(".wh.a", "").HardLink("b", "a").Finish()}),
+              HasSubstr("hard link"));
+}
+
 TEST_F(Layers, RefuseOddWhiteouts) {
   for (const char* name : {".wh..", ".wh...", ".wh.", "etc/.wh...", "a/.wh./b", "x/.wh.y/z"}) {
     EXPECT_THAT(FailureOf({One(Item("f", '0')), One(Item(name, '0'))}), HasSubstr("whiteout"))
