@@ -125,15 +125,14 @@ class Delegated(unittest.TestCase):
             daemon.deploy_probe(limits={"memory": "16Mi"})
             self.assertEqual(daemon.call("probe", b"say fine").text, "fine\n")
             self.assertEqual(daemon.call("probe", b"oom").outcome, "oom-killed")
-            found = leaks.cgroups_of(daemon.data)
-            self.assertTrue(found)
-            for path in found:
-                self.assertTrue(path.startswith(str(self.cgroup) + "/"), path)
+            name = leaks.cgroup_tree_name(daemon.data)
+            self.assertEqual(list(V2.rglob(name)), [self.cgroup / name])
             for pid in (daemon.process.pid, daemon.daemon_pid(), daemon.launcher_pid()):
                 own = Path(f"/proc/{pid}/cgroup").read_text().strip()
                 self.assertEqual(own, "0::/pulga-test.service/pulga-main")
             daemon.stop()
             self.assertEqual(leaks.nothing_left(daemon), [])
+            self.assertEqual(list(V2.rglob(name)), [])
 
 
 class Ends(unittest.TestCase):
