@@ -7,7 +7,7 @@
 //   /close                answers and closes      /hang         never answers
 //   /env                  the environment         /stats        open, served, cancelled counts
 //   /bad/status|length|chunk|header|cut|early     malformed replies
-//   /exit/N  /abort  /alloc/MIB  /cpu/MS          misdeeds of the whole process
+//   /exit/N  /crash  /alloc/MIB  /cpu/MS          misdeeds of the whole process
 //
 // START_DELAY_MS waits before listening; NEVER_LISTEN=1 sleeps for ever.
 #include <linux/errno.h>
@@ -155,6 +155,12 @@ static void burn(long ms) {
   }
 }
 
+// As PID 1 it cannot send itself a signal that kills; a fault does.
+static void crash(void) {
+  char* volatile nowhere = (char*)8;
+  *nowhere = 1;
+}
+
 static void allocate(long mib) {
   const size_t bytes = (size_t)mib << 20;
   char* at = sys_map(bytes);
@@ -196,7 +202,7 @@ static void route(struct connection* c, const char* path, size_t line_end, size_
   if (starts_with(path, "/drip/")) return start_stream(c, kDrip, path);
   if (starts_with(path, "/bad")) return reply_bad(c, starts_with(path, "/bad/") ? path + 5 : "");
   if (starts_with(path, "/exit/")) sys_exit((int)path_number(path, 1));
-  if (equal(path, "/abort")) sys(__NR_kill, sys(__NR_getpid, 0, 0, 0, 0), 6, 0, 0);
+  if (equal(path, "/crash")) crash();
   if (starts_with(path, "/alloc/")) allocate(path_number(path, 1));
   if (starts_with(path, "/cpu/")) burn(path_number(path, 1));
   if (equal(path, "/hang")) return wait_then(c, kHang, 0);

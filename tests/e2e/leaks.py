@@ -32,12 +32,13 @@ def has_group_oom():
 
 def cgroups_of(data_dir):
     """Every cgroup directory of this daemon, on every hierarchy."""
-    name, found = cgroup_tree_name(data_dir), []
+    name, found = cgroup_tree_name(data_dir), set()
+    own = {line.split(":", 2)[2] for line in Path("/proc/self/cgroup").read_text().splitlines()}
     for mount in cgroup_mounts():
-        for tree in list(Path(mount).glob(name)) + list(Path(mount).glob("*/" + name)):
-            found.append(str(tree))
-            found += [str(p) for p in tree.rglob("*") if p.is_dir()]
-    return sorted(set(found))
+        for place in own | {"/"}:  # the tree is made below our own cgroup, or at the top
+            tree = Path(mount + place) / name
+            found |= {str(p) for p in [tree, *tree.rglob("*")] if p.is_dir()}
+    return sorted(found)
 
 
 def namespaces_of(pids, kind):

@@ -18,6 +18,7 @@ class Archives(Case):
         cls.good = (IMAGES / "probe.tar").read_bytes()
         cls.daemon.import_archive(cls.good)
         cls.daemon.put("probe", {"image": "probe:1", "mode": "exec"})
+        cls.daemon.call("probe", b"say first")
         cls.before = leaks.quiet_snapshot(cls.daemon)
 
     def send(self, data, query="", headers=None):
@@ -69,15 +70,16 @@ class Archives(Case):
             self.refused(packed[:cut])
 
     def test_flipped_bits_are_noticed(self):
-        accepted = 0
-        for at in range(600, len(self.good) - 10240, 397):
-            flipped = bytearray(self.good)
+        """In a layer that is not there yet; what is there already is not read again."""
+        image = image_of({"noise": bytes(range(256)) * 40}, "flipped:1", Entrypoint=["/noise"])
+        good = archive.docker_archive([image])
+        layer_at = good.index(image.layers[0])
+        for at in range(layer_at, layer_at + len(image.layers[0]), 397):
+            flipped = bytearray(good)
             flipped[at] ^= 0x10
-            reply = self.send(bytes(flipped), "?ref=flipped:1")
-            accepted += reply.status in (200, 201)
-            self.assertIn(reply.status, (200, 201, 400, 415, 422), repr(reply))
-        self.daemon.api("DELETE", "/v1/images/flipped:1")
-        self.assertLess(accepted, 25, "flips in padding and unused names only")
+            self.refused(bytes(flipped))
+        self.daemon.import_archive(good)
+        self.assertEqual(self.daemon.api("DELETE", "/v1/images/flipped:1").status, 204)
 
     def test_a_layer_that_does_not_match_its_diff_id(self):
         image = image_of({"probe": probe_binary()}, "lie:1", Entrypoint=["/probe"])
@@ -168,12 +170,15 @@ class Archives(Case):
         self.assertIn("command", reply.json()["error"]["message"])
         self.daemon.api("DELETE", "/v1/images/nocmd:1")
 
-    def test_untagged_images_need_a_reference(self):
+    def test_untagged_images_go_by_their_digest(self):
         image = image_of({"probe": probe_binary()}, "x:1", Entrypoint=["/probe"])
         image.tags = []
-        self.refused(archive.docker_archive([image]))
+        report = self.daemon.import_archive(archive.docker_archive([image])).json()["images"][0]
+        self.assertEqual(report["ref"], report["digest"])
         self.assertIn(self.send(archive.docker_archive([image]), "?ref=named:1").status, (200, 201))
-        self.daemon.api("DELETE", "/v1/images/named:1")
+        for reference in ("named:1", report["digest"]):
+            self.daemon.api("DELETE", "/v1/images/" + reference)
+        self.assertEqual(self.daemon.api("GET", "/v1/images/" + report["digest"]).status, 404)
 
     def test_bad_references(self):
         for reference in ("UPPER:1", "a%20b:1", "..%2f..:1", "a:b:c", "%00:1", "a" * 300 + ":1"):
@@ -252,7 +257,7 @@ class Functions(Case):
                      "%2e%2e", "a%0ab"):
             reply = self.put(name, {"image": "probe:1"})
             self.assertEqual(reply.status, 400, f"{name}: {reply}")
-        self.assertIn("a-z0-9", self.put("UPPER", {"image": "probe:1"}).text)
+        self.assertIn("a-z, 0-9", self.put("UPPER", {"image": "probe:1"}).text)
 
     def test_odd_names_in_calls_are_no_way_out(self):
         for path in ("/function/..%2f..%2fv1%2fimages", "/function/%2e%2e/v1/functions",
