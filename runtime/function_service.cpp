@@ -108,8 +108,8 @@ Result<VersionPtr> FunctionService::ResolveStored(const Version& stored) const {
 
 void FunctionService::Recheck() {
   for (const auto& [key, entry] : parts_.registry.functions()) {
-    const bool fine = ResolveStored(*entry.active).ok();
-    if (fine != entry.trouble.empty()) Reactivate(key);
+    // Behind whatever is under way, which may yet clear the trouble or bring it about.
+    if (!entry.trouble.empty() || !ResolveStored(*entry.active).ok()) Reactivate(key);
   }
 }
 
@@ -124,7 +124,9 @@ void FunctionService::ReactivateNow(const FunctionKey& key, OpQueue::Done next) 
   const bool was_live = entry->trouble.empty();
   if (!version.ok()) {
     const std::string trouble = Printable(version.error().message, 300);
-    LogWarning("function " + key.name + " can not run: " + trouble);
+    if (trouble != entry->trouble) {
+      LogWarning("function " + key.name + " can not run: " + trouble);
+    }
     parts_.registry.SetTrouble(key, trouble);
     if (was_live) return parts_.dispatcher.Deactivate(key, next);
     return next();

@@ -136,6 +136,7 @@ class ServicesTest : public ::testing::Test {
     registry_ = {};
     catalog_ = {};
     dispatcher_ = FakeDispatcher();
+    dispatcher_.hold = hold_at_start_;
     store_ = StateStore::Open(dir_->path()).value();
     StoredState state = store_->Load().value();
     for (const ImageRecord& image : state.images) catalog_.Add(image);
@@ -223,6 +224,7 @@ class ServicesTest : public ::testing::Test {
   FakeSandbox sandbox_;
   FakeWorker worker_{sandbox_.disk};
   FakeDispatcher dispatcher_;
+  bool hold_at_start_ = false;
   FunctionLogs logs_;
   ImageCatalog catalog_;
   FunctionRegistry registry_;
@@ -343,6 +345,22 @@ TEST_F(ServicesTest, ASweepRemovesStrangersAndMarksTheMissing) {
   Settle();
   EXPECT_EQ(functions_->Describe(Key("f"))->activity.trouble, "");
   EXPECT_EQ(dispatcher_.calls.back(), "activate f 1");
+}
+
+TEST_F(ServicesTest, ALayerFoundMissingWhileItsFunctionIsRecoveredIsToldAllTheSame) {
+  ASSERT_TRUE(Import("hello a 1").ok());
+  ASSERT_TRUE(Put("f", Spec()).ok());
+  sandbox_.disk.clear();
+  hold_at_start_ = true;
+  Restart();
+  bool swept = false;
+  images_->Sweep([&](const Status& s) { swept = s.ok(); });
+  WaitFor([&] { return swept; });
+  dispatcher_.hold = false;
+  dispatcher_.held.front()();
+  WaitFor([&] { return functions_->busy() == 0; });
+  EXPECT_THAT(functions_->Describe(Key("f"))->activity.trouble, HasSubstr("layers are missing"));
+  EXPECT_EQ(dispatcher_.calls.back(), "deactivate f");
 }
 
 // --- functions
