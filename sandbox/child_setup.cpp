@@ -77,8 +77,12 @@ void Confine(const ChildRun& run) {
   if (run.netns >= 0 && PULGA_SYS(setns, run.netns, CLONE_NEWNET) != 0) {
     Fail(run, "join-netns", errno);
   }
+  const bool spare = run.mount_namespace >= 0;
+  if (spare && PULGA_SYS(setns, run.mount_namespace, CLONE_NEWNS) != 0) {
+    Fail(run, "join-mounts", errno);
+  }
   if (PULGA_SYS(chdir, "/") != 0) Fail(run, "chdir-root", errno);
-  Require(run, ApplyMounts(run.plan->mounts));
+  Require(run, ApplyMounts(spare ? run.plan->late_mounts : run.plan->mounts));
   EnterWorkingDir(run);
   LimitFiles(run);
   Require(run, SetIds(run.plan->ids));
@@ -174,7 +178,8 @@ void ReapUntil(pid_t program, SlotRecord* record) {
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, nullptr);
   LoadFilter(run);
-  const CloneMemory memory = run.wake >= 0 ? CloneMemory::kFork : CloneMemory::kVfork;
+  // Sharing spares a parked instance its page tables, and its execve their removal.
+  const CloneMemory memory = run.wake >= 0 ? CloneMemory::kShare : CloneMemory::kVfork;
   const pid_t program = CloneProgram(memory, ProgramMain, &run);
   if (program < 0) Fail(run, "clone-program", errno);
   if (sys::CloseRange(0, ~0U, 0) != 0) {

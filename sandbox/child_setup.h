@@ -24,6 +24,7 @@ namespace pulga {
 // Common to all instances of a version; made once by the spawner.
 struct ChildPlan {
   std::vector<MountEntry> mounts;
+  std::vector<MountEntry> late_mounts;  // what a spare mount namespace still lacks
   std::string working_dir;
   std::vector<std::string> working_dir_parts;  // below the instance's own /tmp: made there first
   std::string program;
@@ -40,6 +41,7 @@ struct ChildRun {
   SlotRecord* record = nullptr;
   std::span<const int> v1_tasks;
   int netns = -1;               // -1: the spawner's own
+  int mount_namespace = -1;     // -1: already in its own, nothing mounted yet
   int stdio[3] = {-1, -1, -1};  // cold
   int wake = -1;                // parked: says one byte when ready, then waits for kWake
 };

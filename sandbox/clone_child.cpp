@@ -122,9 +122,11 @@ pid_t CloneChild(const CloneOptions& options, CloneEntry entry, void* argument) 
 }
 
 pid_t CloneProgram(CloneMemory memory, CloneEntry entry, void* argument) {
-  if (memory == CloneMemory::kVfork && kMayShareMemory) {
-    ProgramStart start = {entry, argument};
-    return clone(ProgramMain, g_stack + sizeof g_stack, CLONE_VM | CLONE_VFORK | SIGCHLD, &start);
+  if (memory != CloneMemory::kFork && kMayShareMemory) {
+    static ProgramStart start;
+    start = {entry, argument};
+    const int stop = memory == CloneMemory::kVfork ? CLONE_VFORK : 0;
+    return clone(ProgramMain, g_stack + sizeof g_stack, CLONE_VM | stop | SIGCHLD, &start);
   }
   const long pid = syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, nullptr);
   if (pid == 0) {

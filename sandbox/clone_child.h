@@ -1,6 +1,7 @@
 // One clone into new namespaces (and, on v2, straight into a cgroup) that runs a function.
 // kVfork shares the caller's memory and stops the caller until the child has exec'ed or ended: the
-// function must only make system calls and never return; nothing is copied. kFork copies.
+// function must only make system calls and never return; nothing is copied. kFork copies. kShare is
+// kVfork without the stop: the caller must leave alone what the child uses (one at a time).
 // Single-threaded callers only. Needs the privilege of the namespaces asked for.
 #pragma once
 
@@ -10,7 +11,7 @@
 
 namespace pulga {
 
-enum class CloneMemory : uint8_t { kVfork, kFork };
+enum class CloneMemory : uint8_t { kVfork, kFork, kShare };
 
 struct CloneOptions {
   uint64_t flags = 0;  // CLONE_NEW*, CLONE_PARENT

@@ -3,11 +3,13 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -18,7 +20,7 @@
 namespace pulga {
 namespace {
 
-constexpr uint64_t kInstanceNamespaces = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS;
+constexpr uint64_t kInstanceNamespaces = CLONE_NEWPID | CLONE_NEWUTS;  // and what is not spare
 constexpr int kRequestFds = 3;
 constexpr uint16_t kMemoryFdsPerMessage = 128;
 
@@ -41,6 +43,14 @@ struct RequestFds {
   }
 };
 
+// Of the instance as a whole: PID 1 has waited for everybody else in it.
+Duration CpuTime(const rusage& usage) {
+  const auto of = [](const timeval& t) {
+    return std::chrono::seconds(t.tv_sec) + std::chrono::microseconds(t.tv_usec);
+  };
+  return of(usage.ru_utime) + of(usage.ru_stime);
+}
+
 class SpawnerLoop {
  public:
   SpawnerLoop(std::unique_ptr<SpawnerState> state, std::vector<SlotCgroup> cgroups);
@@ -55,7 +65,7 @@ class SpawnerLoop {
   void Clone(uint16_t number, ChildRun& run);
   void MakeSockets(uint16_t slot, uint16_t count);
   void ReapChildren();
-  void ReportExit(uint16_t number, int wait_status);
+  void ReportExit(uint16_t number, int wait_status, Duration cpu_time = Duration::zero());
   void SendEvent(const SpawnEvent& event, const int* fds, int count);
 
   std::unique_ptr<SpawnerState> state_;
@@ -140,7 +150,10 @@ void SpawnerLoop::Clone(uint16_t number, ChildRun& run) {
     run.netns = slot.netns.get();
   }
   CloneOptions options;
-  options.flags = kInstanceNamespaces;
+  const UniqueFd mounts = state_->spares.TakeMounts();
+  run.mount_namespace = mounts.get();
+  options.flags = kInstanceNamespaces | (mounts.valid() ? 0 : CLONE_NEWNS) |
+                  (state_->spares.TakeIpc() ? 0 : CLONE_NEWIPC);
   options.cgroup_fd = slot.v2_dir;
   const bool execs_at_once = run.wake < 0 && run.plan->init == InitKind::kNone;
   options.memory = execs_at_once ? CloneMemory::kVfork : CloneMemory::kFork;
@@ -246,7 +259,7 @@ void SpawnerLoop::ServeSocket() {
   ServeRequest(request, static_cast<size_t>(n) - sizeof request, fds);
 }
 
-void SpawnerLoop::ReportExit(uint16_t number, int wait_status) {
+void SpawnerLoop::ReportExit(uint16_t number, int wait_status, Duration cpu_time) {
   Slot& slot = slots_[number];
   const SlotRecord& record = state_->records[number];
   const SlotUsage usage = slot.counters.End();
@@ -260,9 +273,10 @@ void SpawnerLoop::ReportExit(uint16_t number, int wait_status) {
   memcpy(event.step, record.step, sizeof event.step - 1);
   event.oom_killed = usage.oom_kills > 0 ? 1 : 0;
   event.memory_peak_bytes = usage.memory_peak_bytes;
-  event.cpu_time_ns = static_cast<uint64_t>(usage.cpu_time.count());
+  event.cpu_time_ns = static_cast<uint64_t>(std::max(usage.cpu_time, cpu_time).count());
   SendEvent(event, nullptr, 0);
   slot.counters.Begin();
+  state_->spares.Refresh();
 }
 
 void SpawnerLoop::ReapChildren() {
@@ -270,11 +284,12 @@ void SpawnerLoop::ReapChildren() {
   while (read(state_->signal_fd, &info, sizeof info) == sizeof info) {
   }
   int status = 0;
+  rusage usage = {};
   pid_t pid;
-  while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+  while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
     for (size_t i = 0; i < slots_.size(); ++i) {
       if (slots_[i].pid != pid) continue;
-      ReportExit(static_cast<uint16_t>(i), status);
+      ReportExit(static_cast<uint16_t>(i), status, CpuTime(usage));
       break;
     }
   }

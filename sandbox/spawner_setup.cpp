@@ -152,6 +152,16 @@ Status PrepareNetwork(SpawnerState& state) {
   return FromStep(state.netns.Refill(1));
 }
 
+// Proc needs the instance's own pid namespace; the private tmpfs can be mounted ahead.
+Status PlanMounts(SpawnerState& state) {
+  state.plan.mounts = InstanceMounts(state.spec.limits, ReadProcEntries("/proc"));
+  std::vector<MountEntry> ahead;
+  for (const MountEntry& entry : state.plan.mounts) {
+    (entry.fstype == "tmpfs" ? ahead : state.plan.late_mounts).push_back(entry);
+  }
+  return FromStep(state.spares.Init(std::move(ahead)));
+}
+
 // What instances inherit so that none of them pays for it again.
 Status GiveUpForGood() {
   PULGA_RETURN_IF_ERROR(FromStep(DropBounding()));
@@ -186,7 +196,7 @@ Result<std::unique_ptr<SpawnerState>> SetUpSpawner(SpawnerInput& input) {
   PULGA_RETURN_IF_ERROR(ResolveProgram(*state));
   PULGA_RETURN_IF_ERROR(MapRecords(*state, input.records_fd));
   PULGA_RETURN_IF_ERROR(PrepareNetwork(*state));
-  state->plan.mounts = InstanceMounts(state->spec.limits, ReadProcEntries("/proc"));
+  PULGA_RETURN_IF_ERROR(PlanMounts(*state));
   state->plan.nofile = state->spec.limits.nofile;
   state->plan.init = state->spec.init;
   state->plan.filter = FunctionFilter();

@@ -12,6 +12,7 @@
 #include "sandbox/child_setup.h"
 #include "sandbox/exec_arguments.h"
 #include "sandbox/netns_pool.h"
+#include "sandbox/spare_namespaces.h"
 #include "sandbox/spawner.h"
 
 namespace pulga {
@@ -23,6 +24,7 @@ struct SpawnerState {
   ChildPlan plan;
   std::unique_ptr<ExecArguments> arguments;
   NetnsPool netns;
+  SpareNamespaces spares;
   SlotRecord* records = nullptr;
   int socket_fd = -1;
   int lifeline_fd = -1;
