@@ -154,6 +154,32 @@ TEST_F(LauncherIsolation, KeepsToItsLimits) {
   EXPECT_THAT(Say({"cat", "/proc/self/limits"}), HasSubstr("Max core file size        0"));
 }
 
+TEST_F(LauncherIsolation, SharesNoNamespaceWithAnotherInstanceButUserAndNetwork) {
+  Build(world_.Spec());
+  Stdio stdio[2];
+  std::string seen[2];
+  for (uint16_t slot = 0; slot < 2; ++slot) {
+    StartOptions options = world_.WithPipes(stdio[slot]);
+    options.extra_args = {"ls", "/proc/self/ns;", "sleep", "60"};
+    ASSERT_TRUE(spawner_->Start(slot, std::move(options)).ok());
+  }
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(world_.Until([&] {
+      char text[1024];
+      const ssize_t n = read(stdio[i].out.get(), text, sizeof text);
+      if (n > 0) seen[i].append(text, static_cast<size_t>(n));
+      return seen[i].find("uts -> ") != std::string::npos &&
+             seen[i].find("user -> ") != std::string::npos;
+    }));
+  }
+  for (const std::string kind : {"pid", "mnt", "ipc", "uts", "cgroup"}) {
+    const size_t at = seen[0].find("\n" + kind + " -> ");
+    ASSERT_NE(at, std::string::npos) << kind << " in " << seen[0];
+    const std::string line = seen[0].substr(at, seen[0].find('\n', at + 1) - at);
+    EXPECT_EQ(seen[1].find(line), std::string::npos) << line;
+  }
+}
+
 TEST_F(LauncherIsolation, HasASilentNetwork) {
   EXPECT_THAT(Say({"cat", "/proc/net/dev"}), Not(HasSubstr("eth0")));
   EXPECT_THAT(Say({"connect", "8080", "10", "0", "0", "1"}), HasSubstr("errno 101\n"));
