@@ -220,7 +220,7 @@ void Launcher::FinishJob(Job& job, const Status& status) {
   if (child.ok() && WatchChild(std::move(*child), [forget](const ExitInfo&) { forget(); }).ok()) {
     return;
   }
-  // No process to spare: better slow than a cgroup left behind; directories wait for the next start.
+  // No process to spare: better slow than a cgroup left behind; files wait for the next start.
   if (!job.cgroup.empty()) (void)RemoveJobCgroup(*cgroups_, job.cgroup);
   LogWarning("unpack: files of job " + std::to_string(number) + " are removed at the next start");
   loop_.Post(forget);

@@ -186,7 +186,7 @@ TEST_F(LauncherIsolation, HasASilentNetwork) {
 }
 
 TEST_F(LauncherIsolation, StartsInItsWorkingDirectoryWhereverThatIs) {
-  for (const char* dir : {"/", "/home", "/made/for/it", "/bin", "/tmp/own/dir"}) {
+  for (const char* dir : {"/", "/srv", "/made/for/it", "/bin", "/tmp/own/dir"}) {
     VersionSpec spec = world_.Spec();
     spec.working_dir = dir;
     Build(spec);

@@ -57,14 +57,14 @@ LauncherWorld::LauncherWorld()
   tree_ = CgroupTreeName(data_.path());
   EXPECT_TRUE(MakeDirs(data_.path() + "/layers", 0700).ok());
   const std::string layer = MakeLayer(base_);
-  for (const char* dir : {"/etc", "/usr", "/usr/bin", "/home"}) fs::create_directory(layer + dir);
+  for (const char* dir : {"/etc", "/usr", "/usr/bin", "/srv"}) fs::create_directory(layer + dir);
   fs::create_symlink("usr/bin", layer + "/bin");
   for (const char* name : {"probe", "echo", "hello", "http-hello"}) {
     fs::copy_file(BinDir() + "/rootfs/" + name, layer + "/" + name);
   }
   fs::copy_file(BinDir() + "/rootfs/hello", layer + "/usr/bin/hello");
   std::ofstream(layer + "/etc/passwd")
-      << "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:\n";
+      << "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/srv/app:\n";
   std::ofstream(layer + "/etc/group") << "root:x:0:\napp:x:1001:\nextra:x:2000:app\n";
   std::ofstream(layer + "/usr/bin/data") << "not a program\n";
   fs::permissions(layer + "/usr/bin/data", fs::perms(0644));
