@@ -58,12 +58,12 @@ size_t ExecInvocation::Write(std::string_view bytes) {
   size_t taken = 0;
   if (input_.valid() && pending_.empty()) {
     const IoResult wrote = WriteSome(input_.get(), bytes);
-    if (wrote.state == IoState::kClosed) {
+    if (wrote.state == IoState::kClosed && !LostBeforeExec()) {
       CloseInput();
       return bytes.size();
     }
     taken = wrote.size;
-    body_sent_ += taken;
+    NoteSent(bytes.substr(0, taken));
   }
   const size_t room = kMaxHeldBytes - std::min(kMaxHeldBytes, pending_.size());
   const std::string_view rest = bytes.substr(taken, room);
@@ -99,14 +99,33 @@ void ExecInvocation::SendBody() {
     const IoResult wrote = WriteSome(input_.get(), pending_);
     if (wrote.state == IoState::kBlocked) return WatchInput();
     if (wrote.state == IoState::kClosed) {
+      if (LostBeforeExec()) return;
       CloseInput();
       break;
     }
-    body_sent_ += wrote.size;
+    NoteSent(std::string_view(pending_).substr(0, wrote.size));
     pending_.erase(0, wrote.size);
   }
   if (body_ == Body::kEnded && pending_.empty()) CloseInput();
   if (std::exchange(write_refused_, false)) Notify(Notifier::kWritable);
+}
+
+// A parked instance may turn out to be dead: what it was sent is kept, within bounds, for another.
+void ExecInvocation::NoteSent(std::string_view bytes) {
+  const bool keeps = receipt_.start == StartKind::kParked && body_sent_ == kept_.size() &&
+                     kept_.size() + bytes.size() <= kMaxHeldBytes;
+  if (keeps) kept_ += bytes;
+  body_sent_ += bytes.size();
+}
+
+// Nobody reads the pipe: because the program closed it, or because the parked instance died before
+// there was a program? Then the body is kept for the next one, and the exit is on its way.
+bool ExecInvocation::LostBeforeExec() {
+  if (instance == nullptr || pool->Times(*instance).exec != TimePoint()) return false;
+  if (input_watched_) context_.loop.Unwatch(input_.get());
+  input_watched_ = false;
+  input_.Reset();
+  return true;
 }
 
 void ExecInvocation::WatchInput() {
@@ -170,7 +189,11 @@ void ExecInvocation::OnMoved() {
   output_readable_ = output_ended_ = false;  // of the pipe that is gone
   if (input_watched_) context_.loop.Unwatch(input_.get());
   input_watched_ = false;
-  input_.Reset();  // nothing was written: the body is still all in pending_
+  input_.Reset();
+  input_wanted_ = true;
+  pending_.insert(0, kept_);  // all that was sent, by Movable()
+  kept_.clear();
+  body_sent_ = 0;
 }
 
 void ExecInvocation::CloseIo() {

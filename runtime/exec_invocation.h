@@ -33,7 +33,7 @@ class ExecInvocation final : public Call {
   void OnInstance(Instance& instance, StartKind start) override;
   void OnInstanceExit(Instance& instance, const InstanceExit& exit,
                       const SlotTimes& times) override;
-  bool Movable() const override { return body_sent_ == 0; }
+  bool Movable() const override { return body_sent_ == kept_.size(); }
   void OnMoved() override;
 
  private:
@@ -44,6 +44,8 @@ class ExecInvocation final : public Call {
   bool CountBody(size_t more);
   Status Start(Instance& instance);
   void SendBody();
+  void NoteSent(std::string_view bytes);
+  bool LostBeforeExec();
   void WatchInput();
   void CloseInput();
   void OnOutput();
@@ -58,6 +60,7 @@ class ExecInvocation final : public Call {
   Body body_ = Body::kOpen;
   uint64_t body_bytes_ = 0;
   uint64_t body_sent_ = 0;
+  std::string kept_;     // what was sent, while it may have to be sent again
   std::string pending_;  // body not yet in the pipe, or the argument
   UniqueFd input_;
   bool input_watched_ = false;

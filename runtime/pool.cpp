@@ -18,8 +18,10 @@ constexpr uint32_t kMaxIdleConnections = 64;
 
 uint32_t SlotsOf(const Version& version) {
   const ScaleSpec& scale = version.spec.scale;
-  const uint32_t ready = version.mode == SandboxMode::kExec ? std::max(scale.parked, scale.min) : 0;
-  return std::clamp<uint32_t>(scale.max + ready, 1, kMaxSlots);
+  // exec: the parked ones beside those that run; http: one that is still ending.
+  const uint32_t beside =
+      version.mode == SandboxMode::kExec ? std::max(scale.parked, scale.min) : 1;
+  return std::clamp<uint32_t>(scale.max + beside, 1, kMaxSlots);
 }
 
 VersionSpec SpecOf(const Version& version, uint64_t id) {
@@ -186,7 +188,7 @@ void Pool::OnBuilt(Result<std::unique_ptr<Spawner>> built) {
   if (built.ok()) {
     spawner_ = std::move(built).value();
     spawner_step_ = SpawnerStep::kReady;
-    trouble_ = Join(spawner_->warnings(), "; ");
+    warnings_ = Join(spawner_->warnings(), "; ");
     return Evaluate();
   }
   spawner_step_ = SpawnerStep::kNone;

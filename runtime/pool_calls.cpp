@@ -174,7 +174,7 @@ void Pool::ReleaseServer(Instance& instance, AfterCall after) {
   if (after == AfterCall::kReturn) {
     instance.timeouts_in_a_row = 0;
     instance.answered = true;
-    if (failures_ != 0) NoteSuccess();
+    if (failures_ != 0 || !trouble_.empty()) NoteSuccess();
   } else if (after == AfterCall::kTimedOut && ++instance.timeouts_in_a_row >= kMaxTimeoutsInARow) {
     last_decision_ = "stops an instance: " + std::to_string(kMaxTimeoutsInARow) +
                      " calls in a row timed out on it";
@@ -281,7 +281,8 @@ void Pool::Describe(FunctionActivity* activity) const {
   activity->queued += static_cast<uint32_t>(waiting_.size());
   if (phase_ == PoolPhase::kDraining) return;
   activity->last_decision = last_decision_;
-  activity->trouble = context_.sandbox.available() ? trouble_ : "the launcher is restarting";
+  activity->trouble = trouble_.empty() ? warnings_ : trouble_;
+  if (!context_.sandbox.available()) activity->trouble = "the launcher is restarting";
 }
 
 }  // namespace pulga

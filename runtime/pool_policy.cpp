@@ -128,7 +128,7 @@ class Planner {
 
   void PlanHttp() {
     const uint32_t coming = n_.starting * pool_.concurrency;
-    uint32_t live = n_.starting + n_.warm + n_.ending;
+    uint32_t live = n_.starting + n_.warm;  // an ending one takes no calls, and may take its time
     uint32_t starts = 0;
     if (pool_.waiting > coming) {
       starts = (pool_.waiting - coming + pool_.concurrency - 1) / pool_.concurrency;
@@ -141,7 +141,7 @@ class Planner {
               std::to_string(n_.warm + n_.starting) + " of " + std::to_string(pool_.max) +
               " instances live");
     }
-    for (uint32_t have = live - n_.ending; have < Min() && live < pool_.max; ++have, ++live) {
+    for (; live < std::min(Min(), pool_.max); ++live) {
       const auto slot = TakeSlot();
       if (!slot) return;
       Add(PoolActionKind::kStart, *slot,
@@ -214,7 +214,7 @@ Duration StartBackOff(uint32_t failures) {
 
 uint32_t WaitingLimit(const PoolSnapshot& pool, uint32_t queue) {
   const Counts n = Count(pool);
-  const uint32_t there = pool.mode == SandboxMode::kExec ? n.running + n.ending : n.warm + n.ending;
+  const uint32_t there = pool.mode == SandboxMode::kExec ? n.running + n.ending : n.warm;
   return queue + (pool.max > there ? pool.max - there : 0) * pool.concurrency;
 }
 

@@ -1,6 +1,8 @@
 // exec invocations over scripted programs behind real pipes: the hold, the stream, every outcome.
 #include <signal.h>
 
+#include <atomic>
+
 #include "tests/support/call_fixture.h"
 
 namespace pulga {
@@ -19,6 +21,7 @@ class ExecTest : public testing::CallTest {
     EXPECT_TRUE(Activate(version).ok());
     return Call(Request());
   }
+  std::string Step() { return dispatcher->Activity(key).instances[0].step; }
   std::shared_ptr<Version> version;
 };
 
@@ -198,16 +201,16 @@ TEST_F(ExecTest, LetsAFullOutputPipeWaitForASlowReader) {
 }
 
 TEST_F(ExecTest, EndsWithTheProgramThoughAChildStillHoldsThePipe) {
-  sandbox->program = [](FakeProgram& p) {
-    p.Print("done");
+  std::atomic<bool> printed = false;
+  sandbox->program = [&](FakeProgram& p) {
+    printed = p.Print("done");
     p.WaitForSignal();  // stands for the child: its copy of stdout stays open
     return Exited(0);
   };
   version->spec.scale.parked = 0;
   ASSERT_TRUE(Activate(version).ok());
   auto client = Begin(Request());
-  ASSERT_TRUE(RunUntil([&] { return sandbox->starts == 1; }));
-  RunFor(std::chrono::milliseconds(20));
+  ASSERT_TRUE(RunUntil([&] { return printed.load(); }));
   sandbox->KillInstance(0, Exited(0));
   EXPECT_TRUE(RunUntil([&] { return client->done(); }));
   EXPECT_EQ(client->body, "done");
@@ -342,15 +345,18 @@ TEST_F(ExecTest, WakesAParkedInstanceTheSecondTimeAndSaysSo) {
 
 TEST_F(ExecTest, GivesACallToAnotherInstanceWhenAParkedOneDiedBeforeItRan) {
   Run([](FakeProgram& p) {
-    p.Print("ran");
+    p.Print("ran " + p.ReadAll());
     return Exited(0);
   });
-  ASSERT_TRUE(RunUntil([&] { return sandbox->parks == 1; }));
-  RunFor(std::chrono::milliseconds(5));
-  sandbox->dies_before_exec = true;
-  auto client = Call(Request());
-  EXPECT_EQ(client->body, "ran");
-  EXPECT_EQ(client->outcome(), "ok");
+  for (const size_t size : {0U, 5U, 60000U}) {
+    const auto parked = [&] { return Instances() == 1 && Step() == "parked"; };
+    ASSERT_TRUE(RunUntil(parked));
+    sandbox->dies_before_exec = true;
+    const std::string body(size, 'b');
+    auto client = Call(size == 0 ? Request() : Post(size), body);
+    EXPECT_EQ(client->body, "ran " + body);
+    EXPECT_EQ(client->outcome(), "ok");
+  }
 }
 
 TEST_F(ExecTest, EndsRunningCallsWhenTheSpawnerDiesAndBuildsTheNextOnDemand) {
