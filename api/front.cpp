@@ -46,7 +46,7 @@ Result<std::unique_ptr<Front>> ApiFront::Create(EventLoop& loop, Engine& engine,
     http.listen.push_back(std::move(address));
   }
   http.limits.tcp = config.max_connections;
-  http.limits.per_address = std::max(config.max_connections / 2, 4U);
+  http.limits.per_address = std::max(config.max_connections / 4 * 3, 4U);
   http.patience = PatienceOf(config);
   ApiFront* self = front.get();
   PULGA_ASSIGN_OR_RETURN(front->server_,

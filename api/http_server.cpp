@@ -9,10 +9,12 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <cstdarg>
 #include <cstring>
 #include <list>
 #include <unordered_set>
 
+#include "api/raw_reply.h"
 #include "base/log.h"
 #include "base/text.h"
 
@@ -85,6 +87,8 @@ class Server final : public HttpServer {
   static void OnConnection(void*, MHD_Connection*, void**, MHD_ConnectionNotificationCode);
   static size_t KeepEscaped(void*, MHD_Connection*, char* text) { return strlen(text); }
 
+  static void OnLibraryLog(void* self, const char* format, va_list);
+  void RefuseBadLength();
   void OnAccepted(AcceptedConnection accepted);
   Duration Prepare();
   void ArmSweep();
@@ -114,7 +118,8 @@ class Server final : public HttpServer {
 // One request and its reply, between the library's callbacks and our handler.
 class Exchange final : public HttpExchange {
  public:
-  Exchange(Server& server, const char* target) : server_(server) {
+  Exchange(Server& server, const char* target, Connection* connection)
+      : server_(server), connection_(connection) {
     request_.target = target != nullptr ? target : "";
     server_.AddExchange(this);
   }
@@ -124,7 +129,7 @@ class Exchange final : public HttpExchange {
   HeaderList TakeHeaders() override { return std::move(request_.headers); }
   void Reply(HttpReply reply) override;
   void ContinueBody() override;
-  void ContinueReply() override { Resume(); }
+  void ContinueReply() override { raw_ ? raw_->Continue() : Resume(); }
   void HoldBody() override { hold_body_ = true; }
 
   MHD_Result OnCall(MHD_Connection* connection, const char* method, const char* version,
@@ -141,19 +146,22 @@ class Exchange final : public HttpExchange {
  private:
   enum class State { kHead, kBody, kEnd, kReplying, kLingering };
 
-  void Begin(MHD_Connection* connection, const char* method, const char* version);
-  void ReadHeaders();
+  std::optional<HeadProblem> Begin(MHD_Connection* connection, const char* method,
+                                   const char* version);
+  bool ReadHeaders(const char* method, const char* version);
   MHD_Result OnFirstCall();
   MHD_Result OnBodyBytes(const char* data, size_t* size);
   MHD_Result OnFinalCall();
   MHD_Result Queue();
   MHD_Response* MakeResponse();
-  MHD_Result RefuseNow();
+  MHD_Result ReplyNow();
+  void Linger();
+  void OnRawEnd(RawReply::End end);
   static ssize_t ReadBody(void* self, uint64_t position, char* buffer, size_t capacity);
   ssize_t ReadBody(char* buffer, size_t capacity);
   void Suspend();
   void Resume();
-  bool MustRefuseNow() const;
+  bool MustReplyNow() const;
 
   Server& server_;
   Connection* connection_ = nullptr;
@@ -162,6 +170,7 @@ class Exchange final : public HttpExchange {
   HttpRequest request_;
   HttpReply reply_;
   std::unique_ptr<HttpHandler> handler_;
+  std::unique_ptr<RawReply> raw_;
   State state_ = State::kHead;
   uint64_t body_received_ = 0;
   bool begun_ = false;
@@ -182,26 +191,39 @@ Exchange::~Exchange() {
   server_.RemoveExchange(this);
 }
 
-void Exchange::Begin(MHD_Connection* connection, const char* method, const char* version) {
+std::optional<HeadProblem> Exchange::Begin(MHD_Connection* connection, const char* method,
+                                           const char* version) {
   begun_ = true;
   mhd_ = connection;
-  const auto* info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-  connection_ = static_cast<Connection*>(info->socket_context);
   request_.method = method;
   request_.version = version;
   request_.peer = connection_->peer;
-  ReadHeaders();
+  const bool tight = ReadHeaders(method, version);
+  if (auto problem = CheckHead(request_)) return problem;
+  if (!tight) return HeadProblem{400, "the head holds a NUL, a bare line feed or a folded line"};
+  return std::nullopt;
 }
 
-void Exchange::ReadHeaders() {
-  request_.headers.reserve(12);
+// The library cuts values at a NUL, accepts bare LF and glues folded lines; all of these leave gaps
+// between what it hands out, where nothing but CR LF may be. False when there is such a gap.
+bool Exchange::ReadHeaders(const char* method, const char* version) {
+  struct Walk {
+    HeaderList& headers;
+    const char* end;  // of what was read last
+    bool tight = true;
+  } walk{request_.headers, version + strlen(version)};
   const auto add = [](void* self, MHD_ValueKind, const char* key, size_t key_size,
                       const char* value, size_t value_size) {
-    auto& headers = static_cast<Exchange*>(self)->request_.headers;
-    headers.emplace_back(std::string(key, key_size), std::string(value, value_size));
+    auto& to = *static_cast<Walk*>(self);
+    to.tight = to.tight && key - to.end == 2;
+    to.end = value + value_size;
+    to.headers.emplace_back(std::string(key, key_size), std::string(value, value_size));
     return MHD_YES;
   };
-  MHD_get_connection_values_n(mhd_, MHD_HEADER_KIND, add, this);
+  request_.headers.reserve(12);
+  MHD_get_connection_values_n(mhd_, MHD_HEADER_KIND, add, &walk);
+  const auto* info = MHD_get_connection_info(mhd_, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+  if (method + info->header_size - walk.end != 4) walk.tight = false;
   const std::string* expect = request_.Header("Expect");
   expects_continue_ = expect != nullptr && EqualsIgnoreCase(*expect, "100-continue");
   if (request_.Header("Transfer-Encoding") != nullptr) {
@@ -209,6 +231,7 @@ void Exchange::ReadHeaders() {
   } else if (const std::string* length = request_.Header("Content-Length")) {
     request_.content_length = ParseUint(*length);
   }
+  return walk.tight;
 }
 
 // The library calls: once after the head, then per piece of body, then once more. After a
@@ -219,8 +242,7 @@ MHD_Result Exchange::OnCall(MHD_Connection* connection, const char* method, cons
   in_callback_ = true;
   MHD_Result result = MHD_YES;
   if (!begun_) {
-    Begin(connection, method, version);
-    if (auto problem = CheckHead(request_)) {
+    if (auto problem = Begin(connection, method, version)) {
       reply_.status = problem->status;
       reply_.body = problem->text + "\n";
       reply_.headers = {{"Content-Type", "text/plain; charset=utf-8"}};
@@ -248,7 +270,7 @@ MHD_Result Exchange::OnCall(MHD_Connection* connection, const char* method, cons
 
 // A large or unknown rest of a body must not delay the reply. Streams wait for its end all the
 // same.
-bool Exchange::MustRefuseNow() const {
+bool Exchange::MustReplyNow() const {
   if (!has_reply_ || reply_.streamed || reply_.file.valid()) return false;
   return !request_.content_length || *request_.content_length - body_received_ > kDrainBytes;
 }
@@ -256,9 +278,9 @@ bool Exchange::MustRefuseNow() const {
 MHD_Result Exchange::OnFirstCall() {
   if (has_reply_ && request_.has_body()) {
     // Queued in the first call: the library sends it, reads nothing more and closes. Right for
-    // those who wait for 100-continue; for those already sending, see RefuseNow.
+    // those who wait for 100-continue; for those already sending, see ReplyNow.
     if (expects_continue_) return Queue();
-    if (MustRefuseNow()) return RefuseNow();
+    if (MustReplyNow() && !reply_.streamed) return ReplyNow();
   } else if (hold_body_ && request_.has_body()) {
     Suspend();
     return MHD_YES;
@@ -266,25 +288,29 @@ MHD_Result Exchange::OnFirstCall() {
   hold_body_ = false;
   state_ = request_.has_body() ? State::kBody : State::kEnd;
   if (state_ == State::kEnd && !has_reply_) handler_->OnBodyEnd();
+  if (state_ == State::kBody && MustReplyNow()) return ReplyNow();
   return MHD_YES;
 }
 
 MHD_Result Exchange::OnBodyBytes(const char* data, size_t* size) {
-  if (state_ == State::kLingering || has_reply_) {
+  if (state_ == State::kLingering || (has_reply_ && !raw_)) {
     body_received_ += *size;
     connection_->clock.OnBodyBytes(*size, server_.loop().Now());
     *size = 0;
-    if (state_ != State::kLingering && MustRefuseNow()) return RefuseNow();
+    if (MustReplyNow()) return ReplyNow();
     return body_received_ > kLingerBytes ? MHD_NO : MHD_YES;
   }
   const size_t taken = handler_->OnBody(std::string_view(data, *size));
   body_received_ += taken;
   connection_->clock.OnBodyBytes(taken, server_.loop().Now());
   *size -= taken;
-  if (has_reply_) {
+  if (MustReplyNow()) {
+    if (!reply_.streamed) *size = 0;
+    if (ReplyNow() == MHD_NO) return MHD_NO;
+  } else if (has_reply_ && !raw_) {
     *size = 0;
-    if (MustRefuseNow()) return RefuseNow();
-  } else if (*size != 0) {
+  }
+  if (*size != 0) {
     Suspend();
   }
   return MHD_YES;
@@ -295,9 +321,13 @@ MHD_Result Exchange::OnFinalCall() {
   if (state_ == State::kBody) {
     state_ = State::kEnd;
     connection_->clock.Enter(ConnectionClock::Phase::kOurs, server_.loop().Now());
-    if (!has_reply_) handler_->OnBodyEnd();
+    if (!has_reply_ || raw_) handler_->OnBodyEnd();
   }
-  if (has_reply_) return Queue();
+  if (raw_) {
+    if (raw_->ended()) return MHD_NO;
+  } else if (has_reply_) {
+    return Queue();
+  }
   Suspend();
   return MHD_YES;
 }
@@ -307,10 +337,10 @@ void Exchange::Reply(HttpReply reply) {
   has_reply_ = true;
   reply_ = std::move(reply);
   if (server_.stopping()) reply_.close = true;
-  if (state_ == State::kBody && !in_callback_ && !suspended_ && MustRefuseNow()) {
+  if (state_ == State::kBody && !in_callback_ && MustReplyNow()) {
     // Between two pieces of body: tell the caller now, not when it has sent everything.
-    if (RefuseNow() == MHD_NO) Leave();
-    return;
+    (void)ReplyNow();
+    if (reply_.streamed) return;
   }
   Resume();
 }
@@ -320,25 +350,31 @@ void Exchange::ContinueBody() {
   Resume();
 }
 
-// The library can queue a reply only before or after a body. In the middle the reply is written to
-// the socket directly (nothing of ours is under way there), then the caller gets a moment to read
-// it while what it still sends is dropped: closing at once would make the kernel discard the reply.
-MHD_Result Exchange::RefuseNow() {
-  std::string out = "HTTP/1.1 " + std::to_string(reply_.status) + " ";
-  out += ReasonPhrase(reply_.status);
-  out += "\r\nConnection: close\r\nContent-Length: " + std::to_string(reply_.body.size()) + "\r\n";
-  for (const auto& [name, value] : reply_.headers) {
-    if (IsFitReplyHeader(name, value)) out += name + ": " + value + "\r\n";
-  }
-  out += "\r\n";
-  if (request_.method != "HEAD") out += reply_.body;
+// The library can queue a reply only before or after a body. In the middle of one the reply is
+// written to the socket directly (nothing of the library's is under way there).
+MHD_Result Exchange::ReplyNow() {
+  const auto on_end = [this](RawReply::End end) { OnRawEnd(end); };
+  raw_ = std::make_unique<RawReply>(server_.loop(), connection_->fd, on_end);
+  if (!reply_.streamed) Linger();
+  raw_->Start(request_, reply_, handler_.get());
+  if (!reply_.streamed) server_.Bury(std::move(handler_));
+  return gone_ ? MHD_NO : MHD_YES;
+}
+
+// The caller gets a moment to read the reply while what it still sends is dropped: closing at once
+// would make the kernel discard the reply.
+void Exchange::Linger() {
+  if (state_ != State::kBody && state_ != State::kHead) return;
   state_ = State::kLingering;
-  server_.Bury(std::move(handler_));
-  connection_->clock.Enter(ConnectionClock::Phase::kLinger, server_.loop().Now());
-  const ssize_t sent = send(connection_->fd, out.data(), out.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-  if (sent != static_cast<ssize_t>(out.size())) return MHD_NO;
+  if (!suspended_) connection_->clock.Enter(ConnectionClock::Phase::kLinger, server_.loop().Now());
+}
+
+void Exchange::OnRawEnd(RawReply::End end) {
+  if (end == RawReply::End::kBroken) return Leave();
   shutdown(connection_->fd, SHUT_WR);
-  return MHD_YES;
+  Linger();
+  server_.Bury(std::move(handler_));
+  Resume();
 }
 
 MHD_Response* Exchange::MakeResponse() {
@@ -431,6 +467,7 @@ void Exchange::Resume() {
 // A suspended connection is out of the library's epoll set, so nobody would notice its client
 // leave.
 void Exchange::WatchForLeaving() {
+  if (raw_) return;  // it watches the socket itself
   watched_ = true;
   const Status watched =
       server_.loop().Watch(connection_->fd, EPOLLRDHUP, [this](uint32_t) { Leave(); });
@@ -440,6 +477,7 @@ void Exchange::WatchForLeaving() {
 // The client is gone, or has to go. The handler's destruction cancels whatever runs for it.
 void Exchange::Leave() {
   gone_ = true;
+  if (raw_) raw_->Stop();
   shutdown(connection_->fd, SHUT_RDWR);
   Resume();
   server_.Bury(std::move(handler_));
@@ -493,10 +531,11 @@ Server::~Server() {
 }
 
 Status Server::Start() {
-  const unsigned flags =
-      MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_PEDANTIC_CHECKS;
+  const unsigned flags = MHD_USE_ERROR_LOG | MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET |
+                         MHD_ALLOW_SUSPEND_RESUME | MHD_USE_PEDANTIC_CHECKS;
   const unsigned limit = config_.limits.tcp + config_.limits.local + 16;
   daemon_ = MHD_start_daemon(flags, 0, nullptr, nullptr, &Server::OnAccess, this,          //
+                             MHD_OPTION_EXTERNAL_LOGGER, &Server::OnLibraryLog, this,      //
                              MHD_OPTION_CONNECTION_MEMORY_LIMIT, config_.pool_bytes,       //
                              MHD_OPTION_CONNECTION_LIMIT, limit,                           //
                              MHD_OPTION_CONNECTION_TIMEOUT, 0U,                            //
@@ -515,6 +554,32 @@ Status Server::Start() {
   PULGA_ASSIGN_OR_RETURN(listener_,
                          HttpListener::Create(loop_, config_.listen, config_.limits, accept));
   return OkStatus();
+}
+
+// Nothing it says is logged: bad requests come at line rate. One message is a hook we need.
+void Server::OnLibraryLog(void* self, const char* format, va_list) {
+  if (strstr(format, "`Content-Length'") != nullptr) static_cast<Server*>(self)->RefuseBadLength();
+}
+
+// This version answers a malformed Content-Length with two status lines in one reply. It is about
+// to: answer before it does, so that its own attempt fails. Told which connection it is only when
+// no other head is incomplete; else its reply goes out as it is, and the connection ends in any
+// case.
+void Server::RefuseBadLength() {
+  Exchange* guilty = nullptr;
+  for (Exchange* exchange : exchanges_) {
+    if (exchange->begun()) continue;
+    if (guilty != nullptr) return;
+    guilty = exchange;
+  }
+  if (guilty == nullptr) return;
+  HttpReply reply;
+  reply.status = 400;
+  reply.headers = {{"Content-Type", "text/plain; charset=utf-8"}};
+  reply.body = "Content-Length is not a plain decimal number\n";
+  RawReply raw(loop_, guilty->connection().fd, [](RawReply::End) {});
+  raw.Start({}, reply, nullptr);
+  shutdown(guilty->connection().fd, SHUT_WR);
 }
 
 // MHD_get_timeout of this version knows nothing of pending resumes, and its sockets are
@@ -581,8 +646,10 @@ void Server::Sweep() {
   ArmSweep();
 }
 
-void* Server::OnTarget(void* self, const char* target, MHD_Connection*) {
-  return new Exchange(*static_cast<Server*>(self), target);
+void* Server::OnTarget(void* self, const char* target, MHD_Connection* connection) {
+  const auto* info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+  return new Exchange(*static_cast<Server*>(self), target,
+                      static_cast<Connection*>(info->socket_context));
 }
 
 MHD_Result Server::OnAccess(void*, MHD_Connection* connection, const char*, const char* method,

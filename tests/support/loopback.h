@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 
 #include <gtest/gtest.h>
@@ -80,6 +81,7 @@ class RawClient {
 class Loopback : public ::testing::Test {
  protected:
   void Start(DaemonConfig config = {}) {
+    signal(SIGPIPE, SIG_IGN);
     loop_ = std::move(EventLoop::Create()).value();
     engine_ = std::make_unique<FakeEngine>(*loop_);
     engine_->images["hello"] = SampleImage("hello:1");

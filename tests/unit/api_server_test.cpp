@@ -53,6 +53,10 @@ TEST_F(HttpServerTest, RefusesAmbiguousFramingAndCloses) {
       "Transfer-Encoding: \x0b" "chunked\r\n\r\n",
       "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
       "X: a\rb\r\n\r\n",
+      "X: a\r\n b\r\n\r\n",
+      "X: a\n\r\n",
+      std::string("X: a\0b\r\n\r\n", 10),
+      std::string("Transfer-Encoding: chunked\0\r\n\r\n", 31),
       "Host: y\r\n\r\n",
   };
   for (const std::string& head : heads) {
@@ -60,7 +64,7 @@ TEST_F(HttpServerTest, RefusesAmbiguousFramingAndCloses) {
     client.Send(kPost + head + smuggled);
     const std::string reply = client.ReadAll();
     EXPECT_GE(StatusOf(reply), 400) << head << reply;
-    EXPECT_EQ(reply.find("HTTP/1.1 404"), std::string::npos) << "answered twice: " << head << reply;
+    EXPECT_EQ(reply.find("HTTP/1.1", 1), std::string::npos) << "answered twice: " << head << reply;
   }
   EXPECT_EQ(OnLoop([this] { return engine_->calls.size(); }), 0U);
 }
@@ -227,7 +231,7 @@ TEST_F(HttpServerTest, PushesBackOnAFunctionThatDoesNotRead) {
 
 TEST_F(HttpServerTest, TurnsAwayMoreConnectionsThanAllowed) {
   DaemonConfig config;
-  config.max_connections = 8;   // 4 from one address
+  config.max_connections = 5;  // 4 from one address
   Start(config);
   std::vector<RawClient> idle;
   for (int i = 0; i < 4; ++i) idle.push_back(Connect());
