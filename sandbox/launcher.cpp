@@ -116,11 +116,21 @@ void Launcher::ServeSlot(const LaunchHeader& header, Message message) {
     return Reply(header.request, Error{Code::kNotFound, 0, "no such version or slot"});
   }
   const uint16_t slot = static_cast<uint16_t>(body->slot);
+  std::set<uint16_t>& frozen = found->second->frozen;
+  if (header.kind == LaunchKind::kFreeze) frozen.insert(slot);
+  if (header.kind != LaunchKind::kFreeze) frozen.erase(slot);
   Status done;
   if (header.kind == LaunchKind::kFreeze) done = cgroups_->Freeze(body->version_id, slot);
   if (header.kind == LaunchKind::kThaw) done = cgroups_->Thaw(body->version_id, slot);
   if (header.kind == LaunchKind::kKill) cgroups_->KillSlot(body->version_id, slot);
   Reply(header.request, done);
+}
+
+void Launcher::ThawAll(Version& version) {
+  for (const uint16_t slot : std::exchange(version.frozen, {})) {
+    const Status thawed = cgroups_->Thaw(version.id, slot);
+    if (!thawed.ok()) LogWarning("thaw: " + thawed.error().message);
+  }
 }
 
 void Launcher::ListLayers(uint64_t request, const Message& message) {
@@ -214,6 +224,7 @@ void Launcher::Shutdown() {
     loop_.Unwatch(fd);
     (void)child.Signal(SIGKILL);
   }
+  for (auto& [id, version] : versions_) ThawAll(*version);
   for (auto& [fd, child] : children_) (void)child.Reap();
   children_.clear();
   for (auto& [id, version] : versions_) {

@@ -64,6 +64,7 @@ class Launcher {
   void TearDown(Version& version, const Error& why);
   void Continue(Version& version);  // tearing down: on to the next step once its children are gone
   void ServeSlot(const LaunchHeader& header, Message message);
+  void ThawAll(Version& version);
 
   void Unpack(uint64_t request, Message message);
   Status StartJob(Job& job, UnpackJob unpack);

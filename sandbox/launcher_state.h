@@ -1,6 +1,8 @@
 // What the launcher knows of each version and job; private to launcher*.cpp.
 #pragma once
 
+#include <set>
+
 #include "sandbox/launcher.h"
 
 namespace pulga {
@@ -15,9 +17,10 @@ struct Launcher::Version {
   bool started = false;  // the one kStarted was taken
   bool tearing_down = false;
   bool janitor_running = false;
-  UniqueFd report;    // watched while valid
-  UniqueFd lifeline;  // closing it ends the spawner
-  UniqueFd socket;    // the daemon's end, until it is handed over
+  std::set<uint16_t> frozen;  // slots; on v1 what is frozen cannot even be killed
+  UniqueFd report;            // watched while valid
+  UniqueFd lifeline;          // closing it ends the spawner
+  UniqueFd socket;            // the daemon's end, until it is handed over
   UniqueFd records;
   std::string warnings;
   EventLoop::TimerId timer = 0;

@@ -194,6 +194,7 @@ void Launcher::TearDown(Version& version, const Error& why) {
         (void)child.Signal(SIGKILL);
       }
     }
+    ThawAll(version);
   }
   Continue(version);
 }

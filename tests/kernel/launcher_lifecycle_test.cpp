@@ -175,6 +175,44 @@ TEST_F(LauncherLifecycle, FreezesAndThaws) {
   EXPECT_EQ(WEXITSTATUS(events_.exits[0].wait_status), 6);
 }
 
+TEST_F(LauncherLifecycle, DropsAndEndsWhatIsFrozen) {
+  const VersionSpec specs[2] = {world_.Spec(), world_.Spec()};
+  Recorder recorders[2];
+  std::unique_ptr<Spawner> spawners[2];
+  Stdio stdio[2];
+  int answers = 0;
+  for (int i = 0; i < 2; ++i) {
+    spawners[i] = world_.Build(specs[i], recorders[i]);
+    ASSERT_NE(spawners[i], nullptr);
+    StartOptions options = world_.WithPipes(stdio[i]);
+    options.extra_args = {"sleep", "60"};
+    ASSERT_TRUE(spawners[i]->Start(0, std::move(options)).ok());
+    usleep(50000);
+    world_.client().Freeze(specs[i].version_id, 0, [&](const Status&) { ++answers; });
+  }
+  ASSERT_TRUE(world_.Until([&] { return answers == 2; }));
+  EXPECT_TRUE(Drop(specs[0].version_id).ok());
+  // The other one is frozen still when TearDown ends the launcher.
+}
+
+TEST_F(LauncherLifecycle, SweepsWhatAKilledLauncherLeftFrozen) {
+  const VersionSpec spec = world_.Spec();
+  Build(spec);
+  Stdio stdio;
+  StartOptions options = world_.WithPipes(stdio);
+  options.extra_args = {"sleep", "60"};
+  ASSERT_TRUE(spawner_->Start(0, std::move(options)).ok());
+  usleep(50000);
+  bool frozen = false;
+  world_.client().Freeze(spec.version_id, 0, [&](const Status&) { frozen = true; });
+  ASSERT_TRUE(world_.Until([&] { return frozen; }));
+  world_.KillLauncher();
+  ASSERT_TRUE(world_.Until([&] { return !world_.client().available(); }));
+  spawner_.reset();
+  world_.StartLauncher();
+  Build(world_.Spec());
+}
+
 TEST_F(LauncherLifecycle, TellsEverybodyWhenTheLauncherDies) {
   Build(world_.Spec());
   Stdio stdio;
