@@ -100,8 +100,11 @@ Result<MergedView> MountForWriting(std::span<const int> parents, int staging_fd)
   PULGA_RETURN_IF_ERROR(CopyRootAttributes(parents.back(), upper.get()));
   PULGA_ASSIGN_OR_RETURN(const UniqueFd work, MakeDir(staging_fd, "work"));
   const std::string staging = FdPath(staging_fd);
+  // volatile: no fsync for each copied-up directory; the importer syncs once, and work/ is thrown
+  // away.
   const std::string options = "lowerdir=" + LowerDirs(parents) + ",upperdir=" + staging +
-                              "/upper,workdir=" + staging + "/work,userxattr,index=off,xino=off";
+                              "/upper,workdir=" + staging +
+                              "/work,userxattr,index=off,xino=off,volatile";
   PULGA_ASSIGN_OR_RETURN(view.root, MountOverlay(staging_fd, options, MS_NOATIME));
   view.upper = std::move(upper);
   return view;

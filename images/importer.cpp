@@ -8,6 +8,7 @@
 #include <map>
 
 #include "base/file_io.h"
+#include "base/sys.h"
 #include "base/text.h"
 #include "base/units.h"
 #include "images/archive_index.h"
@@ -105,6 +106,7 @@ class ImportRun {
   Result<ArchiveIndex> Scan();
   Status NameImages(std::vector<PlannedImage>* images);
   Status UnpackImage(const PlannedImage& planned);
+  Status MakeDurable();
   Result<LayerRecord> UnpackLayer(const PlannedLayer& layer, const std::vector<LayerId>& parents,
                                   const LayerId& id);
   void Report(ImportProgress::Step step, uint64_t layer_bytes);
@@ -290,6 +292,15 @@ Status ImportRun::UnpackImage(const PlannedImage& planned) {
   return OkStatus();
 }
 
+// Once for all layers: no row of the database names one of them before this returns, and what a
+// crash leaves without a row is swept.
+Status ImportRun::MakeDurable() {
+  plain_.Reset();  // not worth writing out
+  PULGA_ASSIGN_OR_RETURN(const UniqueFd dir, OpenFile(scratch_dir_, O_RDONLY | O_DIRECTORY));
+  if (PULGA_SYS(syncfs, dir.get()) != 0) return LastError("sync the layers");
+  return OkStatus();
+}
+
 Status ImportRun::Run(UniqueFd spool) {
   PULGA_RETURN_IF_ERROR(CheckRef());
   PULGA_RETURN_IF_ERROR(MakePlain(std::move(spool)));
@@ -305,6 +316,7 @@ Status ImportRun::Run(UniqueFd spool) {
     progress_.layers += static_cast<uint32_t>(image.layers.size());
   }
   for (const PlannedImage& image : images) PULGA_RETURN_IF_ERROR(UnpackImage(image));
+  PULGA_RETURN_IF_ERROR(MakeDurable());
   Report(ImportProgress::Step::kDone, 0);
   return OkStatus();
 }

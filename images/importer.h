@@ -72,7 +72,8 @@ struct ImportReport {
 
 class Importer {
  public:
-  // `runner` must outlive the importer. Unnamed temporary files are made in `scratch_dir`.
+  // `runner` must outlive the importer. Unnamed temporary files are made in `scratch_dir`, which
+  // lies on the file system of the layers: it is synced before a successful import returns.
   Importer(UnpackRunner& runner, ImportLimits limits, std::string scratch_dir);
 
   // `spool` is a regular file holding the upload, read with pread.

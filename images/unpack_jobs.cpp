@@ -124,8 +124,6 @@ Status RunUnpackLayer(const UnpackOrder& request, int input_fd, int output_fd, L
   PULGA_RETURN_IF_ERROR(Drain(blob));  // and what follows a compressed stream for the blob's digest
   PULGA_RETURN_IF_ERROR(Verify("the layer's content", "sha256:" + request.diff_id, raw.Finish()));
   PULGA_RETURN_IF_ERROR(Verify("the layer's blob", request.blob_digest, blob.Finish()));
-  const int sync_fd = target.upper_fd >= 0 ? target.upper_fd : target.root_fd;
-  if (syncfs(sync_fd) != 0) return LastError("sync the layer");
   return WriteAll(output_fd, writer.result().Encode());
 }
 
