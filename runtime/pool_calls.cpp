@@ -1,4 +1,4 @@
-// Pool, second half: the queue of calls, and how they get and give back instances.
+// Pool, second part: the queue of calls, and how they get and give back instances.
 #include <signal.h>
 
 #include <algorithm>
