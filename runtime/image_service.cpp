@@ -19,6 +19,7 @@ namespace {
 struct SpoolFile {
   UniqueFd fd;
   uint64_t size = 0;
+  Status failed;  // a write that went wrong: nothing after it counts
 };
 
 struct SpoolRules {
@@ -107,7 +108,10 @@ class ImageService::UploadImpl final : public Engine::Upload {
     if (!service) return;
     auto chunk = std::make_shared<std::string>(std::move(bytes));
     (*service)->parts_.storage.Run(
-        [file = file_, rules = rules_, chunk] { return AppendToSpool(*file, rules, *chunk); },
+        [file = file_, rules = rules_, chunk] {
+          if (file->failed.ok()) file->failed = AppendToSpool(*file, rules, *chunk);
+          return file->failed;
+        },
         [done = std::move(done), alive = std::weak_ptr<int>(alive_)](Status status) {
           if (!alive.expired()) done(std::move(status));
         });
@@ -123,9 +127,16 @@ class ImageService::UploadImpl final : public Engine::Upload {
     request->any_platform = any_platform;
     request->done = std::move(done);
     request->waiting = alive_;
-    ImageService* const images = *service;
-    images->ops_.Add(
-        [images, request](OpQueue::Done next) { images->StartImport(request, std::move(next)); });
+    // Behind the writes that are still under way.
+    (*service)->parts_.storage.Run([] { return true; },
+                                   [weak = service_, request](bool) {
+                                     const auto alive = weak.lock();
+                                     if (!alive) return;
+                                     ImageService* const images = *alive;
+                                     images->ops_.Add([images, request](OpQueue::Done next) {
+                                       images->StartImport(request, std::move(next));
+                                     });
+                                   });
   }
 
  private:
@@ -174,10 +185,16 @@ void ImageService::StartImport(std::shared_ptr<ImportRequest> request, OpQueue::
   };
   auto import = [&worker = parts_.worker, limits = LimitsForImport(), options,
                  file = request->file] {
-    if (file->fd.valid()) return worker.Import(std::move(file->fd), options, limits);
+    if (file->failed.ok() && file->fd.valid()) {
+      return worker.Import(std::move(file->fd), options, limits);
+    }
     ImportReport report;
     report.status = Error{Code::kInvalidArgument, 0, "the archive is empty"};
     report.reason = ImportReason::kNotAnArchive;
+    if (!file->failed.ok()) {
+      report.status = file->failed;
+      report.reason = ReasonOf(file->failed.error().code);
+    }
     return report;
   };
   parts_.spool.Run(std::move(import), [this, request, next](ImportReport report) {

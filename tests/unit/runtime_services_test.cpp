@@ -317,6 +317,17 @@ TEST_F(ServicesTest, AnEmptyUploadIsNoArchive) {
   EXPECT_EQ(report->reason, ImportReason::kNotAnArchive);
 }
 
+TEST_F(ServicesTest, AnUploadOfWhichAPartWasNotStoredIsNotImported) {
+  auto upload = images_->NewUpload(std::nullopt);
+  (*upload)->Write("hello a 1", [](const Status&) {});
+  (*upload)->Write(std::string(2 << 20, 'x'), [](const Status&) {});
+  std::optional<ImportReport> report;
+  (*upload)->Finish(std::nullopt, AnyPlatform::kRefuse, [&](ImportReport r) { report = r; });
+  WaitFor([&] { return report.has_value(); });
+  EXPECT_EQ(report->reason, ImportReason::kTooLarge);
+  EXPECT_EQ(catalog_.size(), 0U);
+}
+
 TEST_F(ServicesTest, AClientThatLeavesDuringTheImportIsForgottenButTheImageComes) {
   auto upload = images_->NewUpload(std::nullopt);
   (*upload)->Write("hello a 1", [](const Status&) {});
