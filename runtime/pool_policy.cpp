@@ -53,7 +53,8 @@ class Planner {
     StopIdle();
     if (pool_.launcher == PoolSnapshot::Launcher::kDown) return std::move(plan_);
     if (pool_.now < pool_.retry_at) {
-      if (Wanted()) LookAgain(pool_.retry_at);
+      // The back-off may be the last thing that happens: the spawner must go some time after it.
+      if (Wanted() || pool_.spawner == SpawnerStep::kReady) LookAgain(pool_.retry_at);
       return std::move(plan_);
     }
     if (pool_.spawner == SpawnerStep::kNone) {

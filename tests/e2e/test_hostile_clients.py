@@ -128,7 +128,7 @@ class Slow(Case):
 
     def test_dripping_headers_are_cut_while_others_are_served(self):
         started, slowest, sockets = time.monotonic(), 0.0, []
-        for _ in range(200):
+        for _ in range(100):  # one address may hold half of all connections
             sockets.append(self.daemon.connect())
             sockets[-1].sendall(b"GET /healthz HTTP/1.1\r\n")
         alive = set(sockets)

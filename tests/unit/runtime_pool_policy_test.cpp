@@ -153,6 +153,12 @@ TEST_F(PoolPolicy, StartsNothingDuringABackOff) {
   EXPECT_EQ(look_again, pool.retry_at);
 }
 
+TEST_F(PoolPolicy, LooksAgainAfterABackOffThoughNobodyWaits) {
+  pool.retry_at = pool.now + milliseconds(200);
+  EXPECT_EQ(Plan(), "");
+  EXPECT_EQ(look_again, pool.retry_at);
+}
+
 TEST_F(PoolPolicy, DropsTheSpawnerAfterTwiceTheIdleTime) {
   pool.parked = 0;
   pool.now += seconds(119);
