@@ -146,8 +146,8 @@ Result<ListenAddress> ParseListenAddress(const std::string& text) {
   return out;
 }
 
-HttpListener::HttpListener(EventLoop& loop, ConnectionLimits limits, OnAccept on_accept)
-    : loop_(loop), limits_(limits), on_accept_(std::move(on_accept)) {
+HttpListener::HttpListener(EventLoop& loop, ConnectionLimits limits, Callbacks callbacks)
+    : loop_(loop), limits_(limits), callbacks_(std::move(callbacks)) {
   reserve_.Reset(open("/dev/null", O_RDONLY | O_CLOEXEC));
 }
 
@@ -155,8 +155,8 @@ HttpListener::~HttpListener() { StopAccepting(); }
 
 Result<std::unique_ptr<HttpListener>> HttpListener::Create(
     EventLoop& loop, const std::vector<ListenAddress>& addresses, ConnectionLimits limits,
-    OnAccept on_accept) {
-  std::unique_ptr<HttpListener> out(new HttpListener(loop, limits, std::move(on_accept)));
+    Callbacks callbacks) {
+  std::unique_ptr<HttpListener> out(new HttpListener(loop, limits, std::move(callbacks)));
   for (const ListenAddress& address : addresses) PULGA_RETURN_IF_ERROR(out->Listen(address));
   return out;
 }
@@ -203,20 +203,21 @@ bool HttpListener::AcceptOne(int listen_fd) {
   return false;
 }
 
+bool HttpListener::IsFull(const std::string& limit_key) const {
+  const auto it = open_.find(limit_key);
+  const uint32_t from_there = it == open_.end() ? 0 : it->second;
+  if (limit_key == kLocalKey) return from_there >= limits_.local;
+  return from_there >= limits_.per_address || open_tcp_ >= limits_.tcp;
+}
+
 void HttpListener::Admit(AcceptedConnection connection) {
   connection.limit_key = AddressKey(connection.address);
-  const bool local = connection.limit_key == kLocalKey;
-  uint32_t& from_there = open_[connection.limit_key];
-  if (from_there >= (local ? limits_.local : limits_.per_address) ||
-      (!local && open_tcp_ >= limits_.tcp)) {
-    if (from_there == 0) open_.erase(connection.limit_key);
-    TurnAway(connection.fd.get());
-    return;
-  }
-  ++from_there;
-  if (!local) ++open_tcp_;
+  if (IsFull(connection.limit_key)) callbacks_.on_full();
+  if (IsFull(connection.limit_key)) return TurnAway(connection.fd.get());
+  ++open_[connection.limit_key];
+  if (connection.limit_key != kLocalKey) ++open_tcp_;
   connection.peer = AddressText(connection.address);
-  on_accept_(std::move(connection));
+  callbacks_.on_accept(std::move(connection));
 }
 
 void HttpListener::Release(const std::string& limit_key) {

@@ -44,10 +44,13 @@ struct AcceptedConnection {
 
 class HttpListener {
  public:
-  using OnAccept = std::function<void(AcceptedConnection)>;
+  struct Callbacks {
+    std::function<void(AcceptedConnection)> on_accept;
+    std::function<void()> on_full;  // before somebody is turned away: Release() what is closed
+  };
   static Result<std::unique_ptr<HttpListener>> Create(EventLoop& loop,
                                                       const std::vector<ListenAddress>& addresses,
-                                                      ConnectionLimits limits, OnAccept on_accept);
+                                                      ConnectionLimits limits, Callbacks callbacks);
   ~HttpListener();
 
   // As bound, with the real port: "127.0.0.1:40123", "unix:/run/pulga.sock".
@@ -61,18 +64,19 @@ class HttpListener {
     UniqueFd fd;
     std::string unlink_path;
   };
-  HttpListener(EventLoop& loop, ConnectionLimits limits, OnAccept on_accept);
+  HttpListener(EventLoop& loop, ConnectionLimits limits, Callbacks callbacks);
   Status Listen(const ListenAddress& address);
   Status Watch(int fd);
   void AcceptSome(int listen_fd);
   bool AcceptOne(int listen_fd);
+  bool IsFull(const std::string& limit_key) const;
   void Admit(AcceptedConnection connection);
   void OnDescriptorsExhausted(int listen_fd);
   void Pause();
 
   EventLoop& loop_;
   ConnectionLimits limits_;
-  OnAccept on_accept_;
+  Callbacks callbacks_;
   std::vector<Socket> sockets_;
   std::vector<std::string> bound_;
   UniqueFd reserve_;  // given up for a moment to turn a caller away when fds run out

@@ -268,10 +268,11 @@ MHD_Result Exchange::OnCall(MHD_Connection* connection, const char* method, cons
   return result;
 }
 
-// A large or unknown rest of a body must not delay the reply. Streams wait for its end all the
-// same.
+// A large or unknown rest of a body must not delay the reply; and a function that answers while it
+// reads would wait for ever if its answer had to wait for the last byte.
 bool Exchange::MustReplyNow() const {
-  if (!has_reply_ || reply_.streamed || reply_.file.valid()) return false;
+  if (!has_reply_ || raw_ || reply_.file.valid()) return false;
+  if (reply_.streamed) return true;
   return !request_.content_length || *request_.content_length - body_received_ > kDrainBytes;
 }
 
@@ -396,10 +397,7 @@ MHD_Result Exchange::Queue() {
   if (response == nullptr) return MHD_NO;
   for (const auto& [name, value] : reply_.headers) {
     if (!IsFitReplyHeader(name, value) && !EqualsIgnoreCase(name, "Trailer")) continue;
-    if (MHD_add_response_header(response, name.c_str(), value.c_str()) == MHD_YES) continue;
-    std::string plain(value);  // the library refuses tabs
-    std::replace(plain.begin(), plain.end(), '\t', ' ');
-    (void)MHD_add_response_header(response, name.c_str(), std::string(Trim(plain)).c_str());
+    (void)MHD_add_response_header(response, name.c_str(), value.c_str());
   }
   if (reply_.close || server_.stopping())
     (void)MHD_add_response_header(response, "Connection", "close");
@@ -550,15 +548,17 @@ Status Server::Start() {
       loop_.Watch(daemon_epoll_, EPOLLIN, [this](uint32_t) { run_needed_ = true; }));
   loop_.AddPrepare(
       [alive = alive_] { return *alive != nullptr ? (*alive)->Prepare() : Duration::max(); });
-  auto accept = [this](AcceptedConnection connection) { OnAccepted(std::move(connection)); };
-  PULGA_ASSIGN_OR_RETURN(listener_,
-                         HttpListener::Create(loop_, config_.listen, config_.limits, accept));
+  HttpListener::Callbacks callbacks;
+  callbacks.on_accept = [this](AcceptedConnection c) { OnAccepted(std::move(c)); };
+  callbacks.on_full = [this] { MHD_run(daemon_); };  // lets go of those that have left meanwhile
+  PULGA_ASSIGN_OR_RETURN(
+      listener_, HttpListener::Create(loop_, config_.listen, config_.limits, std::move(callbacks)));
   return OkStatus();
 }
 
 // Nothing it says is logged: bad requests come at line rate. One message is a hook we need.
 void Server::OnLibraryLog(void* self, const char* format, va_list) {
-  if (strstr(format, "`Content-Length'") != nullptr) static_cast<Server*>(self)->RefuseBadLength();
+  if (strstr(format, "Content-Length") != nullptr) static_cast<Server*>(self)->RefuseBadLength();
 }
 
 // This version answers a malformed Content-Length with two status lines in one reply. It is about

@@ -52,7 +52,7 @@ class FakeCall final : public Invocation {
   const ResponseHead& head() const override { return head_; }
   ReadResult Read(char* buffer, size_t capacity) override {
     if (name_ == "sized") return ReadSized(buffer, capacity);
-    if (steps_ % 2 == 1) {   // every other time: not yet
+    if (steps_ % 2 == 1) {  // every other time: not yet
       ++steps_;
       Soon([this] { observer_.OnReadable(); });
       return {ReadState::kWait, 0};
@@ -89,8 +89,12 @@ class FakeCall final : public Invocation {
   }
   void AnswerOddly() {
     Answer("odd");
-    head_.headers = {{"Bad Name", "x"}, {"Good", "tab\there"}, {"Evil", "a\r\nX-Injected: 1"},
-                     {"Content-Length", "77"}, {"Transfer-Encoding", "chunked"}, {"Connection", "x"}};
+    head_.headers = {{"Bad Name", "x"},
+                     {"Good", "tab\there"},
+                     {"Evil", "a\r\nX-Injected: 1"},
+                     {"Content-Length", "77"},
+                     {"Transfer-Encoding", "chunked"},
+                     {"Connection", "x"}};
   }
   void Fail(Outcome outcome) {
     outcome_ = std::move(outcome);
@@ -128,14 +132,16 @@ class FakeUpload final : public Engine::Upload {
     engine_.uploaded += bytes;
     const bool fits = engine_.uploaded.size() <= engine_.upload_limit;
     engine_.loop().CallAfter(engine_.upload_delay, [fits, done] {
-      done(fits ? OkStatus() : Status(Error{Code::kTooLarge, 0, "the archive is larger than the limit"}));
+      done(fits ? OkStatus()
+                : Status(Error{Code::kTooLarge, 0, "the archive is larger than the limit"}));
     });
   }
   void Finish(std::optional<std::string> ref, AnyPlatform, Done done) override {
     engine_.upload_abandoned = false;
     FakeEngine* engine = &engine_;
     engine_.loop().Post([engine, ref, done] {
-      for (const ImageRecord& image : engine->import_report.images) engine->images[ref.value_or("hello")] = image;
+      for (const ImageRecord& image : engine->import_report.images)
+        engine->images[ref.value_or("hello")] = image;
       done(engine->import_report);
     });
   }
@@ -161,7 +167,8 @@ ImageRecord SampleImage(const std::string& name) {
   return image;
 }
 
-Result<std::unique_ptr<Engine::Upload>> FakeEngine::NewUpload(std::optional<uint64_t> content_length) {
+Result<std::unique_ptr<Engine::Upload>> FakeEngine::NewUpload(
+    std::optional<uint64_t> content_length) {
   if (content_length.value_or(0) > upload_limit) {
     return Error{Code::kTooLarge, 0, "the archive is larger than the limit"};
   }
@@ -180,7 +187,8 @@ Result<ImageRecord> FakeEngine::Image(const std::string& ref) const {
   return it->second;
 }
 
-void FakeEngine::ImageView(const std::string& ref, TreeView view, std::function<void(Result<UniqueFd>)> done) {
+void FakeEngine::ImageView(const std::string& ref, TreeView view,
+                           std::function<void(Result<UniqueFd>)> done) {
   if (!images.contains(ref)) return done(kNoImage);
   auto file = OpenUnnamedFile("/tmp");
   if (file.ok()) {
@@ -199,7 +207,8 @@ void FakeEngine::PutFunction(const FunctionKey& key, FunctionSpec spec,
                              std::function<void(Result<PutReport>)> done) {
   if (!images.contains(spec.image)) return done(kNoImage);
   PutReport report;
-  report.effect = functions.contains(key.name) ? PutReport::Effect::kReplaced : PutReport::Effect::kCreated;
+  report.effect =
+      functions.contains(key.name) ? PutReport::Effect::kReplaced : PutReport::Effect::kCreated;
   FunctionStatus& status = functions[key.name];
   auto version = std::make_shared<Version>();
   version->key = status.key = key;
@@ -244,7 +253,8 @@ Status FakeEngine::Scale(const FunctionKey& key, uint32_t instances) {
   return OkStatus();
 }
 
-std::unique_ptr<Invocation> FakeEngine::Invoke(InvocationRequest request, InvocationObserver& observer) {
+std::unique_ptr<Invocation> FakeEngine::Invoke(InvocationRequest request,
+                                               InvocationObserver& observer) {
   auto record = std::make_shared<CallRecord>();
   record->request = std::move(request);
   calls.push_back(record);

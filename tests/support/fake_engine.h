@@ -41,7 +41,8 @@ class FakeEngine final : public Engine {
                 std::function<void(Result<PutReport>)> done) override;
   Status Scale(const FunctionKey& key, uint32_t instances) override;
   FunctionLogs& logs() override { return logs_; }
-  std::unique_ptr<Invocation> Invoke(InvocationRequest request, InvocationObserver& observer) override;
+  std::unique_ptr<Invocation> Invoke(InvocationRequest request,
+                                     InvocationObserver& observer) override;
   SystemReport System() const override;
   const std::string& admin_key() const override { return key_; }
 

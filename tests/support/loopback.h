@@ -3,12 +3,11 @@
 #pragma once
 
 #include <arpa/inet.h>
+#include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
-
-#include <gtest/gtest.h>
 
 #include <chrono>
 #include <future>
@@ -47,7 +46,8 @@ class RawClient {
   // Until `wanted` has come.
   std::string ReadUntil(std::string_view wanted) {
     std::string out;
-    while (out.find(wanted) == std::string::npos && ReadMore(&out, std::chrono::milliseconds(3000))) {
+    while (out.find(wanted) == std::string::npos &&
+           ReadMore(&out, std::chrono::milliseconds(3000))) {
     }
     return out;
   }
@@ -126,12 +126,14 @@ class Loopback : public ::testing::Test {
   }
   // With Host and the admin key.
   std::string Admin(const std::string& request_line, const std::string& body = "") {
-    return Ask(request_line + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sesame\r\nContent-Length: " +
+    return Ask(request_line +
+                   " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sesame\r\nContent-Length: " +
                    std::to_string(body.size()) + "\r\n",
                body);
   }
   std::string Call(const std::string& request_line, const std::string& body = "") {
-    return Ask(request_line + " HTTP/1.1\r\nHost: x\r\nContent-Length: " + std::to_string(body.size()) + "\r\n",
+    return Ask(request_line + " HTTP/1.1\r\nHost: x\r\nContent-Length: " +
+                   std::to_string(body.size()) + "\r\n",
                body);
   }
   std::shared_ptr<CallRecord> LastCall() {

@@ -26,7 +26,8 @@ TEST_F(HttpServerTest, ServesPipelinedRequestsInOrder) {
   std::string all;
   for (int i = 0; i < 40; ++i) {
     const std::string body = "<" + std::to_string(i) + ">";
-    all += std::string(kPost) + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+    all +=
+        std::string(kPost) + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
   }
   client.Send(all);
   const std::string replies = client.ReadUntil("<39>");
@@ -50,7 +51,8 @@ TEST_F(HttpServerTest, RefusesAmbiguousFramingAndCloses) {
       "Content-Length : 0\r\n\r\n",
       "Transfer-Encoding: xchunked\r\n\r\n",
       "Transfer-Encoding: chunked, identity\r\n\r\n",
-      "Transfer-Encoding: \x0b" "chunked\r\n\r\n",
+      "Transfer-Encoding: \x0b"
+      "chunked\r\n\r\n",
       "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
       "X: a\rb\r\n\r\n",
       "X: a\r\n b\r\n\r\n",
@@ -71,8 +73,9 @@ TEST_F(HttpServerTest, RefusesAmbiguousFramingAndCloses) {
 
 TEST_F(HttpServerTest, RefusesOddTargetsAndMethods) {
   Start();
-  const std::string lines[] = {"GET http://x/function/echo HTTP/1.1", "GET * HTTP/1.1", "GET /a\x80 HTTP/1.1",
-                               "TRACE /function/echo HTTP/1.1", "CONNECT x:1 HTTP/1.1", "GE(T / HTTP/1.1"};
+  const std::string lines[] = {
+      "GET http://x/function/echo HTTP/1.1", "GET * HTTP/1.1",       "GET /a\x80 HTTP/1.1",
+      "TRACE /function/echo HTTP/1.1",       "CONNECT x:1 HTTP/1.1", "GE(T / HTTP/1.1"};
   for (const std::string& line : lines) {
     const int status = StatusOf(Ask(line + "\r\nHost: x\r\n"));
     EXPECT_TRUE(status == 400 || status == 405) << line << " " << status;
@@ -87,7 +90,8 @@ TEST_F(HttpServerTest, AnswersHugeHeadsWith4xx) {
   Start();
   const int uri = StatusOf(Ask("GET /" + std::string(64 << 10, 'a') + " HTTP/1.1\r\nHost: x\r\n"));
   EXPECT_TRUE(uri == 414 || uri == 431) << uri;
-  EXPECT_EQ(StatusOf(Ask("GET / HTTP/1.1\r\nHost: x\r\nX: " + std::string(1 << 20, 'a') + "\r\n")), 431);
+  EXPECT_EQ(StatusOf(Ask("GET / HTTP/1.1\r\nHost: x\r\nX: " + std::string(1 << 20, 'a') + "\r\n")),
+            431);
 }
 
 TEST_F(HttpServerTest, TakesChunkedBodiesWithExtensionsAndTrailers) {
@@ -102,7 +106,8 @@ TEST_F(HttpServerTest, RefusesBrokenChunks) {
   Start();
   for (const char* chunk : {"ffffffffffffffffff\r\n", "-1\r\n", "0x10\r\n", "zz\r\n"}) {
     RawClient client = Connect();
-    client.Send(std::string(kPost) + "Transfer-Encoding: chunked\r\n\r\n" + chunk + "aaaa\r\n0\r\n\r\n");
+    client.Send(std::string(kPost) + "Transfer-Encoding: chunked\r\n\r\n" + chunk +
+                "aaaa\r\n0\r\n\r\n");
     const int status = StatusOf(client.ReadAll());
     EXPECT_TRUE(status == 400 || status == 413) << chunk << status;
   }
@@ -116,7 +121,9 @@ TEST_F(HttpServerTest, SendsContinueOnlyWhenTheBodyIsWanted) {
   client.Send("hi");
   EXPECT_EQ(StatusOf(client.ReadUntil("hi")), 200);
   RawClient refused = Connect();
-  refused.Send("POST /function/full HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 900000\r\n\r\n");
+  refused.Send(
+      "POST /function/full HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: "
+      "900000\r\n\r\n");
   const std::string reply = refused.ReadAll();
   EXPECT_EQ(StatusOf(reply), 429) << reply;
   EXPECT_EQ(reply.find("100 Continue"), std::string::npos);
@@ -125,7 +132,8 @@ TEST_F(HttpServerTest, SendsContinueOnlyWhenTheBodyIsWanted) {
 TEST_F(HttpServerTest, RefusesALargeBodyBeforeReadingIt) {
   Start();
   RawClient client = Connect();
-  client.Send("POST /function/full HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\nfirst bytes");
+  client.Send(
+      "POST /function/full HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\nfirst bytes");
   const std::string reply = client.ReadUntil("\r\n\r\n");
   EXPECT_EQ(StatusOf(reply), 429) << reply;
   EXPECT_NE(reply.find("Retry-After:"), std::string::npos);
@@ -136,8 +144,9 @@ TEST_F(HttpServerTest, RefusesInTheMiddleOfAnEndlessBody) {
   Start();
   OnLoop([this] { return engine_->upload_limit = 1 << 20; });
   RawClient client = Connect();
-  client.Send("POST /v1/images HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sesame\r\n"
-              "Transfer-Encoding: chunked\r\n\r\n");
+  client.Send(
+      "POST /v1/images HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sesame\r\n"
+      "Transfer-Encoding: chunked\r\n\r\n");
   const std::string chunk = "10000\r\n" + std::string(0x10000, 'a') + "\r\n";
   for (int i = 0; i < 64; ++i) client.Send(chunk);
   EXPECT_EQ(StatusOf(client.ReadUntil("\r\n\r\n")), 413);

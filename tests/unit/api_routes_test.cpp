@@ -1,0 +1,230 @@
+// The native routes over a real loopback connection and an engine in memory.
+#include "tests/support/loopback.h"
+
+namespace pulga::testing {
+namespace {
+
+class RoutesTest : public Loopback {
+ protected:
+  static bool Has(const std::string& text, std::string_view part) {
+    return text.find(part) != std::string::npos;
+  }
+};
+
+TEST_F(RoutesTest, ManagementWantsTheKey) {
+  Start();
+  for (const char* path : {"/v1/images", "/v1/functions/x", "/v1/system", "/v1/nothing", "/v1"}) {
+    const std::string reply = Call(std::string("GET ") + path);
+    EXPECT_EQ(StatusOf(reply), 401) << path;
+    EXPECT_TRUE(Has(reply, "WWW-Authenticate: Bearer")) << reply;
+    EXPECT_TRUE(Has(reply, "\"code\":\"unauthorized\"")) << reply;
+  }
+  const std::string wrong = "GET /v1/system HTTP/1.1\r\nHost: x\r\nAuthorization: ";
+  for (const char* key : {"Bearer ", "Bearer wrong", "Basic sesame", "sesame", "Bearer sesame2"}) {
+    EXPECT_EQ(StatusOf(Ask(wrong + key + "\r\n")), 401) << key;
+  }
+  EXPECT_EQ(StatusOf(Admin("GET /v1/system")), 200);
+  EXPECT_EQ(StatusOf(Call("GET /healthz")), 200);
+}
+
+TEST_F(RoutesTest, UnknownPathsAndMethods) {
+  Start();
+  EXPECT_EQ(BodyOf(Call("GET /nothing")), "404 page not found\n");
+  EXPECT_TRUE(Has(Admin("GET /v1/tasks/1"), "\"code\":\"not_found\""));
+  const std::string reply = Admin("DELETE /v1/system");
+  EXPECT_EQ(StatusOf(reply), 405);
+  EXPECT_TRUE(Has(reply, "Allow: GET, HEAD")) << reply;
+}
+
+TEST_F(RoutesTest, ShowsImagesAndTheirListings) {
+  Start();
+  EXPECT_TRUE(Has(Admin("GET /v1/images"), "\"refs\":[\"hello:1\"]"));
+  EXPECT_TRUE(Has(Admin("GET /v1/images/hello"), "\"cmd\":[\"/bin/hello\"]"));
+  EXPECT_EQ(BodyOf(Admin("GET /v1/images/hello?view=tree")), "bin|d|755|0:0|\n");
+  EXPECT_EQ(StatusOf(Admin("GET /v1/images/hello?view=x")), 400);
+  EXPECT_EQ(StatusOf(Admin("GET /v1/images/absent")), 404);
+  EXPECT_EQ(StatusOf(Admin("GET /v1/images/UPPER%20CASE")), 400);
+  EXPECT_EQ(StatusOf(Admin("GET /v1/images/..%2f..%2fetc")), 400);
+  const std::string busy = Admin("DELETE /v1/images/busy");
+  EXPECT_EQ(StatusOf(busy), 409);
+  EXPECT_TRUE(Has(busy, "image_in_use"));
+  EXPECT_EQ(StatusOf(Admin("DELETE /v1/images/hello")), 204);
+}
+
+TEST_F(RoutesTest, UploadsStreamToTheEngine) {
+  Start();
+  OnLoop([this] {
+    engine_->import_report.images = {SampleImage("new:1")};
+    engine_->upload_delay = std::chrono::milliseconds(2);
+    return 0;
+  });
+  const std::string archive(3 << 20, 'a');
+  const std::string reply = Admin("POST /v1/images?ref=new:1", archive);
+  EXPECT_EQ(StatusOf(reply), 201) << reply;
+  EXPECT_EQ(OnLoop([this] { return engine_->uploaded.size(); }), archive.size());
+  EXPECT_TRUE(Has(reply, "\"ref\":\"new:1\""));
+}
+
+TEST_F(RoutesTest, UploadRefusalsSayWhatToDo) {
+  Start();
+  EXPECT_TRUE(Has(Admin("POST /v1/images?ref=BAD", "x"), "invalid_ref"));
+  const std::string form =
+      Ask("POST /v1/images HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sesame\r\n"
+          "Content-Type: multipart/form-data; boundary=\r\nContent-Length: 1\r\n",
+          "x");
+  EXPECT_EQ(StatusOf(form), 415);
+  EXPECT_TRUE(Has(form, "--data-binary")) << form;
+  OnLoop([this] {
+    engine_->import_report.status = Error{Code::kInvalidArgument, 0, "this is text"};
+    engine_->import_report.reason = ImportReason::kNotAnArchive;
+    return 0;
+  });
+  const std::string text = Admin("POST /v1/images", "x");
+  EXPECT_EQ(StatusOf(text), 415);
+  EXPECT_TRUE(Has(text, "not_an_archive"));
+}
+
+TEST_F(RoutesTest, FunctionsAreMadeShownScaledAndRemoved) {
+  Start();
+  const std::string made = Admin("PUT /v1/functions/f", "{\"image\":\"hello\"}");
+  EXPECT_EQ(StatusOf(made), 201) << made;
+  EXPECT_TRUE(Has(made, "\"warnings\":[\"swap is not limited on this kernel\"]"));
+  EXPECT_TRUE(Has(made, "\"mode_reason\":\"the image EXPOSEs no port\""));
+  EXPECT_EQ(StatusOf(Admin("PUT /v1/functions/f", "{\"image\":\"hello\"}")), 200);
+  EXPECT_TRUE(Has(Admin("GET /v1/functions"), "\"name\":\"f\""));
+  EXPECT_TRUE(Has(Admin("POST /v1/functions/f/scale", "{\"instances\":2}"), "scaled to 2"));
+  EXPECT_EQ(StatusOf(Admin("POST /v1/functions/f/rollback", "")), 200);
+  EXPECT_TRUE(Has(Admin("POST /v1/functions/f/rollback", "{\"version\":7}"), "version_not_found"));
+  EXPECT_EQ(StatusOf(Admin("DELETE /v1/functions/f")), 204);
+  EXPECT_TRUE(Has(Admin("GET /v1/functions/f"), "function_not_found"));
+}
+
+TEST_F(RoutesTest, BadFunctionsAreRefused) {
+  Start();
+  EXPECT_EQ(StatusOf(Admin("PUT /v1/functions/a.b", "{\"image\":\"hello\"}")), 400);
+  for (const char* name :
+       {"UPPER", "-rf", "a_b", "%2e%2e", "a%2fb", "..%5c", "%252e", "%D0%B0", "."}) {
+    EXPECT_EQ(StatusOf(Admin(std::string("PUT /v1/functions/") + name, "{\"image\":\"hello\"}")),
+              400)
+        << name;
+    EXPECT_EQ(StatusOf(Call(std::string("GET /function/") + name)), 400) << name;
+  }
+  EXPECT_TRUE(Has(Admin("PUT /v1/functions/f", "{\"image\":\"absent\"}"), "image_not_found"));
+  EXPECT_TRUE(Has(Admin("PUT /v1/functions/f", "{\"image\":\"hello\",\"x\":1}"), "invalid_spec"));
+  EXPECT_EQ(StatusOf(Admin("PUT /v1/functions/f", std::string(300000, 'a'))), 413);
+}
+
+TEST_F(RoutesTest, CallsPassTheRequestOn) {
+  Start();
+  const std::string reply =
+      Ask("PUT /function/echo.ns/a%2Fb//c?x=%31&y HTTP/1.1\r\nHost: h\r\nX-Call-Id: "
+          "mine-1\r\nX-Own: 1\r\n"
+          "Connection: X-Own\r\nKeep-Alive: 1\r\nContent-Length: 3\r\n",
+          "abc");
+  EXPECT_EQ(BodyOf(reply), "abc");
+  EXPECT_TRUE(Has(reply, "X-Call-Id: mine-1\r\n")) << reply;
+  EXPECT_FALSE(Has(reply, "forged"));
+  EXPECT_TRUE(Has(reply, "X-Pulga-Start: warm\r\n"));
+  EXPECT_TRUE(Has(reply, "X-Pulga-Outcome: ok\r\n"));
+  EXPECT_TRUE(Has(reply, "Server-Timing: queue;dur=0.004, function;dur=1.500\r\n"));
+  const auto call = LastCall();
+  EXPECT_EQ(call->request.function.name_space, "ns");
+  EXPECT_EQ(call->request.path, "/a%2Fb//c");
+  EXPECT_EQ(call->request.query, "x=%31&y");
+  EXPECT_EQ(call->request.headers, (HeaderList{{"Host", "h"}, {"X-Call-Id", "mine-1"}}));
+}
+
+TEST_F(RoutesTest, AnInsaneCallIdIsReplaced) {
+  Start();
+  Ask("GET /function/echo HTTP/1.1\r\nHost: h\r\nX-Call-Id: a b\r\n");
+  EXPECT_EQ(LastCall()->request.call_id.size(), 36U);
+  EXPECT_EQ(LastCall()->request.headers, (HeaderList{{"Host", "h"}}));
+}
+
+TEST_F(RoutesTest, StreamedRepliesEndWithTrailersOrAreBrokenOff) {
+  Start();
+  const std::string whole = Call("GET /function/stream");
+  EXPECT_TRUE(Has(whole, "Transfer-Encoding: chunked"));
+  EXPECT_TRUE(Has(whole, "Trailer: X-Pulga-Outcome"));
+  EXPECT_TRUE(Has(whole, "\r\n0\r\nX-Pulga-Outcome: ok\r\n")) << whole;
+  const std::string broken = Call("GET /function/abort");
+  EXPECT_TRUE(Has(broken, "piece;")) << broken;
+  EXPECT_FALSE(Has(broken, "\r\n0\r\n")) << broken;
+}
+
+TEST_F(RoutesTest, SizedRepliesStreamWithTheirLength) {
+  Start();
+  const std::string reply = Call("GET /function/sized");
+  EXPECT_TRUE(Has(reply, "Content-Length: 200000\r\n"));
+  EXPECT_EQ(BodyOf(reply).size(), 200000U);
+}
+
+TEST_F(RoutesTest, FailedCallsHaveStatusTextAndOutcome) {
+  Start();
+  const std::string oom = Call("GET /function/oom");
+  EXPECT_EQ(StatusOf(oom), 500);
+  EXPECT_TRUE(Has(oom, "X-Pulga-Outcome: oom-killed\r\n"));
+  EXPECT_TRUE(Has(oom, "text/plain; charset=utf-8"));
+  EXPECT_EQ(BodyOf(oom), "it failed: oom-killed\n");
+  const std::string full = Call("GET /function/full");
+  EXPECT_EQ(StatusOf(full), 429);
+  EXPECT_TRUE(Has(full, "Retry-After: 1\r\n"));
+  const std::string missing = Call("GET /function/missing");
+  EXPECT_EQ(StatusOf(missing), 404);
+  EXPECT_TRUE(Has(
+      missing, "error finding function missing.openfaas-fn: server returned non-200 status code"));
+  const std::string json =
+      Ask("GET /function/exit HTTP/1.1\r\nHost: h\r\nAccept: application/json\r\n");
+  EXPECT_TRUE(Has(json, "\"code\":\"exited\"")) << json;
+  EXPECT_TRUE(Has(json, "\"outcome\":\"exited:3\""));
+}
+
+TEST_F(RoutesTest, AFunctionCanNotSplitTheReply) {
+  Start();
+  RawClient client = Connect();
+  client.Send(
+      "GET /function/odd HTTP/1.1\r\nHost: h\r\n\r\nGET /healthz HTTP/1.1\r\nHost: h\r\n\r\n");
+  const std::string replies = client.ReadUntil("OK\n");
+  EXPECT_FALSE(Has(replies, "X-Injected"));
+  EXPECT_FALSE(Has(replies, "Content-Length: 77"));
+  EXPECT_TRUE(Has(replies, "Good: tab\there\r\n")) << replies;
+  EXPECT_TRUE(Has(replies, "\r\n\r\noddHTTP/1.1 200 OK")) << replies;
+}
+
+TEST_F(RoutesTest, AnAnswerBeforeTheBodysEndReachesTheCaller) {
+  Start();
+  RawClient client = Connect();
+  client.Send(
+      "POST /function/early HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n");
+  const std::string reply = client.ReadUntil("early");
+  EXPECT_EQ(StatusOf(reply), 200);
+  EXPECT_TRUE(Has(reply, "Connection: close"));
+}
+
+TEST_F(RoutesTest, LogsAreFollowed) {
+  Start();
+  Admin("PUT /v1/functions/f", "{\"image\":\"hello\"}");
+  FunctionKey key;
+  key.name = "f";
+  const auto append = [this, key](std::string text) {
+    OnLoop([this, key, text] {
+      return engine_->logs().Append(key, {1, 1, "", "stderr", text}), 0;
+    });
+  };
+  append("before");
+  EXPECT_TRUE(Has(Admin("GET /v1/functions/f/logs"), "\"text\":\"before\""));
+  EXPECT_EQ(StatusOf(Admin("GET /v1/functions/f/logs?tail=x")), 400);
+  EXPECT_EQ(StatusOf(Admin("GET /v1/functions/g/logs")), 404);
+  RawClient client = Connect();
+  client.Send(
+      "GET /v1/functions/f/logs?follow=1&tail=0 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+      "sesame\r\n\r\n");
+  EXPECT_EQ(StatusOf(client.ReadUntil("\r\n\r\n")), 200);
+  append("after");
+  EXPECT_TRUE(Has(client.ReadUntil("after"), "\"text\":\"after\""));
+  OnLoop([this] { return front_->StopAccepting(), 0; });
+  EXPECT_TRUE(Has(client.ReadUntil("0\r\n\r\n"), "0\r\n\r\n"));
+}
+
+}  // namespace
+}  // namespace pulga::testing
