@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -149,9 +150,12 @@ void Launcher::ListLayers(uint64_t request, const Message& message) {
 }
 
 Result<PidFd> Launcher::Fork(const std::function<int()>& body) {
+  const pid_t launcher = getpid();
   const pid_t pid = sys::Faulted() ? -1 : fork();
   if (pid < 0) return LastError("fork");
   if (pid == 0) {
+    // A successor sweeps: nothing of ours may still be at work then.
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != launcher) _exit(1);
     // Ends whose closing means something must not live on in a child.
     close(socket_.fd());
     for (auto& [id, version] : versions_) {
