@@ -1,0 +1,118 @@
+// The messages between daemon and launcher, and the paths of a skeleton.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "sandbox/exec_arguments.h"
+#include "sandbox/launch_protocol.h"
+#include "sandbox/skeleton.h"
+
+namespace pulga {
+namespace {
+
+std::string Text(const WireWriter& writer) {
+  return std::string(reinterpret_cast<const char*>(writer.bytes().data()), writer.bytes().size());
+}
+
+VersionSpec Spec() {
+  VersionSpec spec;
+  spec.version_id = 42;
+  spec.layers.resize(3);
+  spec.layers[2].bytes.fill(9);
+  spec.argv = {"/bin/app", "", "two words"};
+  spec.env = {"A=1", "EMPTY="};
+  spec.user = "app:staff";
+  spec.working_dir = "/srv";
+  spec.hostname = "flea";
+  spec.mode = SandboxMode::kHttp;
+  spec.limits.cpu_millis = 250;
+  spec.slots = 7;
+  return spec;
+}
+
+TEST(LaunchProtocol, CarriesAVersionUnchanged) {
+  const VersionSpec spec = Spec();
+  const auto got = DecodeBuildVersion(Text(EncodeBuildVersion(5, spec)));
+  ASSERT_TRUE(got.ok()) << got.error().message;
+  EXPECT_EQ(got->version_id, spec.version_id);
+  EXPECT_EQ(got->layers, spec.layers);
+  EXPECT_EQ(got->argv, spec.argv);
+  EXPECT_EQ(got->env, spec.env);
+  EXPECT_EQ(got->user, spec.user);
+  EXPECT_EQ(got->working_dir, spec.working_dir);
+  EXPECT_EQ(got->hostname, spec.hostname);
+  EXPECT_EQ(got->mode, spec.mode);
+  EXPECT_EQ(got->limits.cpu_millis, spec.limits.cpu_millis);
+  EXPECT_EQ(got->slots, spec.slots);
+}
+
+TEST(LaunchProtocol, CarriesAJobAndAReply) {
+  UnpackJob job;
+  job.kind = UnpackKind::kList;
+  job.parents.resize(2);
+  job.request = std::string("a\0b", 3);
+  const auto got = DecodeUnpack(Text(EncodeUnpack(1, job)));
+  ASSERT_TRUE(got.ok());
+  EXPECT_EQ(got->job.request, job.request);
+  EXPECT_EQ(got->job.parents, job.parents);
+  LaunchReply reply;
+  reply.request = 9;
+  reply.status = Error{Code::kNoSpace, 28, "mount-overlay: No space left on device"};
+  const auto back = DecodeReply(Text(EncodeReply(reply)));
+  ASSERT_TRUE(back.ok());
+  EXPECT_EQ(back->request, 9U);
+  EXPECT_EQ(back->status.error().code, Code::kNoSpace);
+  EXPECT_EQ(back->status.error().message, reply.status.error().message);
+}
+
+TEST(LaunchProtocol, RefusesEveryMessageThatIsCut) {
+  const std::string whole = Text(EncodeBuildVersion(5, Spec()));
+  for (size_t size = 0; size < whole.size(); ++size) {
+    EXPECT_FALSE(DecodeBuildVersion(whole.substr(0, size)).ok()) << size;
+  }
+  EXPECT_FALSE(DecodeBuildVersion(whole + "x").ok());
+}
+
+TEST(LaunchProtocol, NamesTheFieldThatIsWrong) {
+  VersionSpec spec = Spec();
+  spec.argv.clear();
+  EXPECT_THAT(CheckVersionSpec(spec).error().message, ::testing::HasSubstr("no command"));
+  spec = Spec();
+  spec.env = {"=x"};
+  EXPECT_THAT(CheckVersionSpec(spec).error().message, ::testing::HasSubstr("env"));
+  spec = Spec();
+  spec.limits.memory_bytes = 1000;
+  EXPECT_THAT(CheckVersionSpec(spec).error().message, ::testing::HasSubstr("memory"));
+}
+
+TEST(ExecArguments, PutsARequestsStringsBehindTheVersions) {
+  std::vector<std::string> argv = {"app"};
+  std::vector<std::string> env = {"A=1"};
+  ExecArguments arguments(argv, env);
+  std::string blob("B=2\0C=\0arg\0", 11);
+  SpawnRequest request = {};
+  request.envc = 2;
+  request.env_bytes = 7;
+  request.argc = 1;
+  request.arg_bytes = 4;
+  ASSERT_TRUE(arguments.Assemble(request, blob.data(), blob.size()));
+  EXPECT_STREQ(arguments.envp()[2], "C=");
+  EXPECT_EQ(arguments.envp()[3], nullptr);
+  EXPECT_STREQ(arguments.argv()[1], "arg");
+  EXPECT_EQ(arguments.argv()[2], nullptr);
+  request.envc = 3;
+  EXPECT_FALSE(arguments.Assemble(request, blob.data(), blob.size()));
+  request.envc = 2;
+  request.env_bytes = 6;
+  EXPECT_FALSE(arguments.Assemble(request, blob.data(), blob.size()));
+}
+
+TEST(Skeleton, NormalizesPathsInsideTheRoot) {
+  EXPECT_EQ(NormalizePath("/a//b/../c/."), "/a/c");
+  EXPECT_EQ(NormalizePath("/../../etc"), "/etc");
+  EXPECT_EQ(NormalizePath(""), "/");
+  EXPECT_TRUE(IsBelow("/proc/self", "/proc"));
+  EXPECT_FALSE(IsBelow("/process", "/proc"));
+}
+
+}  // namespace
+}  // namespace pulga
