@@ -1,19 +1,17 @@
 #include "api/http_server.h"
 
-#include <linux/sockios.h>
-#include <linux/tcp.h>
 #include <malloc.h>
 #include <microhttpd.h>
-#include <netinet/in.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <cstdarg>
 #include <cstring>
-#include <list>
+#include <optional>
 #include <unordered_set>
 
+#include "api/client_connections.h"
+#include "api/leaver_watch.h"
 #include "api/raw_reply.h"
 #include "base/log.h"
 #include "base/text.h"
@@ -22,7 +20,6 @@ namespace pulga {
 namespace {
 
 constexpr int kRunsPerTurn = 8;
-constexpr auto kGoneWatchDelay = std::chrono::milliseconds(10);
 // A rest of a body this small is read and dropped rather than costing the connection.
 constexpr uint64_t kDrainBytes = 256 * 1024;
 // A refused upload may still be sending this much before the connection is cut.
@@ -30,25 +27,6 @@ constexpr uint64_t kLingerBytes = 64ULL << 20;
 constexpr size_t kStreamBlock = 32 * 1024;
 
 class Exchange;
-class Server;
-
-struct Connection {
-  Connection(Server& s, AcceptedConnection&& a, const ConnectionPatience& patience, TimePoint now)
-      : server(s),
-        fd(a.fd.get()),
-        peer(std::move(a.peer)),
-        limit_key(std::move(a.limit_key)),
-        is_tcp(a.address.ss_family != AF_UNIX),
-        clock(patience, now) {}
-  Server& server;
-  int fd;  // the library's; valid until it says the connection is closed
-  std::string peer;
-  std::string limit_key;
-  bool is_tcp;
-  bool cut = false;  // we shut it down; the library has not noticed yet
-  ConnectionClock clock;
-  std::list<Connection>::iterator self;
-};
 
 class Server final : public HttpServer {
  public:
@@ -56,13 +34,17 @@ class Server final : public HttpServer {
       : loop_(loop),
         config_(std::move(config)),
         factory_(std::move(factory)),
-        alive_(std::make_shared<Server*>(this)) {}
+        alive_(std::make_shared<Server*>(this)),
+        connections_(loop, config_.patience),
+        leavers_(loop) {}
   ~Server() override;
   Status Start();
 
   const std::vector<std::string>& bound() const override { return listener_->bound(); }
   void StopAccepting() override;
-  void SetPatience(const ConnectionPatience& patience) override { config_.patience = patience; }
+  void SetPatience(const ConnectionPatience& patience) override {
+    connections_.SetPatience(patience);
+  }
   size_t open_requests() const override;
   size_t open_connections() const override { return connections_.size(); }
 
@@ -74,10 +56,7 @@ class Server final : public HttpServer {
   void Bury(std::unique_ptr<HttpHandler> handler) { buried_.push_back(std::move(handler)); }
   void AddExchange(Exchange* exchange) { exchanges_.insert(exchange); }
   void RemoveExchange(Exchange* exchange) { exchanges_.erase(exchange); }
-  std::list<Exchange*>::iterator AddSuspended(Exchange* exchange);
-  void RemoveSuspended(std::list<Exchange*>::iterator at, bool watched) {
-    (watched ? watched_ : suspended_).erase(at);
-  }
+  LeaverWatch& leavers() { return leavers_; }
 
  private:
   static MHD_Result OnAccess(void*, MHD_Connection*, const char*, const char*, const char*,
@@ -91,9 +70,6 @@ class Server final : public HttpServer {
   void RefuseBadLength();
   void OnAccepted(AcceptedConnection accepted);
   Duration Prepare();
-  void ArmSweep();
-  void Sweep();
-  void WatchForLeavers();
 
   EventLoop& loop_;
   HttpServerConfig config_;
@@ -102,14 +78,11 @@ class Server final : public HttpServer {
   MHD_Daemon* daemon_ = nullptr;
   int daemon_epoll_ = -1;
   std::unique_ptr<HttpListener> listener_;
-  std::list<Connection> connections_;
-  Connection* accepting_ = nullptr;
+  ClientConnections connections_;
+  LeaverWatch leavers_;
+  ClientConnection* accepting_ = nullptr;
   std::unordered_set<Exchange*> exchanges_;
-  std::list<Exchange*> suspended_;  // oldest first, not yet watched for leaving
-  std::list<Exchange*> watched_;
   std::vector<std::unique_ptr<HttpHandler>> buried_;
-  EventLoop::TimerId sweep_timer_ = 0;
-  EventLoop::TimerId leaver_timer_ = 0;
   size_t dropped_since_trim_ = 0;
   bool run_needed_ = false;
   bool stopping_ = false;
@@ -118,7 +91,7 @@ class Server final : public HttpServer {
 // One request and its reply, between the library's callbacks and our handler.
 class Exchange final : public HttpExchange {
  public:
-  Exchange(Server& server, const char* target, Connection* connection)
+  Exchange(Server& server, const char* target, ClientConnection* connection)
       : server_(server), connection_(connection) {
     request_.target = target != nullptr ? target : "";
     server_.AddExchange(this);
@@ -134,14 +107,10 @@ class Exchange final : public HttpExchange {
 
   MHD_Result OnCall(MHD_Connection* connection, const char* method, const char* version,
                     const char* data, size_t* size);
-  Connection& connection() { return *connection_; }
+  ClientConnection& connection() { return *connection_; }
   bool begun() const { return begun_; }
-  TimePoint suspended_at() const { return suspended_at_; }
-  void WatchForLeaving();
   void Leave();
-  void OnStopping() {
-    if (handler_) handler_->OnStopping();
-  }
+  HttpHandler* handler() { return handler_.get(); }
 
  private:
   enum class State { kHead, kBody, kEnd, kReplying, kLingering };
@@ -161,10 +130,11 @@ class Exchange final : public HttpExchange {
   ssize_t ReadBody(char* buffer, size_t capacity);
   void Suspend();
   void Resume();
+  void StopWatching();
   bool MustReplyNow() const;
 
   Server& server_;
-  Connection* connection_ = nullptr;
+  ClientConnection* connection_ = nullptr;
   MHD_Connection* mhd_ = nullptr;
   MHD_Response* response_ = nullptr;  // borrowed while streaming, for the trailers
   HttpRequest request_;
@@ -179,15 +149,12 @@ class Exchange final : public HttpExchange {
   bool hold_body_ = false;
   bool in_callback_ = false;
   bool suspended_ = false;
-  bool watched_ = false;
   bool gone_ = false;
-  TimePoint suspended_at_;
-  std::list<Exchange*>::iterator suspended_entry_;
+  std::optional<LeaverWatch::Entry> leaving_;
 };
 
 Exchange::~Exchange() {
-  if (suspended_) server_.RemoveSuspended(suspended_entry_, watched_);
-  if (watched_) server_.loop().Unwatch(connection_->fd);
+  StopWatching();
   server_.RemoveExchange(this);
 }
 
@@ -354,6 +321,7 @@ void Exchange::ContinueBody() {
 // The library can queue a reply only before or after a body. In the middle of one the reply is
 // written to the socket directly (nothing of the library's is under way there).
 MHD_Result Exchange::ReplyNow() {
+  StopWatching();
   const auto on_end = [this](RawReply::End end) { OnRawEnd(end); };
   raw_ = std::make_unique<RawReply>(server_.loop(), connection_->fd, on_end);
   if (!reply_.streamed) Linger();
@@ -441,17 +409,15 @@ void Exchange::Suspend() {
   if (suspended_) return;
   suspended_ = true;
   connection_->clock.Enter(ConnectionClock::Phase::kOurs, server_.loop().Now());
-  suspended_at_ = server_.loop().Now();
-  suspended_entry_ = server_.AddSuspended(this);
+  // A raw reply watches the socket itself.
+  if (!raw_) leaving_ = server_.leavers().Begin(connection_->fd, [this] { Leave(); });
   MHD_suspend_connection(mhd_);
 }
 
 void Exchange::Resume() {
   if (!suspended_) return;
   suspended_ = false;
-  server_.RemoveSuspended(suspended_entry_, watched_);
-  if (watched_) server_.loop().Unwatch(connection_->fd);
-  watched_ = false;
+  StopWatching();
   using Phase = ConnectionClock::Phase;
   const bool in_body = state_ == State::kBody || (state_ == State::kHead && !has_reply_);
   const Phase phase = in_body                      ? Phase::kBody
@@ -462,14 +428,8 @@ void Exchange::Resume() {
   server_.NeedRun();
 }
 
-// A suspended connection is out of the library's epoll set, so nobody would notice its client
-// leave.
-void Exchange::WatchForLeaving() {
-  if (raw_) return;  // it watches the socket itself
-  watched_ = true;
-  const Status watched =
-      server_.loop().Watch(connection_->fd, EPOLLRDHUP, [this](uint32_t) { Leave(); });
-  if (!watched.ok()) LogWarning("watch a waiting client: " + watched.error().message);
+void Exchange::StopWatching() {
+  if (leaving_) server_.leavers().End(*std::exchange(leaving_, std::nullopt));
 }
 
 // The client is gone, or has to go. The handler's destruction cancels whatever runs for it.
@@ -481,29 +441,13 @@ void Exchange::Leave() {
   server_.Bury(std::move(handler_));
 }
 
-std::list<Exchange*>::iterator Server::AddSuspended(Exchange* exchange) {
-  if (leaver_timer_ == 0)
-    leaver_timer_ = loop_.CallAfter(kGoneWatchDelay, [this] { WatchForLeavers(); });
-  return suspended_.insert(suspended_.end(), exchange);
-}
-
-void Server::WatchForLeavers() {
-  leaver_timer_ = 0;
-  while (!suspended_.empty() &&
-         loop_.Now() - suspended_.front()->suspended_at() >= kGoneWatchDelay) {
-    suspended_.front()->WatchForLeaving();
-    watched_.splice(watched_.end(), suspended_, suspended_.begin());
-  }
-  if (suspended_.empty()) return;
-  leaver_timer_ = loop_.CallAt(suspended_.front()->suspended_at() + kGoneWatchDelay,
-                               [this] { WatchForLeavers(); });
-}
-
 void Server::StopAccepting() {
   stopping_ = true;
   listener_->StopAccepting();
   const std::vector<Exchange*> open(exchanges_.begin(), exchanges_.end());
-  for (Exchange* exchange : open) exchange->OnStopping();
+  for (Exchange* exchange : open) {
+    if (exchange->handler() != nullptr) exchange->handler()->OnStopping();
+  }
 }
 
 size_t Server::open_requests() const {
@@ -513,8 +457,6 @@ size_t Server::open_requests() const {
 
 Server::~Server() {
   *alive_ = nullptr;
-  loop_.Cancel(sweep_timer_);
-  loop_.Cancel(leaver_timer_);
   listener_.reset();
   if (daemon_ == nullptr) return;
   // The library demands that nothing is suspended when it stops.
@@ -522,7 +464,6 @@ Server::~Server() {
   for (Exchange* exchange : open) {
     if (exchange->begun()) exchange->Leave();
   }
-  loop_.Cancel(leaver_timer_);
   MHD_run(daemon_);
   loop_.Unwatch(daemon_epoll_);
   MHD_stop_daemon(daemon_);
@@ -596,60 +537,24 @@ Duration Server::Prepare() {
 }
 
 void Server::OnAccepted(AcceptedConnection accepted) {
-  const sockaddr_storage address = accepted.address;
+  ClientConnection& connection = connections_.Add(accepted);
+  accepting_ = &connection;
+  const auto* address = reinterpret_cast<const sockaddr*>(&accepted.address);
   const socklen_t size = std::max<socklen_t>(accepted.address_size, sizeof(sa_family_t));
-  const int fd = accepted.fd.Release();
-  accepted.fd.Reset(fd);
-  connections_.emplace_back(*this, std::move(accepted), config_.patience, loop_.Now());
-  connections_.back().fd = fd;
-  connections_.back().self = std::prev(connections_.end());
-  accepting_ = &connections_.back();
-  (void)accepted.fd.Release();  // the library closes it, also when it refuses it
-  if (MHD_add_connection(daemon_, fd, reinterpret_cast<const sockaddr*>(&address), size) !=
-          MHD_YES &&
-      accepting_ != nullptr) {
-    listener_->Release(accepting_->limit_key);
-    connections_.pop_back();
+  // The library closes the socket, also when it refuses it.
+  const MHD_Result added = MHD_add_connection(daemon_, accepted.fd.Release(), address, size);
+  if (added != MHD_YES && accepting_ != nullptr) {
+    listener_->Release(connection.limit_key);
+    connections_.Remove(connection);
   }
   accepting_ = nullptr;
   run_needed_ = true;
-  ArmSweep();
-}
-
-void Server::ArmSweep() {
-  if (sweep_timer_ != 0 || connections_.empty()) return;
-  const ConnectionPatience& p = config_.patience;
-  const Duration shortest = std::min({p.head, p.idle, p.body, p.reply, p.linger});
-  const Duration tick =
-      std::clamp<Duration>(shortest / 4, std::chrono::milliseconds(10), std::chrono::seconds(1));
-  sweep_timer_ = loop_.CallAfter(tick, [this] { Sweep(); });
-}
-
-void Server::Sweep() {
-  sweep_timer_ = 0;
-  const TimePoint now = loop_.Now();
-  for (Connection& connection : connections_) {
-    if (connection.clock.phase() == ConnectionClock::Phase::kReply) {
-      tcp_info info = {};
-      socklen_t size = sizeof info;
-      int queued = 0;
-      if (connection.is_tcp) {
-        getsockopt(connection.fd, IPPROTO_TCP, TCP_INFO, &info, &size);
-        ioctl(connection.fd, SIOCOUTQ, &queued);
-      }
-      connection.clock.OnReplyProgress(info.tcpi_bytes_acked, static_cast<uint64_t>(queued), now);
-    }
-    if (connection.cut || !connection.clock.Expired(now)) continue;
-    connection.cut = true;
-    shutdown(connection.fd, SHUT_RDWR);
-  }
-  ArmSweep();
 }
 
 void* Server::OnTarget(void* self, const char* target, MHD_Connection* connection) {
   const auto* info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
   return new Exchange(*static_cast<Server*>(self), target,
-                      static_cast<Connection*>(info->socket_context));
+                      static_cast<ClientConnection*>(info->socket_context));
 }
 
 MHD_Result Server::OnAccess(void*, MHD_Connection* connection, const char*, const char* method,
@@ -661,7 +566,7 @@ void Server::OnCompleted(void* self, MHD_Connection* connection, void** context,
                          MHD_RequestTerminationCode) {
   auto* server = static_cast<Server*>(self);
   const auto* info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-  auto* owner = static_cast<Connection*>(info->socket_context);
+  auto* owner = static_cast<ClientConnection*>(info->socket_context);
   owner->clock.Enter(ConnectionClock::Phase::kIdle, server->loop_.Now());
   delete static_cast<Exchange*>(*context);
   *context = nullptr;
@@ -675,9 +580,9 @@ void Server::OnConnection(void* self, MHD_Connection*, void** context,
     server->accepting_ = nullptr;
     return;
   }
-  auto* connection = static_cast<Connection*>(*context);
+  auto* connection = static_cast<ClientConnection*>(*context);
   if (server->listener_) server->listener_->Release(connection->limit_key);
-  server->connections_.erase(connection->self);
+  server->connections_.Remove(*connection);
   // Pools of closed connections stay with the allocator otherwise.
   if (++server->dropped_since_trim_ >= 256 && server->connections_.size() < 16) {
     server->dropped_since_trim_ = 0;
