@@ -126,7 +126,6 @@ class Exchange final : public HttpExchange {
   MHD_Result ReplyNow();
   void Linger();
   void OnRawEnd(RawReply::End end);
-  static ssize_t ReadBody(void* self, uint64_t position, char* buffer, size_t capacity);
   ssize_t ReadBody(char* buffer, size_t capacity);
   void Suspend();
   void Resume();
@@ -349,8 +348,11 @@ void Exchange::OnRawEnd(RawReply::End end) {
 MHD_Response* Exchange::MakeResponse() {
   if (reply_.streamed) {
     const uint64_t size = reply_.stream_size.value_or(MHD_SIZE_UNKNOWN);
+    const auto read = [](void* self, uint64_t, char* buffer, size_t capacity) {
+      return static_cast<Exchange*>(self)->ReadBody(buffer, capacity);
+    };
     const size_t block = static_cast<size_t>(std::clamp<uint64_t>(size, 1, kStreamBlock));
-    return MHD_create_response_from_callback(size, block, &Exchange::ReadBody, this, nullptr);
+    return MHD_create_response_from_callback(size, block, read, this, nullptr);
   }
   if (reply_.file.valid()) {
     return MHD_create_response_from_fd64(reply_.file_size, reply_.file.Release());
@@ -376,10 +378,6 @@ MHD_Result Exchange::Queue() {
       MHD_queue_response(mhd_, static_cast<unsigned>(reply_.status), response);
   MHD_destroy_response(response);  // drops our reference only
   return queued;
-}
-
-ssize_t Exchange::ReadBody(void* self, uint64_t, char* buffer, size_t capacity) {
-  return static_cast<Exchange*>(self)->ReadBody(buffer, capacity);
 }
 
 ssize_t Exchange::ReadBody(char* buffer, size_t capacity) {

@@ -61,7 +61,7 @@ std::vector<Option> ClientOptions() {
   return std::vector<Option>{
              {"url", 0, "URL", "the daemon: http://HOST:PORT or unix:/PATH (PULGA_URL)"},
              {"key", 0, "KEY", "the admin key (PULGA_KEY)"},
-             {"data", 0, "DIR", "or the daemon's directory, to read admin.key there (PULGA_DATA)"}} +
+             {"data", 0, "DIR", "or the daemon's directory, for its admin.key (PULGA_DATA)"}} +
          CommonOptions();
 }
 
