@@ -102,7 +102,7 @@ TEST_F(HttpTest, StreamsLargeBodiesBothWaysInBothFramings) {
       c.Send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
       for (size_t at = 0; at < body.size(); at += 9999) {
         const std::string part = body.substr(at, 9999);
-        char size[16];
+        char size[24];
         snprintf(size, sizeof size, "%zX;x=y\r\n", part.size());
         c.Send(size + part + "\r\n");
       }
@@ -118,6 +118,34 @@ TEST_F(HttpTest, StreamsLargeBodiesBothWaysInBothFramings) {
   EXPECT_FALSE(chunked->call->head().content_length);
   EXPECT_TRUE(chunked->body == body);
   EXPECT_EQ(chunked->outcome(), "ok");
+}
+
+TEST_F(HttpTest, PassesAnAnswerThatBeginsBeforeTheRequestHasEnded) {
+  Serve([](FakeConnection& c) {
+    c.ReadHead();
+    c.Send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    char buffer[100];
+    for (std::string seen; seen.find("0\r\n\r\n") == std::string::npos;) {
+      const size_t n = c.ReadSome(buffer, sizeof buffer);
+      if (n == 0) return;
+      seen.append(buffer, n);
+      char size[24];
+      snprintf(size, sizeof size, "%zx\r\n", n);
+      c.Send(size + std::string(buffer, n) + "\r\n");
+    }
+    c.Send("0\r\n\r\n");
+    c.ReadHead();
+  });
+  Client client;
+  client.Start(*dispatcher, Post(std::nullopt));
+  client.Send("first");
+  EXPECT_TRUE(RunUntil([&] { return client.body.find("first") != std::string::npos; }));
+  EXPECT_FALSE(client.done());
+  client.Send("second");
+  client.EndBody();
+  EXPECT_TRUE(RunUntil([&] { return client.done(); }));
+  EXPECT_NE(client.body.find("second"), std::string::npos);
+  EXPECT_EQ(client.outcome(), "ok");
 }
 
 TEST_F(HttpTest, HoldsBackAServerWhoseReaderIsSlow) {
