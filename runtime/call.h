@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/event_loop.h"
+#include "runtime/buffer_pool.h"
 #include "runtime/failure_text.h"
 #include "runtime/function_log.h"
 #include "runtime/invocation.h"
@@ -31,6 +32,7 @@ struct RuntimeContext {
   MemoryBudget& memory;
   // Stops somebody's longest idle instance; false: nobody has one.
   std::function<bool()> make_room;
+  BufferPool buffers = {};
   uint64_t open_calls = 0;
   std::function<void()> on_calls_gone;  // open_calls became 0
 };

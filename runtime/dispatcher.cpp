@@ -52,6 +52,7 @@ class DispatcherImpl final : public Dispatcher {
                  notifier_,
                  memory_,
                  [this] { return MakeRoom(); },
+                 BufferPool(),
                  0,
                  [this] { OnCallsGone(); }} {
     memory_.set_on_freed([this] { EvaluateWaitingLater(); });

@@ -16,7 +16,6 @@
 namespace pulga {
 namespace {
 
-constexpr size_t kBufferBytes = 16 * 1024;
 constexpr size_t kChunkBytes = 16 * 1024;  // of a request body in chunked framing
 constexpr uint32_t kMaxInterimAnswers = 16;
 constexpr Duration kLinger = std::chrono::milliseconds(100);
@@ -40,7 +39,10 @@ IoResult Recv(int fd, char* buffer, size_t capacity) {
 
 }  // namespace
 
-HttpInvocation::~HttpInvocation() { Abandon(AfterCall::kCancelled); }
+HttpInvocation::~HttpInvocation() {
+  Abandon(AfterCall::kCancelled);
+  if (capacity_ == BufferPool::kBytes) context_.buffers.Give(std::move(buffer_));
+}
 
 void HttpInvocation::Begin(Pool& target) {
   const uint64_t limit = version_->spec.limits.body_bytes;
@@ -247,9 +249,11 @@ bool HttpInvocation::Receive() {
     return false;
   }
   if (end_ == capacity_) {
-    const size_t grown = capacity_ == 0 ? kBufferBytes : capacity_ * 2;
-    std::unique_ptr<char[]> bigger(new char[grown]);
+    const size_t grown = capacity_ == 0 ? BufferPool::kBytes : capacity_ * 2;
+    BufferPool::Buffer bigger =
+        capacity_ == 0 ? context_.buffers.Take() : BufferPool::Buffer(new char[grown]);
     if (end_ != 0) memcpy(bigger.get(), buffer_.get(), end_);
+    if (capacity_ == BufferPool::kBytes) context_.buffers.Give(std::move(buffer_));
     buffer_ = std::move(bigger);
     capacity_ = grown;
   }

@@ -78,7 +78,7 @@ class HttpInvocation final : public Call, private UpstreamUser {
   bool write_refused_ = false;
   bool request_begun_ = false;  // some byte of it was sent
 
-  std::unique_ptr<char[]> buffer_;
+  BufferPool::Buffer buffer_;
   size_t capacity_ = 0;
   size_t begin_ = 0;  // [begin_, end_): the head; later body bytes to be read
   size_t end_ = 0;

@@ -1,8 +1,23 @@
 #include "runtime/invocation.h"
 
-#include <cstdio>
+#include <charconv>
 
 namespace pulga {
+namespace {
+
+// 1234 -> "1.234". printf of a double cost more than the rest of the header.
+void AppendThousandths(uint64_t value, std::string* text) {
+  char whole[24];
+  const auto end = std::to_chars(whole, whole + sizeof whole, value / 1000).ptr;
+  text->append(whole, end);
+  const auto rest = static_cast<unsigned>(value % 1000);
+  *text += '.';
+  *text += static_cast<char>('0' + rest / 100);
+  *text += static_cast<char>('0' + rest / 10 % 10);
+  *text += static_cast<char>('0' + rest % 10);
+}
+
+}  // namespace
 
 std::string_view StartKindName(StartKind kind) {
   switch (kind) {
@@ -21,18 +36,18 @@ std::string_view StartKindName(StartKind kind) {
 }
 
 std::string ServerTiming(const Receipt& receipt) {
-  const std::pair<const char*, double> steps[] = {{"queue", receipt.queue_ms},
-                                                  {"sandbox", receipt.sandbox_ms},
-                                                  {"exec", receipt.exec_ms},
-                                                  {"ready", receipt.ready_ms},
-                                                  {"function", receipt.function_ms}};
-  char text[256];
-  size_t used = 0;
-  text[0] = '\0';
+  const std::pair<std::string_view, double> steps[] = {{"queue;dur=", receipt.queue_ms},
+                                                       {"sandbox;dur=", receipt.sandbox_ms},
+                                                       {"exec;dur=", receipt.exec_ms},
+                                                       {"ready;dur=", receipt.ready_ms},
+                                                       {"function;dur=", receipt.function_ms}};
+  std::string text;
+  text.reserve(96);
   for (const auto& [name, ms] : steps) {
-    if (ms < 0 || used >= sizeof text) continue;
-    used += static_cast<size_t>(snprintf(text + used, sizeof text - used, "%s%s;dur=%.3f",
-                                         used == 0 ? "" : ", ", name, ms));
+    if (ms < 0) continue;
+    if (!text.empty()) text += ", ";
+    text += name;
+    AppendThousandths(static_cast<uint64_t>(ms * 1000 + 0.5), &text);
   }
   return text;
 }
