@@ -69,7 +69,9 @@ class Proxy(Case):
                       b"Transfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")
             received = b""
             while b"first" not in received:
-                received += s.recv(65536)
+                block = s.recv(65536)
+                self.assertNotEqual(block, b"", f"closed after {received}")
+                received += block
             s.sendall(b"6\r\nsecond\r\n0\r\n\r\n")
             received += b"".join(iter(lambda: s.recv(65536), b""))
         self.assertIn(b"second", received)
