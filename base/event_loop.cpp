@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -102,19 +103,32 @@ void EventLoop::RunTimers() {
   }
 }
 
-int EventLoop::WaitMillis(Duration max_wait) {
+Duration EventLoop::WaitTime(Duration max_wait) const {
   if (!timers_.empty()) max_wait = std::min(max_wait, Duration(timers_.next() - now_));
-  if (max_wait <= Duration::zero()) return 0;
-  if (max_wait >= std::chrono::hours(1)) return 3600 * 1000;
-  const auto up = std::chrono::ceil<std::chrono::milliseconds>(max_wait);
-  return static_cast<int>(up.count());
+  return std::clamp<Duration>(max_wait, Duration::zero(), std::chrono::hours(1));
+}
+
+// Timers shorter than a millisecond exist (readiness of a starting server), so nanoseconds where
+// the kernel has them.
+int EventLoop::Wait(epoll_event* events, Duration wait) {
+  if (!coarse_wait_) {
+    timespec limit = {};
+    limit.tv_sec = wait.count() / 1'000'000'000;
+    limit.tv_nsec = wait.count() % 1'000'000'000;
+    const long n =
+        syscall(SYS_epoll_pwait2, epoll_.get(), events, kEventsPerTurn, &limit, nullptr, 0);
+    if (n >= 0 || errno == EINTR) return static_cast<int>(n);
+    coarse_wait_ = true;  // before Linux 5.11
+  }
+  const auto up = std::chrono::ceil<std::chrono::milliseconds>(wait);
+  return epoll_wait(epoll_.get(), events, kEventsPerTurn, static_cast<int>(up.count()));
 }
 
 void EventLoop::RunOnce(Duration max_wait) {
   for (auto& prepare : prepares_) max_wait = std::min(max_wait, prepare());
   now_ = std::chrono::steady_clock::now();
   epoll_event events[kEventsPerTurn];
-  const int n = epoll_wait(epoll_.get(), events, kEventsPerTurn, WaitMillis(max_wait));
+  const int n = Wait(events, WaitTime(max_wait));
   now_ = std::chrono::steady_clock::now();
   for (int i = 0; i < n; ++i) {
     const auto it = watchers_.find(static_cast<int>(events[i].data.u64 & 0xffffffff));

@@ -65,12 +65,14 @@ class EventLoop {
   EventLoop() = default;
   void RunPosted();
   void RunTimers();
-  int WaitMillis(Duration max_wait);
+  Duration WaitTime(Duration max_wait) const;
+  int Wait(epoll_event* events, Duration wait);
 
   UniqueFd epoll_;
   UniqueFd wake_;
   UniqueFd signal_fd_;
   bool running_ = false;
+  bool coarse_wait_ = false;  // no epoll_pwait2: whole milliseconds
   TimePoint now_ = std::chrono::steady_clock::now();
   uint64_t next_generation_ = 1;
   std::unordered_map<int, std::shared_ptr<Watcher>> watchers_;
