@@ -60,7 +60,8 @@ void EnterWorkingDir(const ChildRun& run) {
   if (PULGA_SYS(chdir, run.plan->working_dir.c_str()) != 0) Fail(run, "workdir", errno);
 }
 
-// Lowers only: raising would need CAP_SYS_RESOURCE over the host.
+// Lowers only: raising would need CAP_SYS_RESOURCE over the host. Last of all: what a parked
+// instance still holds of the spawner must not keep its own three descriptors from arriving.
 void LimitFiles(const ChildRun& run) {
   rlimit limit = {};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) Fail(run, "rlimit-nofile", errno);
@@ -84,7 +85,6 @@ void Confine(const ChildRun& run) {
   if (PULGA_SYS(chdir, "/") != 0) Fail(run, "chdir-root", errno);
   Require(run, ApplyMounts(spare ? run.plan->late_mounts : run.plan->mounts));
   EnterWorkingDir(run);
-  LimitFiles(run);
   Require(run, SetIds(run.plan->ids));
   Require(run, ClearAllCapabilities());
 }
@@ -99,6 +99,7 @@ void LoadFilter(const ChildRun& run) {
     if (PULGA_SYS(dup2, run.stdio[i], i) != i) Fail(run, "stdio", errno);
   }
   if (CloseOnExec(3) != 0) Fail(run, "close-fds", errno);
+  LimitFiles(run);
   sigset_t none;
   sigemptyset(&none);
   if (sigprocmask(SIG_SETMASK, &none, nullptr) != 0) Fail(run, "signal-mask", errno);
@@ -137,11 +138,22 @@ bool ReceiveWake(ChildRun& run) {
                                  static_cast<size_t>(n) - sizeof request);
 }
 
+// The spawner's fds may fill every number below the instance's own limit, and then what comes with
+// the wake message would find none.
+void KeepOnlyWake(ChildRun& run) {
+  constexpr int kWakeFd = 3;
+  if (PULGA_SYS(dup2, run.wake, kWakeFd) != kWakeFd) Fail(run, "park", errno);
+  run.wake = kWakeFd;
+  if (sys::CloseRange(kWakeFd + 1, ~0U, 0) == 0) return;
+  for (int fd = kWakeFd + 1; fd < static_cast<int>(kHardNofile); ++fd) close(fd);
+}
+
 // The program's process, everything but execve done.
 void ProgramMain(void* raw) {
   ChildRun& run = *static_cast<ChildRun*>(raw);
   run.record->ready_ns = MonotonicNs();
   if (run.wake >= 0) {
+    KeepOnlyWake(run);
     if (send(run.wake, "", 1, MSG_NOSIGNAL) != 1) Fail(run, "park", errno);
     if (!ReceiveWake(run)) Fail(run, "wake", EBADMSG);
   }
