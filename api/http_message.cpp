@@ -219,7 +219,7 @@ std::optional<std::string> QueryValue(std::string_view query, std::string_view n
     if (part.substr(0, equals) != name) continue;
     std::string value(equals == std::string_view::npos ? "" : part.substr(equals + 1));
     std::replace(value.begin(), value.end(), '+', ' ');
-    found = PercentDecode(value);
+    found = PercentDecode(value).value_or(value);  // what cannot be decoded is no good as it is
   }
   return found;
 }

@@ -28,6 +28,7 @@ TEST(QueryValue, TakesTheLastOfAName) {
   EXPECT_EQ(QueryValue("a=x%20y+z", "a"), "x y z");
   EXPECT_EQ(QueryValue("ab=1", "a"), std::nullopt);
   EXPECT_EQ(QueryValue("", "a"), std::nullopt);
+  EXPECT_EQ(QueryValue("a=%00", "a"), "%00");
 }
 
 TEST(EndToEndHeaders, DropsHopByHopAndWhatConnectionNames) {
