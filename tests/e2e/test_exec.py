@@ -141,7 +141,7 @@ class Replies(Case):
             connection.request("POST", "/function/probe" + path, b"say first; sleep 2; say last",
                                headers)
             response = connection.getresponse()
-            self.assertEqual(response.read1(6), b"first\n")
+            self.assertEqual(response.readline(), b"first\n")
             self.assertLess(time.monotonic() - started, 1.5, "the first byte was held")
             self.assertEqual(response.read(), b"last\n")
             connection.close()
@@ -258,7 +258,8 @@ class Outcomes(Case):
     def test_too_large_a_body(self):
         reply = self.daemon.call("probe", b"x" * 2_000_000)
         self.assertEqual(reply.status, 413)
-        reply = self.daemon.call("probe", (b"y" * 10000 for _ in range(200)), method="POST")
+        blocks = (b"y" * 10000 for _ in range(200))
+        reply = self.daemon.call("probe", blocks, "/stdin-hash", method="POST")
         self.assertEqual(reply.status, 413)
 
     def test_queue_full_and_queue_timeout(self):
