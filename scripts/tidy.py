@@ -5,6 +5,7 @@ Runs as the test "unit:tidy". Reads only files git knows or would add.
 """
 
 import ast
+import fnmatch
 import re
 import subprocess
 import sys
@@ -135,8 +136,12 @@ def check_readmes(files, complain):
             continue
         text = texts.setdefault(readme, (ROOT / readme).read_text())
         names = {path.name, path.stem, re.sub(r"_test$", "", path.stem)}
+        inside = str(path.relative_to(readme.parent))
+        patterns = re.findall(r"`([^`]*\*[^`]*)`", text)  # a row for many
+        if any(fnmatch.fnmatch(inside, pattern) for pattern in patterns):
+            continue
         if not any(re.search(r"(?<![\w-])" + re.escape(n) + r"(?![\w-])", text) for n in names):
-            complain(readme, 1, f"does not name {path.relative_to(readme.parent)}")
+            complain(readme, 1, f"does not name {inside}")
 
 
 def check_root(complain):
