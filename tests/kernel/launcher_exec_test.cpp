@@ -66,6 +66,16 @@ TEST_F(LauncherExec, TellsThatMemoryWasTheReason) {
   EXPECT_FALSE(next.exit.oom_killed) << "the slot's counters carry over";
 }
 
+TEST_F(LauncherExec, WakesAParkedProgramOfAVersionWithManySlotsAndFewFiles) {
+  VersionSpec spec = world_.Spec();
+  spec.slots = 32;  // the spawner holds several fds for each
+  spec.limits.nofile = 32;
+  Build(spec);
+  const RunResult run = world_.RunParked(*spawner_, events_, {"say", "awake"});
+  EXPECT_EQ(run.exit.setup_step, "");
+  EXPECT_THAT(run.out, HasSubstr("awake"));
+}
+
 TEST_F(LauncherExec, RunsAParkedProgramWithItsRequest) {
   Build(world_.Spec());
   const RunResult run = world_.RunParked(*spawner_, events_, {"say", "awake;", "exit", "3"});
