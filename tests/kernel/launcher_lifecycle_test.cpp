@@ -51,12 +51,12 @@ TEST_F(LauncherLifecycle, SaysThatAProgramIsForAnotherMachine) {
                 layer + "/other");
   std::fstream file(layer + "/other", std::ios::in | std::ios::out | std::ios::binary);
   file.seekp(18);  // e_machine
-  file.write("\xb7\x00", 2);
+  file.write("\xf3\x00", 2);
   file.close();
   world_.OwnLayer(layer);
   VersionSpec spec = world_.Spec({"/other"});
   spec.layers.push_back(id);
-  EXPECT_THAT(Refusal(spec), HasSubstr("linux/arm64"));
+  EXPECT_THAT(Refusal(spec), HasSubstr("linux/riscv64"));
 }
 
 TEST_F(LauncherLifecycle, FindsTheProgramInThePath) {
