@@ -2,8 +2,10 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <string_view>
 
@@ -11,6 +13,9 @@ namespace pulga::testing {
 inline bool MustRun() {
   const char* value = getenv("PULGA_TESTS_MUST_RUN");
   return value != nullptr && std::string_view(value) == "1";
+}
+inline bool KnowsOpenAt2() {
+  return syscall(SYS_openat2, -1, "", nullptr, 0) == 0 || errno != ENOSYS;
 }
 }  // namespace pulga::testing
 
@@ -23,4 +28,12 @@ inline bool MustRun() {
 #define PULGA_NEEDS_ROOT()                                   \
   do {                                                       \
     if (geteuid() != 0) PULGA_SKIP("needs root to map ids"); \
+  } while (false)
+
+// Without it nothing is looked up inside a root that is not the caller's own.
+#define PULGA_NEEDS_OPENAT2()                                                         \
+  do {                                                                                \
+    if (!::pulga::testing::KnowsOpenAt2()) {                                          \
+      PULGA_SKIP("no openat2: before Linux 5.6, or under an emulator that has none"); \
+    }                                                                                 \
   } while (false)

@@ -7,6 +7,7 @@
 #include "base/file_io.h"
 #include "base/temp_dir.h"
 #include "sandbox/program_lookup.h"
+#include "tests/support/test_gate.h"
 
 namespace pulga {
 namespace {
@@ -36,6 +37,7 @@ class ProgramLookup : public ::testing::Test {
   ProgramLookup() : dir_(TempDir::Create("/tmp/pulga-program-test-").value()) {
     root_ = OpenFile(dir_.path(), O_RDONLY | O_DIRECTORY).value();
   }
+  void SetUp() override { PULGA_NEEDS_OPENAT2(); }
   void Put(const std::string& path, const std::string& content, mode_t mode = 0755) {
     const std::string full = dir_.path() + path;
     ASSERT_TRUE(MakeDirs(full.substr(0, full.rfind('/'))).ok());

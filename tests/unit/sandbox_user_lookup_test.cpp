@@ -7,6 +7,7 @@
 #include "base/file_io.h"
 #include "base/temp_dir.h"
 #include "sandbox/user_lookup.h"
+#include "tests/support/test_gate.h"
 
 namespace pulga {
 namespace {
@@ -138,6 +139,7 @@ TEST_F(UserFiles, AreReadFromInsideTheRoot) {
 }
 
 TEST_F(UserFiles, SymlinksResolveInsideTheRoot) {
+  PULGA_NEEDS_OPENAT2();
   ASSERT_EQ(symlink("/etc/hostname", passwd().c_str()), 0);  // the host has one, the root has none
   EXPECT_EQ(Read().passwd, "");
   ASSERT_TRUE(WriteFile(dir_.path() + "/etc/hostname", "in:x:5:5::/:\n").ok());

@@ -1,5 +1,5 @@
-"""The whole of Pulga on pure cgroup v2: import, both modes, limits, OOM, leaks. Runs in the guest of
-scripts/vm-test, where the processor is emulated: no figures, generous waits."""
+"""The whole of Pulga on pure cgroup v2: import, both modes, limits, OOM, leaks. Runs in the guest
+of scripts/vm-test, where the processor is emulated: no figures, generous waits."""
 
 import os
 import signal
