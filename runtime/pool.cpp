@@ -340,7 +340,8 @@ void Pool::OnListening(Instance& instance) {
   if (instance.step != InstanceStep::kStarting) return;
   instance.step = InstanceStep::kWarm;
   instance.ready = std::chrono::steady_clock::now();
-  instance.idle_since = context_.clock.Now();
+  // Scaled to zero while it started: then it counts as idle for long enough (SetWanted).
+  if (instance.idle_since >= instance.created) instance.idle_since = context_.clock.Now();
   trouble_.clear();
   Evaluate();
 }
@@ -417,11 +418,12 @@ void Pool::OnExit(const InstanceExit& exit) {
   facts.memory_peak_bytes = exit.memory_peak_bytes;
   if (instance->stderr_log != nullptr) facts.stderr_tail = instance->stderr_log->tail();
   Outcome outcome = OutcomeOf(exit);
-  // An exec program that fails is its caller's business, and a server that has answered may end;
-  // everything else is a start that failed.
+  // An exec program that fails is its caller's business, and so is a server that listened and died
+  // of a request; everything else is a start that failed.
   const bool exec_ran = version_->mode == SandboxMode::kExec && exit.setup_step.empty() &&
                         step == InstanceStep::kRunning;
-  const bool failed = !instance->stopped_by_us && !exec_ran && !instance->answered;
+  const bool listened = version_->mode == SandboxMode::kHttp && instance->ready != TimePoint();
+  const bool failed = !instance->stopped_by_us && !exec_ran && !listened;
   if (outcome.kind == OutcomeKind::kOk) {
     outcome.kind = OutcomeKind::kNotReady;
     facts.remark = "it exited with code 0";

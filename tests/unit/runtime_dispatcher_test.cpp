@@ -245,6 +245,14 @@ TEST_F(DispatcherTest, ScalesUpAndDownByHand) {
   EXPECT_TRUE(RunUntil([&] { return sandbox->live == 0; }));
 }
 
+TEST_F(DispatcherTest, ScalesDownWhatIsStillStarting) {
+  ASSERT_TRUE(Activate(MakeVersion(SandboxMode::kHttp)).ok());
+  ASSERT_TRUE(dispatcher->Scale(key, 3).ok());
+  ASSERT_TRUE(RunUntil([&] { return sandbox->live > 1; }));
+  ASSERT_TRUE(dispatcher->Scale(key, 0).ok());
+  EXPECT_TRUE(RunUntil([&] { return sandbox->live == 0; }));
+}
+
 TEST_F(DispatcherTest, DeactivatesAfterTheOpenCallsHaveEnded) {
   std::atomic<bool> go = false;
   sandbox->program = [&](FakeProgram& p) {
