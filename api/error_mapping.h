@@ -1,6 +1,6 @@
 // The one place where an Error's code, an import's reason or an invocation's outcome becomes an
 // HTTP status, a stable error code and words. Pure. Nothing of the host (paths) passes through
-// here. Source: native.md "Outcomes -> HTTP" and "Errors under /v1"; openfaas.md 3.1.
+// here. Source: docs/api.md "Outcomes -> HTTP" and "Errors under /v1"; the OpenFaaS gateway.
 #pragma once
 
 #include <string>

@@ -1,6 +1,6 @@
 // HttpRequest and HttpReply as our handlers see them, and the pure rules about them: what a request
 // head may contain, which headers end at this hop, strict percent-decoding.
-// Source: RFC 9110, RFC 9112 sections 6.3 and 11; http.md "0.9.75 pitfalls".
+// Source: RFC 9110, RFC 9112 sections 6.3 and 11; api/README.md (the library).
 #pragma once
 
 #include <cstdint>

@@ -121,11 +121,11 @@ def start_figures(build, rounds):
                    "--mode", "exec", "--cpu", "1")
         daemon.get("/function/hello")
         for gap, wanted_cold in ((0, 3.8), (20, 4.0)):
+            over_http = f"parked, over HTTP={daemon.port}/function/hello?stream=1"
             results = run_json([build / "bin" / "pulga-start-bench",
                                 "--launcher", build / "bin" / "pulga-launcher",
                                 "--program", program, "--rounds", str(rounds),
-                                "--gap-ms", str(gap),
-                                "--http", f"parked, over HTTP={daemon.port}/function/hello?stream=1"])
+                                "--gap-ms", str(gap), "--http", over_http])
             condition = "paced, 20 ms idle gaps" if gap else "tight"
             wanted = {"bare vfork+exec": "the floor", "cold, in daemon": f"<= {wanted_cold} x",
                       "parked, in daemon": "<= 1.5 x", "parked, over HTTP": "<= 2.5 x"}
@@ -296,9 +296,10 @@ def memory_figures(build):
     try:
         time.sleep(2)
         names = daemon.processes()
-        pss = {f"{name}/{pid}": smaps_kib(pid, "Pss") for pid, name in names.items()}
-        rows.append(Row("keeper + launcher + daemon idle, PSS", f"{sum(pss.values()) / 1024:.1f} MiB "
-                        f"({', '.join(f'{n.split(chr(47))[0]} {v} KiB' for n, v in pss.items())})",
+        pss = [(name, smaps_kib(pid, "Pss")) for pid, name in names.items()]
+        total = sum(kib for _, kib in pss) / 1024
+        each = ", ".join(f"{name} {kib} KiB" for name, kib in pss)
+        rows.append(Row("keeper + launcher + daemon idle, PSS", f"{total:.1f} MiB ({each})",
                         "<= 10 MB"))
         daemon.cli("deploy", "hello", "--image", str(build / "images" / "hello.tar"), "--mode",
                    "exec", "--max", "100", "--parked", "1", "--pids", "16")

@@ -1,7 +1,7 @@
 // Which images to take out of an archive, and where their layers lie in it. Reads the archive's
 // JSON documents, each bounded and checked against its digest; writes nothing.
 // Order as containerd has it: the OCI layout where there is one that leads to an image for this
-// board, else docker's manifest.json. Source: docs/images.md.
+// board, else docker's manifest.json. Source: images/README.md.
 #pragma once
 
 #include <cstdint>

@@ -79,8 +79,8 @@ class Importer {
   // `spool` is a regular file holding the upload, read with pread.
   ImportReport Import(UniqueFd spool, const ImportOptions& options);
 
-  // The flattened tree of `layers` (base first) in the golden formats of images.md, as an unnamed
-  // file positioned at its start.
+  // The flattened tree of `layers` (base first) in the golden formats of images/README.md, as an
+  // unnamed file positioned at its start.
   Result<UniqueFd> Tree(const std::vector<LayerId>& layers);
   Result<UniqueFd> Sums(const std::vector<LayerId>& layers);
   // Deletes a published layer; nobody may use it any more.

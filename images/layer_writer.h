@@ -1,7 +1,7 @@
-// Applies one layer's tar entries to a tree: the rules of docs/images.md. The tree is an overlay of
-// the parent layers with this layer's upper directory on top, or that directory alone.
-// Needs: the ids 0..65535 mapped and CHOWN, DAC_OVERRIDE, FOWNER, FSETID over them; exclusive use.
-// On failure the tree is garbage; nothing outside `root_fd` was touched.
+// Applies one layer's tar entries to a tree: the rules of images/README.md. The tree is an overlay
+// of the parent layers with this layer's upper directory on top, or that directory alone. Needs:
+// the ids 0..65535 mapped and CHOWN, DAC_OVERRIDE, FOWNER, FSETID over them; exclusive use. On
+// failure the tree is garbage; nothing outside `root_fd` was touched.
 #pragma once
 
 #include <cstdint>

@@ -4,7 +4,7 @@
 // authoritative: what is in the pipe then is the rest, whoever else still holds the pipe.
 // Loop thread; owns its ends of stdin and stdout.
 // A time-out answers at once; the program gets SIGTERM, and SIGKILL after the grace.
-// Source: native.md "What an exec function sees, and how its reply is made".
+// Source: docs/api.md "What an exec function sees, and how its reply is made".
 #pragma once
 
 #include <memory>

@@ -1,6 +1,6 @@
 // FunctionSpec: what a user asks for when deploying, already typed. runtime/spec_json makes it from
 // JSON and back; Validate() holds every rule that needs no image and no board. Pure.
-// Source: native.md "Function spec".
+// Source: docs/api.md "Function spec".
 #pragma once
 
 #include <compare>

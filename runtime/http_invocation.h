@@ -4,7 +4,7 @@
 // and the request may be repeated. A time-out closes the connection; the instance is replaced after
 // three in a row. A connection lost in mid-answer waits 100 ms for the news that the instance died,
 // which is then the outcome; else it is BadResponse.
-// Source: http.md sections 1 and 3; RFC 9112.
+// Source: runtime/README.md; RFC 9112.
 #pragma once
 
 #include <memory>

@@ -1,8 +1,7 @@
 // Strict parsing of what a function's own HTTP server answers. Everything here is untrusted:
 // headers come out checked and free of framing and hop-by-hop fields, or the response is refused.
 // Pure: no I/O, no allocation beyond the headers it returns.
-// Source: RFC 9112 (sections 2-7), RFC 9110 (7.6.1); contracts: security.md section 3, cases.md
-// A35.
+// Source: RFC 9112 (sections 2-7), RFC 9110 (7.6.1); docs/security.md, case A35.
 #pragma once
 
 #include <cstddef>

@@ -31,7 +31,6 @@ struct Instance {
   EventLoop::TimerId kill_timer = 0;   // SIGKILL after the grace
   EventLoop::TimerId start_timer = 0;  // http: NotReady
   uint32_t timeouts_in_a_row = 0;      // http
-  bool answered = false;               // http: at least once
   bool stopped_by_us = false;
 
   void Forget(Call* call) { std::erase(calls, call); }

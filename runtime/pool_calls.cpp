@@ -173,7 +173,6 @@ void Pool::ReleaseServer(Instance& instance, AfterCall after) {
   if (instance.step == InstanceStep::kEnding) return;
   if (after == AfterCall::kReturn) {
     instance.timeouts_in_a_row = 0;
-    instance.answered = true;
     if (failures_ != 0 || !trouble_.empty()) NoteSuccess();
   } else if (after == AfterCall::kTimedOut && ++instance.timeouts_in_a_row >= kMaxTimeoutsInARow) {
     last_decision_ = "stops an instance: " + std::to_string(kMaxTimeoutsInARow) +

@@ -1,6 +1,6 @@
 // What a function is told about a request, in both modes: the HTTP head for its own server, the
 // Http_* environment for a program. Pure.
-// Source: openfaas.md 3.1 (added headers), native.md "What an exec function sees".
+// Source: the OpenFaaS gateway (added headers), docs/api.md "What an exec function sees".
 #pragma once
 
 #include <chrono>

@@ -1,7 +1,7 @@
 // The one JSON codec of FunctionSpec: for the API, `deploy -f` and the rows of the state store.
 // Reading is strict: unknown and repeated fields, wrong types, deep or huge documents are refused
 // with a message that names the field ("limits.memory: ..."). Null equals absent. Pure.
-// Source: native.md, "Function spec".
+// Source: docs/api.md, "Function spec".
 #pragma once
 
 #include <string>

@@ -1,6 +1,6 @@
 // From a spec and an image to a Version: what the image says, what the spec overrides, and the
 // choice between exec and http mode with its reason. Pure. Errors name what to add to the spec.
-// Source: native.md "How a function is invoked"; OCI image spec, config.md.
+// Source: docs/api.md "How a function is invoked"; OCI image spec, config.md.
 #pragma once
 
 #include "base/result.h"

@@ -60,8 +60,7 @@ void EnterWorkingDir(const ChildRun& run) {
   if (PULGA_SYS(chdir, run.plan->working_dir.c_str()) != 0) Fail(run, "workdir", errno);
 }
 
-// Lowers only: raising would need CAP_SYS_RESOURCE over the host. Last of all: what a parked
-// instance still holds of the spawner must not keep its own three descriptors from arriving.
+// Lowers only: raising would need CAP_SYS_RESOURCE over the host.
 void LimitFiles(const ChildRun& run) {
   rlimit limit = {};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) Fail(run, "rlimit-nofile", errno);
@@ -85,6 +84,7 @@ void Confine(const ChildRun& run) {
   if (PULGA_SYS(chdir, "/") != 0) Fail(run, "chdir-root", errno);
   Require(run, ApplyMounts(spare ? run.plan->late_mounts : run.plan->mounts));
   EnterWorkingDir(run);
+  LimitFiles(run);
   Require(run, SetIds(run.plan->ids));
   Require(run, ClearAllCapabilities());
 }
@@ -99,7 +99,6 @@ void LoadFilter(const ChildRun& run) {
     if (PULGA_SYS(dup2, run.stdio[i], i) != i) Fail(run, "stdio", errno);
   }
   if (CloseOnExec(3) != 0) Fail(run, "close-fds", errno);
-  LimitFiles(run);
   sigset_t none;
   sigemptyset(&none);
   if (sigprocmask(SIG_SETMASK, &none, nullptr) != 0) Fail(run, "signal-mask", errno);

@@ -30,7 +30,7 @@ struct Outcome {
 };
 
 // The header value: "ok", "exited:3", "signaled:SIGSEGV", "setup-failed:mount-proc",
-// "rejected:queue-full", ... (contract: native.md, "Outcomes -> HTTP").
+// "rejected:queue-full", ... (docs/api.md, "Outcomes -> HTTP").
 std::string OutcomeName(const Outcome& outcome);
 std::string SignalName(int signo);
 

@@ -17,6 +17,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/file_io.h"
 #include "base/seccomp.h"
 #include "base/sys.h"
 #include "base/text.h"
@@ -72,6 +73,20 @@ Status MountOwnProc() {
   if (PULGA_SYS(mount, "proc", "/proc", "proc", flags, nullptr) != 0) {
     return LastError("spawner-proc");
   }
+  return OkStatus();
+}
+
+// PID 1 of an exec instance is a fork of the launcher, and everybody may read /proc/1/cmdline: it
+// must not show the launcher's host path. The bytes are ours, where proc(5) says they are.
+Status HideCommandLine() {
+  constexpr size_t kArgStart = 48 - 2;  // fields of /proc/PID/stat, counted behind "comm) "
+  PULGA_ASSIGN_OR_RETURN(const std::string stat, ReadFile("/proc/self/stat"));
+  const std::string fields = stat.substr(std::min(stat.size(), stat.rfind(')') + 1));
+  const auto parts = Split(fields, ' ');
+  if (parts.size() <= kArgStart) return Error{Code::kUnsupported, 0, "hide-command-line"};
+  const auto begin = ParseUint(parts[kArgStart]).value_or(0);
+  const auto end = ParseUint(parts[kArgStart + 1]).value_or(0);
+  if (begin != 0 && end > begin) memset(reinterpret_cast<void*>(begin), 0, end - begin);
   return OkStatus();
 }
 
@@ -193,6 +208,7 @@ Result<std::unique_ptr<SpawnerState>> SetUpSpawner(SpawnerInput& input) {
   state->lifeline_fd = input.lifeline_fd;
   PULGA_RETURN_IF_ERROR(TakeIdentity(state->spec.hostname));
   PULGA_RETURN_IF_ERROR(MountOwnProc());
+  PULGA_RETURN_IF_ERROR(HideCommandLine());
   PULGA_RETURN_IF_ERROR(ResolveProgram(*state));
   PULGA_RETURN_IF_ERROR(MapRecords(*state, input.records_fd));
   PULGA_RETURN_IF_ERROR(PrepareNetwork(*state));

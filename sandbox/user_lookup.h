@@ -2,7 +2,7 @@
 // own /etc/passwd and /etc/group, which are hostile input: bounded, regular files only. No group
 // given: gid of the passwd entry (0 for an id not listed) and supplementary groups by /etc/group.
 // Group given: no supplementary groups. Ids must fit the 65536 that are mapped; anything that could
-// wrap to 0 is refused. Source: docs/images.md, config fields; cases U57, U58.
+// wrap to 0 is refused. Source: images/README.md, config fields; cases U57, U58.
 #pragma once
 
 #include <sys/types.h>

@@ -22,6 +22,12 @@ TEST_F(LauncherIsolation, HasNoCapabilityInAnyOfTheFiveSets) {
   }
 }
 
+TEST_F(LauncherIsolation, ShowsNothingOfTheHostInTheCommandLineOfItsInit) {
+  const std::string shown = Say({"cat", "/proc/1/cmdline"});
+  EXPECT_THAT(shown, Not(HasSubstr("launcher")));
+  EXPECT_THAT(shown, Not(HasSubstr("pulga")));
+}
+
 TEST_F(LauncherIsolation, HasNoNewPrivilegesAndASeccompFilter) {
   const std::string status = Say({"status"});
   EXPECT_EQ(StatusField(status, "NoNewPrivs"), "1");
