@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import io
 import json
+import platform
 import tarfile
 from dataclasses import dataclass, field
 
@@ -18,6 +19,8 @@ MEDIA_INDEX = "application/vnd.oci.image.index.v1+json"
 MEDIA_LAYER = "application/vnd.oci.image.layer.v1.tar"
 KINDS = {"file": tarfile.REGTYPE, "dir": tarfile.DIRTYPE, "symlink": tarfile.SYMTYPE,
          "hardlink": tarfile.LNKTYPE, "fifo": tarfile.FIFOTYPE, "char": tarfile.CHRTYPE}
+# This machine, as images name it.
+OWN_ARCHITECTURE = {"aarch64": "arm64", "armv7l": "arm"}.get(platform.machine(), "amd64")
 
 
 @dataclass
@@ -39,7 +42,7 @@ class Image:
     tags: list
     layers: list
     config: dict
-    architecture: str = "amd64"
+    architecture: str = OWN_ARCHITECTURE
     variant: str = ""
 
     def config_bytes(self):
