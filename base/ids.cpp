@@ -9,6 +9,9 @@
 #include "base/text.h"
 
 namespace pulga {
+namespace {
+constexpr char kHex[] = "0123456789abcdef";
+}
 
 void FillRandom(void* out, size_t size) {
   auto* at = static_cast<unsigned char*>(out);
@@ -35,13 +38,18 @@ std::string RandomUuid() {
     FillRandom(pool.data(), pool.size());
     used = 0;
   }
-  std::string raw(pool.data() + used, 16);
+  auto* raw = reinterpret_cast<unsigned char*>(pool.data() + used);
   used += 16;
-  raw[6] = static_cast<char>((raw[6] & 0x0f) | 0x40);
-  raw[8] = static_cast<char>((raw[8] & 0x3f) | 0x80);
-  std::string hex = HexEncode(raw);
-  for (size_t at : {20, 16, 12, 8}) hex.insert(at, "-");
-  return hex;
+  raw[6] = static_cast<unsigned char>((raw[6] & 0x0f) | 0x40);
+  raw[8] = static_cast<unsigned char>((raw[8] & 0x3f) | 0x80);
+  std::string uuid(36, '-');
+  size_t at = 0;
+  for (int i = 0; i < 16; ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) ++at;
+    uuid[at++] = kHex[raw[i] >> 4];
+    uuid[at++] = kHex[raw[i] & 15];
+  }
+  return uuid;
 }
 
 }  // namespace pulga

@@ -130,6 +130,7 @@ const char* ParseLines(std::string_view text, RequestMethod method, UpstreamHead
   Framing framing;
   size_t count = 0;
   bool first = true;
+  head->headers.reserve(8);
   while (!text.empty()) {
     const size_t end = text.find("\r\n");  // the caller's text ends with one
     const std::string_view line = text.substr(0, end);
