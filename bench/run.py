@@ -350,7 +350,7 @@ def parked_figure(daemon, build, count=100):
 
 
 def import_figures(build):
-    """Peak RSS of all our processes during the import of a 300 MB image."""
+    """Peak memory of all our processes together, the CLI too, while a 300 MB image is imported."""
     with tempfile.TemporaryDirectory(prefix="pulga-import-") as directory:
         tree = pathlib.Path(directory, "tree")
         tree.mkdir()
@@ -359,7 +359,7 @@ def import_figures(build):
         shutil.copy(build / "bin" / "rootfs" / "hello", tree / "hello")
         archive = pathlib.Path(directory, "big.tar")
         subprocess.run([ROOT / "rootfs" / "make-image", "--output", archive, "--tag", "big:1",
-                        "--cmd", "/hello", tree], check=True, stdout=subprocess.DEVNULL)
+                        "--cmd", "/hello", "--dir", tree], check=True, stdout=subprocess.DEVNULL)
         shutil.rmtree(tree)
         daemon = Daemon(build)
         try:
@@ -368,18 +368,20 @@ def import_figures(build):
             begin = time.monotonic()
             client = subprocess.Popen([daemon.bin / "pulga", "image", "import", archive], env=env,
                                       stdout=subprocess.DEVNULL)
-            peak = 0
+            peak_rss = peak_pss = 0
             while client.poll() is None:
                 pids = list(daemon.processes()) + [client.pid]
-                peak = max(peak, sum(smaps_kib(pid, "Rss") for pid in pids))
-                time.sleep(0.01)
+                peak_rss = max(peak_rss, sum(smaps_kib(pid, "Rss") for pid in pids))
+                peak_pss = max(peak_pss, sum(smaps_kib(pid, "Pss") for pid in pids))
+                time.sleep(0.005)
             took = time.monotonic() - begin
             if client.returncode != 0:
                 sys.exit("the import failed")
         finally:
             daemon.stop()
-    return [Row("import of a 300 MB image, peak RSS of all our processes, the CLI too",
-                f"{peak / 1024:.1f} MiB; {took:.1f} s", "<= 32 MiB")]
+    return [Row("import of a 300 MB image, peak memory of all our processes, the CLI too",
+                f"{peak_pss / 1024:.1f} MiB (each process' RSS added up, shared pages many times: "
+                f"{peak_rss / 1024:.1f} MiB); {took:.1f} s", "<= 32 MiB")]
 
 
 def leak_figures(build, calls=20000):
