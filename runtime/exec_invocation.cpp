@@ -187,6 +187,7 @@ void ExecInvocation::OnMoved() {
   if (output_.valid()) context_.loop.Unwatch(output_.get());
   output_.Reset();
   output_readable_ = output_ended_ = false;  // of the pipe that is gone
+  receipt_.sandbox_ms = receipt_.exec_ms = -1;
   if (input_watched_) context_.loop.Unwatch(input_.get());
   input_watched_ = false;
   input_.Reset();
@@ -198,6 +199,8 @@ void ExecInvocation::OnMoved() {
 
 void ExecInvocation::CloseIo() {
   CloseInput();
+  // Ended while the program still has its slot, a time-out for one: its record is of this run.
+  if (instance != nullptr) FillReceipt(pool->Times(*instance));
   // Output that is already there belongs to an answer whose end is known: Read() takes it.
   if (exited_) return;
   if (output_.valid()) context_.loop.Unwatch(output_.get());
@@ -205,9 +208,13 @@ void ExecInvocation::CloseIo() {
 }
 
 void ExecInvocation::FillReceipt(const SlotTimes& times) {
-  if (times.exec == TimePoint()) return;
-  receipt_.sandbox_ms = Millis(std::max(times.begun, assigned_), times.exec);
-  if (receipt_.start == StartKind::kParked) receipt_.sandbox_ms = Millis(assigned_, times.exec);
+  if (times.exec < assigned_) return;  // not reached, or left by who had the slot before
+  receipt_.sandbox_ms = Millis(assigned_, times.exec);
+  if (first_output_ != TimePoint()) {
+    receipt_.exec_ms = std::max(0.0, Millis(times.exec, first_output_));
+  } else if (exited_) {
+    receipt_.exec_ms = MillisSince(times.exec);
+  }
 }
 
 void ExecInvocation::OnInstanceExit(Instance& dead, const InstanceExit& exit,
@@ -271,6 +278,7 @@ void ExecInvocation::Hold() {
     held_.resize(before + std::min(kReadBytes, room));
     const IoResult got = ReadSome(output_.get(), held_.data() + before, held_.size() - before);
     held_.resize(before + got.size);
+    if (before == 0 && got.size > 0) first_output_ = std::chrono::steady_clock::now();
     if (got.state == IoState::kBlocked) break;
     if (got.state == IoState::kClosed) output_ended_ = true;
     if (!CountOutput(got.size)) return;

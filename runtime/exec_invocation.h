@@ -69,6 +69,7 @@ class ExecInvocation final : public Call {
   UniqueFd output_;
   bool output_readable_ = false;
   bool output_ended_ = false;
+  TimePoint first_output_;
   uint64_t output_bytes_ = 0;
   std::string held_;
   size_t held_read_ = 0;

@@ -48,11 +48,11 @@ std::string_view StartKindName(StartKind kind);  // "cold", "parked", ...; kNone
 // Milliseconds per step; negative = the step did not happen.
 struct Receipt {
   StartKind start = StartKind::kNone;
-  double queue_ms = -1;
-  double sandbox_ms = -1;   // building or waking the sandbox, up to execve
-  double exec_ms = -1;      // execve itself to first instruction, where known
-  double ready_ms = -1;     // http: waiting for the port
-  double function_ms = -1;  // total when the end is known, else time to first byte
+  double queue_ms = -1;     // to the grant of an instance; http, cold: to when its start began
+  double sandbox_ms = -1;   // from there to just before execve: building or waking the sandbox
+  double exec_ms = -1;      // exec only: from there to the first output seen, or the exit if none
+  double ready_ms = -1;     // http only: from there to the first connection the server took
+  double function_ms = -1;  // from the grant: total when the end is known, else time to first byte
 };
 // "queue;dur=0.004, sandbox;dur=0.210, ..." (Server-Timing).
 std::string ServerTiming(const Receipt& receipt);
