@@ -96,6 +96,14 @@ uint64_t DefaultMemoryBudget(const Board& board) {
   return usable / 5 * 4;
 }
 
+uint32_t DefaultCpuMillis(const Board& board, const std::vector<Feature>& features) {
+  FunctionSpec spec;
+  spec.sandbox.cpu_millis = std::min<uint32_t>(500, board.cores * 1000);
+  const Status enforced = CheckEnforceable(spec, features);
+  const bool refused = !enforced.ok() && enforced.error().message.rfind("limits.cpu:", 0) == 0;
+  return refused ? 0 : spec.sandbox.cpu_millis;
+}
+
 Status CheckAgainstBoard(const FunctionSpec& spec, const Board& board) {
   if (spec.sandbox.memory_bytes > board.memory_bytes) {
     return OverBoard("limits.memory", FormatBytes(spec.sandbox.memory_bytes),

@@ -25,6 +25,8 @@ Result<Board> ReadBoard();
 Result<uint64_t> ParseMemTotal(std::string_view meminfo);
 // All instances together: 80 % of what we may use.
 uint64_t DefaultMemoryBudget(const Board& board);
+// What a deploy that names no limits.cpu gets: half a core, or no quota where the kernel has none.
+uint32_t DefaultCpuMillis(const Board& board, const std::vector<Feature>& features);
 // kInvalidArgument naming the limit, what was asked and what there is.
 Status CheckAgainstBoard(const FunctionSpec& spec, const Board& board);
 // kUnsupported naming a limit of `spec` that this kernel has no means to enforce.

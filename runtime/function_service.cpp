@@ -35,6 +35,8 @@ Version BareVersion(const FunctionKey& key, const StoredVersion& stored) {
   auto spec = SpecFromJson(stored.spec_json);
   if (spec.ok()) {
     version.spec = std::move(spec).value();
+    // Written before there was a default: it keeps running without a quota.
+    if (version.spec.sandbox.cpu_millis == kCpuNotGiven) version.spec.sandbox.cpu_millis = 0;
     version.image_ref = version.spec.image;
   }
   return version;
@@ -154,12 +156,16 @@ void FunctionService::RetryLater(const FunctionKey& key) {
 // --- deploy and roll back
 
 Result<FunctionService::DeploymentPtr> FunctionService::PlanPut(const FunctionKey& key,
-                                                                const FunctionSpec& spec) const {
+                                                                const FunctionSpec& wanted) const {
   const FunctionEntry* entry = parts_.registry.Find(key);
   if (entry == nullptr && parts_.registry.functions().size() >= limits_.max_functions) {
     return Error{Code::kNoSpace, 0,
                  "there are " + std::to_string(limits_.max_functions) +
                      " functions already (setting max-functions)"};
+  }
+  FunctionSpec spec = wanted;
+  if (spec.sandbox.cpu_millis == kCpuNotGiven) {
+    spec.sandbox.cpu_millis = DefaultCpuMillis(parts_.board, parts_.features);
   }
   PULGA_RETURN_IF_ERROR(Validate(spec));
   PULGA_RETURN_IF_ERROR(CheckAgainstBoard(spec, parts_.board));

@@ -35,6 +35,8 @@ enum class InitChoice : uint8_t { kAuto, kNone };
 // body_bytes and output_bytes: not given. The resolver replaces it, so no Version ever has it.
 inline constexpr uint64_t kByMode = UINT64_MAX;
 inline constexpr uint64_t kDefaultExecBytes = 6ULL << 20;
+// cpu_millis: not given. A deploy replaces it (DefaultCpuMillis), so no Version ever has it.
+inline constexpr uint32_t kCpuNotGiven = UINT32_MAX;
 
 struct InvocationLimits {
   Duration timeout = std::chrono::seconds(30);

@@ -269,7 +269,6 @@ Json LimitsToJson(const FunctionSpec& spec) {
   const InvocationLimits& call = spec.limits;
   Json json = {{"memory", FormatBytes(box.memory_bytes)},
                {"swap", FormatBytes(box.swap_bytes)},
-               {"cpu", FormatCpuMillis(box.cpu_millis)},
                {"cpu_weight", box.cpu_weight},
                {"pids", box.pids},
                {"io_read_bps", box.io_read_bps},
@@ -279,6 +278,7 @@ Json LimitsToJson(const FunctionSpec& spec) {
                {"timeout", FormatDuration(call.timeout)},
                {"start_timeout", FormatDuration(call.start_timeout)},
                {"grace", FormatDuration(call.grace)}};
+  if (box.cpu_millis != kCpuNotGiven) json["cpu"] = FormatCpuMillis(box.cpu_millis);
   if (call.body_bytes != kByMode) json["body"] = FormatBytes(call.body_bytes);
   if (call.output_bytes != kByMode) json["output"] = FormatBytes(call.output_bytes);
   return json;
@@ -299,6 +299,7 @@ Json ScaleToJson(const ScaleSpec& scale) {
 Result<FunctionSpec> SpecFromJson(std::string_view text) {
   PULGA_ASSIGN_OR_RETURN(const Json json, ParseStrictly(text));
   FunctionSpec spec;
+  spec.sandbox.cpu_millis = kCpuNotGiven;
   PULGA_RETURN_IF_ERROR(
       ObjectReader(json, "")
           .Take("image", ReadString, &spec.image)

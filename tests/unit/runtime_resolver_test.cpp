@@ -175,6 +175,12 @@ TEST(Board, RefusesLimitsItDoesNotHave) {
   EXPECT_THAT(CheckAgainstBoard(spec, board).error().message, HasSubstr("memory-budget"));
 }
 
+TEST(Board, GivesHalfACoreByDefaultWhereTheKernelKeepsQuotas) {
+  EXPECT_EQ(DefaultCpuMillis(Board(), {}), 500U);
+  EXPECT_EQ(DefaultCpuMillis(Board(), {{"cgroup.cpu", FeatureState::kPresent, "", ""}}), 500U);
+  EXPECT_EQ(DefaultCpuMillis(Board(), {{"cgroup.cpu", FeatureState::kAbsent, "", ""}}), 0U);
+}
+
 TEST(Board, RefusesWhatTheKernelCanNotEnforce) {
   std::vector<Feature> features = {{"cgroup.io", FeatureState::kDegraded, "", "enable it"}};
   FunctionSpec spec = SomeSpec();

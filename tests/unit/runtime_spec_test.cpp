@@ -128,6 +128,11 @@ TEST(SpecJson, LeavesDefaultsWhereNothingOrNullIsGiven) {
   ASSERT_TRUE(spec.ok());
   EXPECT_EQ(spec->sandbox.memory_bytes, SandboxLimits{}.memory_bytes);
   EXPECT_EQ(spec->limits.body_bytes, kByMode);
+  EXPECT_EQ(spec->sandbox.cpu_millis, kCpuNotGiven);
+  const auto again = SpecFromJson(SpecToJson(*spec));
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(again->sandbox.cpu_millis, kCpuNotGiven);
+  EXPECT_EQ(SpecFromJson(R"({"image":"a","limits":{"cpu":"0"}})")->sandbox.cpu_millis, 0U);
 }
 
 TEST(SpecJson, SaysWhichFieldIsWrongAndWhy) {
