@@ -41,6 +41,17 @@ std::string OutOfMemory(const Version* version, const FailureFacts& facts) {
   return text + "; raise limits.memory";
 }
 
+std::string SetupFailed(const Outcome& outcome) {
+  if (outcome.detail == kLauncherLost || outcome.detail == kSpawnerLost) {
+    const char* who = outcome.detail == kLauncherLost ? "launcher" : "spawner";
+    return "the sandbox was lost during the call because our " + std::string(who) +
+           " process died, not by the function's fault; the call may have run: send it again only "
+           "if running twice does no harm";
+  }
+  return "the sandbox could not be set up: " + outcome.detail +
+         (outcome.code == 0 ? std::string() : std::string(": ") + strerror(outcome.code));
+}
+
 std::string Sentence(const Outcome& outcome, const Version* version, const FailureFacts& facts) {
   const InvocationLimits limits = version == nullptr ? InvocationLimits() : version->spec.limits;
   switch (outcome.kind) {
@@ -69,8 +80,7 @@ std::string Sentence(const Outcome& outcome, const Version* version, const Failu
     case OutcomeKind::kCancelled:
       return "the client went away";
     case OutcomeKind::kSetupFailed:
-      return "the sandbox could not be set up: " + outcome.detail +
-             (outcome.code == 0 ? std::string() : std::string(": ") + strerror(outcome.code));
+      return SetupFailed(outcome);
     case OutcomeKind::kRejected:
       return Rejection(outcome.detail, version);
   }

@@ -224,7 +224,8 @@ void Pool::OnGone(const Error& why) {
   const Notifier::Turn turn(context_.notifier);
   InstanceList lost = std::exchange(instances_, InstanceList());
   InstanceExit exit;
-  exit.wait_status = SIGKILL;
+  // Not the function's doing, so not its signal.
+  exit.setup_step = context_.sandbox.available() ? kSpawnerLost : kLauncherLost;
   for (const auto& instance : lost) {
     Clear(*instance);
     exit.slot = instance->slot;
@@ -257,7 +258,7 @@ void Pool::NoMemory() {
   trouble_ = "the memory budget is used up";
   if (context_.make_room && context_.make_room()) return;
   if (!instances_.empty()) return;
-  FailWaiting({OutcomeKind::kRejected, 0, std::string(kRejectMemory)}, 5);
+  FailWaiting({OutcomeKind::kRejected, 0, std::string(kRejectMemory)}, FailureFacts(), 5);
 }
 
 Instance& Pool::NewInstance(uint16_t slot, InstanceStep step, MemoryBudget::Lease lease) {
@@ -484,7 +485,7 @@ void Pool::NoteFailure(const Outcome& outcome, const FailureFacts& facts) {
   trouble_ = "starts fail (" + OutcomeName(outcome) + ", " + std::to_string(failures_) +
              " in a row): next try in " + FormatDuration(wait);
   if (failures_ <= 3 || failures_ % 100 == 0) Remark(trouble_);
-  if (!AnythingUsable()) FailWaiting(outcome, RetryAfterSeconds());
+  if (!AnythingUsable()) FailWaiting(outcome, BackOffFacts(), RetryAfterSeconds());
 }
 
 void Pool::Remark(std::string text) {
@@ -497,6 +498,18 @@ void Pool::Remark(std::string text) {
 bool Pool::AnythingUsable() const {
   return std::any_of(instances_.begin(), instances_.end(),
                      [](const auto& instance) { return instance->step != InstanceStep::kEnding; });
+}
+
+// The last failure's, and that calls are not even tried before the next start.
+FailureFacts Pool::BackOffFacts() const {
+  using std::chrono::milliseconds;
+  FailureFacts facts = last_facts_;
+  const Duration left = std::max(Duration::zero(), retry_at_ - context_.clock.Now());
+  if (!facts.remark.empty()) facts.remark += "; ";
+  facts.remark += "starts are failing, " + std::to_string(failures_) +
+                  " in a row; the next try is in " +
+                  FormatDuration(std::chrono::ceil<milliseconds>(left));
+  return facts;
 }
 
 uint32_t Pool::RetryAfterSeconds() const {

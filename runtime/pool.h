@@ -102,7 +102,8 @@ class Pool final : private SpawnerEvents {
 
   void NoteFailure(const Outcome& outcome, const FailureFacts& facts);
   void NoteSuccess();
-  void FailWaiting(const Outcome& outcome, uint32_t retry_after_s);
+  void FailWaiting(const Outcome& outcome, const FailureFacts& facts, uint32_t retry_after_s);
+  FailureFacts BackOffFacts() const;
   bool AnythingUsable() const;
   uint32_t RetryAfterSeconds() const;
   void CheckProof();
@@ -153,7 +154,8 @@ class Pool final : private SpawnerEvents {
   bool evaluate_again_ = false;
 };
 
-// How the end of an instance reads as an outcome; SetupFailed when the program never ran.
+// How the end of an instance reads as an outcome; SetupFailed when the program never ran,
+// or when what was above it died.
 // Precedence: OOM before signals; a clean exit is a clean exit.
 Outcome OutcomeOf(const InstanceExit& exit);
 

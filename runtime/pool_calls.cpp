@@ -43,7 +43,7 @@ void Pool::Submit(Call& call) {
   call.pool = this;
   if (waiting_.empty() && ServeOne(call)) return;
   if (last_used_ < retry_at_ && !AnythingUsable() && context_.sandbox.available()) {
-    call.facts = last_facts_;
+    call.facts = BackOffFacts();
     return call.Fail(last_failure_, AfterCall::kCancelled, RetryAfterSeconds());
   }
   const ScaleSpec& scale = version_->spec.scale;
@@ -200,14 +200,15 @@ void Pool::Requeue(Call& call) {
 void Pool::MoveOrEnd(Call& call, Instance& instance, const InstanceExit& exit,
                      const SlotTimes& times) {
   const bool exec = version_->mode == SandboxMode::kExec;
-  const bool untouched = exit.setup_step.empty() && (!exec || times.exec == TimePoint());
+  const bool lost = exit.setup_step == kLauncherLost || exit.setup_step == kSpawnerLost;
+  const bool untouched = (lost || exit.setup_step.empty()) && (!exec || times.exec == TimePoint());
   if (untouched && !call.moved_once && call.Movable()) return Requeue(call);
   call.OnInstanceExit(instance, exit, times);
 }
 
-void Pool::FailWaiting(const Outcome& outcome, uint32_t retry_after_s) {
+void Pool::FailWaiting(const Outcome& outcome, const FailureFacts& facts, uint32_t retry_after_s) {
   for (Call* call : std::exchange(waiting_, {})) {
-    call->facts = last_facts_;
+    call->facts = facts;
     call->Fail(outcome, AfterCall::kCancelled, retry_after_s);
   }
 }

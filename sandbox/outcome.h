@@ -19,7 +19,7 @@ enum class OutcomeKind : uint8_t {
   kBadResponse,    // http: malformed, or the connection was lost
   kNotReady,       // http: never listened within start_timeout
   kCancelled,      // the client went away
-  kSetupFailed,    // `detail` = step, `code` = errno; the function was not run
+  kSetupFailed,    // `detail` = step, `code` = errno: not run; or kLauncherLost ...
   kRejected,       // never started: `detail` = queue-full, queue-timeout, memory, shutting-down ...
 };
 
@@ -28,6 +28,10 @@ struct Outcome {
   int code = 0;
   std::string detail;
 };
+
+// Outcome::detail of kSetupFailed when our own process above a call died: the call may have run.
+inline constexpr const char* kLauncherLost = "launcher-lost";
+inline constexpr const char* kSpawnerLost = "spawner-lost";
 
 // The header value: "ok", "exited:3", "signaled:SIGSEGV", "setup-failed:mount-proc",
 // "rejected:queue-full", ... (docs/api.md, "Outcomes -> HTTP").

@@ -172,6 +172,10 @@ TEST_F(DispatcherTest, ReportsABuildErrorAsSetupFailedAndTriesAgainLater) {
   auto client = Call(Request());
   EXPECT_EQ(client->outcome(), "setup-failed:build-version");
   EXPECT_NE(client->call->FailureText().find("mount overlay"), std::string::npos);
+  const auto backing_off = Call(Request());
+  for (const char* part : {"mount overlay", "starts are failing, ", "the next try is in "}) {
+    EXPECT_NE(backing_off->call->FailureText().find(part), std::string::npos) << part;
+  }
   sandbox->build_error.clear();
   RunFor(std::chrono::milliseconds(120));
   EXPECT_EQ(Call(Request())->outcome(), "ok");

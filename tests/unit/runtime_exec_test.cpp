@@ -2,6 +2,7 @@
 #include <signal.h>
 
 #include <atomic>
+#include <thread>
 
 #include "tests/support/call_fixture.h"
 
@@ -359,6 +360,43 @@ TEST_F(ExecTest, GivesACallToAnotherInstanceWhenAParkedOneDiedBeforeItRan) {
   }
 }
 
+TEST_F(ExecTest, TellsApartTheLaunchersDeath) {
+  sandbox->program = [](FakeProgram& p) { return Killed(p.WaitForSignal()); };
+  ASSERT_TRUE(Activate(version).ok());
+  auto client = Begin(Request());
+  ASSERT_TRUE(RunUntil([&] { return sandbox->starts == 1; }));
+  sandbox->set_available(false);
+  sandbox->KillSpawners("the launcher died");
+  ASSERT_TRUE(RunUntil([&] { return client->done(); }));
+  EXPECT_EQ(client->outcome(), "setup-failed:launcher-lost");
+}
+
+TEST_F(ExecTest, MeasuresTheProgramUpToItsFirstOutputOrItsExit) {
+  using std::chrono::milliseconds;
+  auto silent = Run([](FakeProgram&) {
+    std::this_thread::sleep_for(milliseconds(30));
+    return Exited(0);
+  });
+  EXPECT_GE(silent->call->receipt().exec_ms, 30);
+  sandbox->program = [](FakeProgram& p) {
+    p.Print("early");
+    std::this_thread::sleep_for(milliseconds(200));
+    return Exited(0);
+  };
+  auto early = Call(Request());
+  EXPECT_GE(early->call->receipt().exec_ms, 0);
+  EXPECT_LT(early->call->receipt().exec_ms, 150);
+  EXPECT_GE(early->call->receipt().function_ms, 200);
+}
+
+TEST_F(ExecTest, SaysWhatTheSandboxTookWhenTheCallTimedOut) {
+  version->spec.limits.timeout = std::chrono::milliseconds(30);
+  auto client = Run([](FakeProgram& p) { return Killed(p.WaitForSignal()); });
+  EXPECT_EQ(client->outcome(), "timed-out");
+  EXPECT_GE(client->call->receipt().sandbox_ms, 0);
+  EXPECT_LT(client->call->receipt().exec_ms, 0) << "neither output nor an exit was seen";
+}
+
 TEST_F(ExecTest, EndsRunningCallsWhenTheSpawnerDiesAndBuildsTheNextOnDemand) {
   sandbox->program = [](FakeProgram& p) { return Killed(p.WaitForSignal()); };
   ASSERT_TRUE(Activate(version).ok());
@@ -366,8 +404,9 @@ TEST_F(ExecTest, EndsRunningCallsWhenTheSpawnerDiesAndBuildsTheNextOnDemand) {
   ASSERT_TRUE(RunUntil([&] { return sandbox->starts == 1; }));
   sandbox->KillSpawners("killed by a test");
   ASSERT_TRUE(RunUntil([&] { return client->done(); }));
-  EXPECT_EQ(client->outcome(), "signaled:SIGKILL");
+  EXPECT_EQ(client->outcome(), "setup-failed:spawner-lost");
   EXPECT_NE(client->call->FailureText().find("killed by a test"), std::string::npos);
+  EXPECT_NE(client->call->FailureText().find("the call may have run"), std::string::npos);
   sandbox->program = [](FakeProgram&) { return Exited(0); };
   EXPECT_EQ(Call(Request())->outcome(), "ok");
   EXPECT_EQ(sandbox->builds, 2);
