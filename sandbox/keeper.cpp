@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -50,6 +51,7 @@ class Keeper {
   void OnDaemonExit();
   void OnDaemonMessage();
   void OnSignal(int signo);
+  Status WatchLifeline();
   void Finish(int status);
   [[noreturn]] void BecomeDaemon(const std::vector<std::string>& args, int keeper_fd,
                                  int launcher_fd) const;
@@ -242,11 +244,27 @@ void Keeper::Finish(int status) {
   loop_.Stop();
 }
 
+// Nothing is ever sent on it: whatever happens there is its end.
+Status Keeper::WatchLifeline() {
+  const int fd = options_.lifeline_fd;
+  if (fd < 0) return OkStatus();
+  if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) return LastError("lifeline");
+  return loop_.Watch(fd, EPOLLIN | EPOLLRDHUP, [this, fd](uint32_t) {
+    loop_.Unwatch(fd);
+    OnSignal(SIGTERM);
+  });
+}
+
 int Keeper::Run() {
   const Status watching =
       loop_.OnSignals({SIGTERM, SIGINT, SIGHUP}, [this](int signo) { OnSignal(signo); });
   if (!watching.ok()) {
     LogError(watching.error().message);
+    return 1;
+  }
+  const Status tied = WatchLifeline();
+  if (!tied.ok()) {
+    LogError(tied.error().message);
     return 1;
   }
   StartBoth();

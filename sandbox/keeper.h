@@ -23,6 +23,7 @@ struct KeeperOptions {
   std::string data_dir;
   std::string user = "pulga";
   std::vector<std::string> daemon_args;  // passed on, after the fds
+  int lifeline_fd = -1;  // a pipe or socket; its other end closed means the same as SIGTERM
   Duration stop_limit = std::chrono::seconds(40);
 };
 

@@ -22,7 +22,8 @@ namespace {
 
 constexpr int kUsageError = 2;
 constexpr const char* kUsage =
-    "usage: pulga-launcher keeper --pulga PATH --data DIR [--user NAME] [-- DAEMON-ARGS...]\n"
+    "usage: pulga-launcher keeper --pulga PATH --data DIR [--user NAME] [--lifeline-fd N]\n"
+    "                             [-- DAEMON-ARGS...]\n"
     "       (started by `pulga serve`; there is nothing to run by hand)\n";
 
 int Usage() {
@@ -63,6 +64,8 @@ int KeeperMain(const std::vector<std::string>& args) {
       options.data_dir = value;
     else if (name == "--user")
       options.user = value;
+    else if (const auto fd = ParseUint(value, INT_MAX); name == "--lifeline-fd" && fd)
+      options.lifeline_fd = static_cast<int>(*fd);
     else
       return Usage();
   }

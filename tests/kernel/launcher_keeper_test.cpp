@@ -53,7 +53,7 @@ class Keeper : public ::testing::Test {
     (void)keeper_.Signal(SIGKILL);
     (void)keeper_.Reap();
   }
-  PidFd Start() {
+  PidFd Start(int lifeline = -1) {
     SpawnOptions spawn;
     spawn.argv = {fs::read_symlink("/proc/self/exe").parent_path() / "pulga-launcher",
                   "keeper",
@@ -65,6 +65,10 @@ class Keeper : public ::testing::Test {
                   "no-such-user"};
     spawn.env = {"PATH=/usr/bin:/bin"};
     spawn.fds = {{0, 0}, {1, 1}, {2, 2}};
+    if (lifeline >= 0) {
+      spawn.argv.insert(spawn.argv.end(), {"--lifeline-fd", "3"});
+      spawn.fds.push_back({lifeline, 3});
+    }
     auto started = SpawnProcess(spawn);
     EXPECT_TRUE(started.ok()) << started.error().message;
     return std::move(started).value();
@@ -158,6 +162,23 @@ TEST_F(Keeper, StopsGracefullyAndReportsTheDaemonsStatus) {
   ASSERT_TRUE(keeper_.Signal(SIGHUP).ok());
   EXPECT_TRUE(Until([&] { return fs::exists(data_ + "/reloaded"); }));
   ASSERT_TRUE(keeper_.Signal(SIGTERM).ok());
+  const auto info = keeper_.Reap();
+  EXPECT_EQ(info->wait_status, 0);
+  EXPECT_THAT(Slurp(data_ + "/drained"), HasSubstr("drained"));
+}
+
+TEST_F(Keeper, StopsGracefullyWhenWhoHoldsItsLifelineIsGone) {
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  UniqueFd held(ends[1]);
+  {
+    const UniqueFd given(ends[0]);
+    keeper_ = Start(given.get());
+  }
+  ASSERT_TRUE(WaitForDaemons(1));
+  usleep(200000);
+  ASSERT_EQ(kill(keeper_.pid(), 0), 0);
+  held.Reset();
   const auto info = keeper_.Reap();
   EXPECT_EQ(info->wait_status, 0);
   EXPECT_THAT(Slurp(data_ + "/drained"), HasSubstr("drained"));
