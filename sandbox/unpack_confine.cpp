@@ -116,6 +116,7 @@ Status LimitResources() {
 struct UnpackerChild {
   UnpackStart* start;
   int start_fd;
+  int go_fd;  // the set-up's end of it
 };
 
 Status BecomeUnpacker(UnpackStart& start, int start_fd) {
@@ -150,6 +151,7 @@ Status BecomeUnpacker(UnpackStart& start, int start_fd) {
 // A failure past the clone has nobody to tell but the log: the report pipe is closed by then.
 void UnpackerMain(void* raw) {
   auto* child = static_cast<UnpackerChild*>(raw);
+  close(child->go_fd);  // or a set-up that dies would be waited for for ever
   const int report_fd = child->start->report_fd;
   const int lifted_report = fcntl(report_fd, F_DUPFD_CLOEXEC, kLiftedFd);
   close(report_fd);
@@ -169,7 +171,7 @@ Status StartUnpacker(UnpackStart& start) {
   for (const UniqueFd& fd : start.cgroup.join.v1_tasks) tasks.push_back(fd.get());
   const int joined = sys::Faulted() ? errno : JoinCgroup(tasks);
   if (joined != 0) return ErrnoError("unpack-join-cgroup", joined);
-  UnpackerChild child = {&start, wait_end.get()};
+  UnpackerChild child = {&start, wait_end.get(), go_end.get()};
   CloneOptions options;
   options.flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC |
                   CLONE_NEWUTS | CLONE_PARENT;
