@@ -28,6 +28,13 @@ void TellProgress(ClientConnection& connection, TimePoint now) {
 
 }  // namespace
 
+Received ReceivedOn(const ClientConnection& connection) {
+  tcp_info info = {};
+  socklen_t size = sizeof info;
+  if (connection.is_tcp) getsockopt(connection.fd, IPPROTO_TCP, TCP_INFO, &info, &size);
+  return {info.tcpi_bytes_received, info.tcpi_last_data_recv};
+}
+
 ClientConnection& ClientConnections::Add(const AcceptedConnection& accepted) {
   list_.push_back({accepted.fd.get(),
                    accepted.peer,
@@ -56,6 +63,7 @@ void ClientConnections::Sweep() {
     if (connection.clock.phase() == ConnectionClock::Phase::kReply) TellProgress(connection, now);
     if (connection.cut || !connection.clock.Expired(now)) continue;
     connection.cut = true;
+    on_expired_(connection);
     shutdown(connection.fd, SHUT_RDWR);
   }
   ArmSweep();

@@ -2,6 +2,7 @@
 // cutting is shutdown(2), which the owner of the socket then notices. Loop thread.
 #pragma once
 
+#include <functional>
 #include <list>
 #include <string>
 
@@ -21,16 +22,27 @@ struct ClientConnection {
   std::list<ClientConnection>::iterator self;
 };
 
+// What the kernel knows of a TCP client; of a local one: nothing received, just now.
+struct Received {
+  uint64_t bytes = 0;
+  uint32_t last_ms = 0;  // since the last of them came
+};
+Received ReceivedOn(const ClientConnection& connection);
+
 class ClientConnections {
  public:
-  ClientConnections(EventLoop& loop, ConnectionPatience patience)
-      : loop_(loop), patience_(patience) {}
+  // `on_expired` may say why to the client before it is cut.
+  using OnExpired = std::function<void(ClientConnection&)>;
+
+  ClientConnections(EventLoop& loop, ConnectionPatience patience, OnExpired on_expired)
+      : loop_(loop), patience_(patience), on_expired_(std::move(on_expired)) {}
   ~ClientConnections() { loop_.Cancel(sweep_timer_); }
   ClientConnections(const ClientConnections&) = delete;
   ClientConnections& operator=(const ClientConnections&) = delete;
 
   ClientConnection& Add(const AcceptedConnection& accepted);
   void Remove(ClientConnection& connection) { list_.erase(connection.self); }
+  std::list<ClientConnection>& all() { return list_; }
   size_t size() const { return list_.size(); }
   void SetPatience(const ConnectionPatience& patience) { patience_ = patience; }
 
@@ -40,6 +52,7 @@ class ClientConnections {
 
   EventLoop& loop_;
   ConnectionPatience patience_;
+  OnExpired on_expired_;
   std::list<ClientConnection> list_;
   EventLoop::TimerId sweep_timer_ = 0;
 };

@@ -8,9 +8,11 @@
 #include <cstdarg>
 #include <cstring>
 #include <optional>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "api/client_connections.h"
+#include "api/last_words.h"
 #include "api/leaver_watch.h"
 #include "api/raw_reply.h"
 #include "base/log.h"
@@ -35,7 +37,8 @@ class Server final : public HttpServer {
         config_(std::move(config)),
         factory_(std::move(factory)),
         alive_(std::make_shared<Server*>(this)),
-        connections_(loop, config_.patience),
+        last_words_(loop),
+        connections_(loop, config_.patience, [this](ClientConnection& c) { OnExpired(c); }),
         leavers_(loop) {}
   ~Server() override;
   Status Start();
@@ -67,7 +70,14 @@ class Server final : public HttpServer {
   static size_t KeepEscaped(void*, MHD_Connection*, char* text) { return strlen(text); }
 
   static void OnLibraryLog(void* self, const char* format, va_list);
-  void RefuseBadLength();
+  struct Suspect {
+    ClientConnection* connection = nullptr;
+    Exchange* exchange = nullptr;
+  };
+  Suspect FindSuspect();
+  Exchange* ExchangeOn(const ClientConnection& connection) const;
+  void OnLibraryRefusal(unsigned status);
+  void OnExpired(ClientConnection& connection);
   void OnAccepted(AcceptedConnection accepted);
   Duration Prepare();
 
@@ -78,6 +88,7 @@ class Server final : public HttpServer {
   MHD_Daemon* daemon_ = nullptr;
   int daemon_epoll_ = -1;
   std::unique_ptr<HttpListener> listener_;
+  LastWords last_words_;
   ClientConnections connections_;
   LeaverWatch leavers_;
   ClientConnection* accepting_ = nullptr;
@@ -91,8 +102,8 @@ class Server final : public HttpServer {
 // One request and its reply, between the library's callbacks and our handler.
 class Exchange final : public HttpExchange {
  public:
-  Exchange(Server& server, const char* target, ClientConnection* connection)
-      : server_(server), connection_(connection) {
+  Exchange(Server& server, const char* target, MHD_Connection* mhd, ClientConnection* connection)
+      : server_(server), connection_(connection), mhd_(mhd) {
     request_.target = target != nullptr ? target : "";
     server_.AddExchange(this);
   }
@@ -109,6 +120,13 @@ class Exchange final : public HttpExchange {
                     const char* data, size_t* size);
   ClientConnection& connection() { return *connection_; }
   bool begun() const { return begun_; }
+  // The head is complete, and the library is judging it at this moment.
+  bool judged() const {
+    return !begun_ &&
+           MHD_get_connection_info(mhd_, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE) != nullptr;
+  }
+  bool reads_chunks() const { return begun_ && !suspended_ && request_.chunked; }
+  bool answered() const { return raw_ != nullptr || state_ == State::kReplying; }
   void Leave();
   HttpHandler* handler() { return handler_.get(); }
 
@@ -496,29 +514,71 @@ Status Server::Start() {
 }
 
 // Nothing it says is logged: bad requests come at line rate. One message is a hook we need.
-void Server::OnLibraryLog(void* self, const char* format, va_list) {
-  if (strstr(format, "Content-Length") != nullptr) static_cast<Server*>(self)->RefuseBadLength();
+void Server::OnLibraryLog(void* self, const char* format, va_list arguments) {
+  if (strncmp(format, "Error processing request", 24) != 0) return;
+  static_cast<Server*>(self)->OnLibraryRefusal(va_arg(arguments, unsigned));
 }
 
-// This version answers a malformed Content-Length with two status lines in one reply. It is about
-// to: answer before it does, so that its own attempt fails. Told which connection it is only when
-// no other head is incomplete; else its reply goes out as it is, and the connection ends in any
-// case.
-void Server::RefuseBadLength() {
-  Exchange* guilty = nullptr;
+Exchange* Server::ExchangeOn(const ClientConnection& connection) const {
   for (Exchange* exchange : exchanges_) {
-    if (exchange->begun()) continue;
-    if (guilty != nullptr) return;
-    guilty = exchange;
+    if (&exchange->connection() == &connection) return exchange;
   }
-  if (guilty == nullptr) return;
-  HttpReply reply;
-  reply.status = 400;
-  reply.headers = {{"Content-Type", "text/plain; charset=utf-8"}};
-  reply.body = "Content-Length is not a plain decimal number\n";
-  RawReply raw(loop_, guilty->connection().fd, [](RawReply::End) {});
-  raw.Start({}, reply, nullptr);
-  shutdown(guilty->connection().fd, SHUT_WR);
+  return nullptr;
+}
+
+// The library does not say which connection it is about to refuse: the one whose head it is
+// judging, or whoever sent last. Nobody when two sent within one tick of the kernel's clock.
+Server::Suspect Server::FindSuspect() {
+  Suspect latest;
+  uint32_t latest_ms = UINT32_MAX;
+  bool alone = true;
+  std::unordered_map<const ClientConnection*, Exchange*> open;
+  for (Exchange* exchange : exchanges_) {
+    if (exchange->judged()) return {&exchange->connection(), exchange};
+    open[&exchange->connection()] = exchange;
+  }
+  for (ClientConnection& connection : connections_.all()) {
+    const auto found = open.find(&connection);
+    Exchange* exchange = found == open.end() ? nullptr : found->second;
+    if (exchange != nullptr && exchange->begun() && !exchange->reads_chunks()) continue;
+    const Received received = ReceivedOn(connection);
+    if (connection.is_tcp && received.bytes == 0) continue;
+    if (received.last_ms == latest_ms) alone = false;
+    if (received.last_ms >= latest_ms) continue;
+    alone = true;
+    latest_ms = received.last_ms;
+    latest = {&connection, exchange};
+  }
+  return alone ? latest : Suspect{};
+}
+
+// This version's own answer is HTML, follows a head that is out already, and for some heads has
+// two status lines. Answer before it does, so that its own attempt fails. Without a suspect its
+// answer goes out as it is; the connection ends in any case.
+void Server::OnLibraryRefusal(unsigned status) {
+  const Suspect suspect = FindSuspect();
+  if (suspect.connection == nullptr) return;
+  if (suspect.exchange != nullptr && suspect.exchange->answered()) {
+    return suspect.exchange->Leave();
+  }
+  const std::string target =
+      suspect.exchange != nullptr ? suspect.exchange->request().target : std::string();
+  last_words_.Say(suspect.connection->fd, RefusalOfRequest(static_cast<int>(status), target));
+}
+
+// The client's patience with us is not the matter: it was too slow with its own request.
+void Server::OnExpired(ClientConnection& connection) {
+  using Phase = ConnectionClock::Phase;
+  const Phase phase = connection.clock.phase();
+  if (phase != Phase::kHead && phase != Phase::kIdle && phase != Phase::kBody) return;
+  const Exchange* exchange = ExchangeOn(connection);
+  if (exchange == nullptr) {
+    if (phase != Phase::kHead || ReceivedOn(connection).bytes == 0) return;
+  } else if (exchange->answered()) {
+    return;
+  }
+  last_words_.Say(connection.fd,
+                  RefusalOfRequest(408, exchange != nullptr ? exchange->request().target : ""));
 }
 
 // MHD_get_timeout of this version knows nothing of pending resumes, and its sockets are
@@ -551,7 +611,7 @@ void Server::OnAccepted(AcceptedConnection accepted) {
 
 void* Server::OnTarget(void* self, const char* target, MHD_Connection* connection) {
   const auto* info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-  return new Exchange(*static_cast<Server*>(self), target,
+  return new Exchange(*static_cast<Server*>(self), target, connection,
                       static_cast<ClientConnection*>(info->socket_context));
 }
 

@@ -163,6 +163,56 @@ TEST_F(HttpServerTest, HeadRepliesHaveNoBody) {
   EXPECT_EQ(replies.find("OK\n"), replies.rfind("OK\n"));
 }
 
+size_t HeadsIn(const std::string& bytes) {
+  size_t count = 0;
+  for (size_t at = 0; (at = bytes.find("HTTP/1.1", at)) != std::string::npos; ++at) ++count;
+  return count;
+}
+
+TEST_F(HttpServerTest, AnswersEachErrorThatEndsTheConnectionOnce) {
+  Start();
+  const std::pair<std::string, int> cases[] = {
+      {"GET / HTTP/1.1\r\n\r\n", 400},
+      {std::string(kPost) + "Content-Length: x\r\n\r\n", 400},
+      {std::string(kPost) + "Content-Length: 99999999999999999999\r\n\r\n", 413},
+      {std::string(kPost) + "Transfer-Encoding: chunked\r\n\r\nZZ\r\n", 400},
+      {"GET /" + std::string(64 << 10, 'a') + " HTTP/1.1\r\nHost: x\r\n\r\n", 414},
+      {"GET / HTTP/1.1\r\nHost: x\r\nX: " + std::string(1 << 20, 'a') + "\r\n\r\n", 431},
+  };
+  for (const auto& [request, status] : cases) {
+    RawClient client = Connect();
+    client.Send(request);
+    const std::string reply = client.ReadAll();
+    EXPECT_EQ(StatusOf(reply), status) << request.substr(0, 100) << reply;
+    EXPECT_EQ(HeadsIn(reply), 1U) << request.substr(0, 100) << reply;
+    EXPECT_EQ(reply.find("<html"), std::string::npos) << reply;
+    EXPECT_NE(reply.find("Connection: close"), std::string::npos) << reply;
+  }
+}
+
+TEST_F(HttpServerTest, TellsASlowClientThatItWasTooSlow) {
+  DaemonConfig config;
+  config.header_timeout = config.body_timeout = milliseconds(200);
+  Start(config);
+  const std::string upload =
+      "POST /v1/images HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sesame\r\n";
+  for (const std::string& request :
+       {std::string("GET /hea"), std::string("GET /healthz HTTP/1.1\r\nHost"),
+        std::string(kPost) + "Content-Length: 9\r\n\r\nabc",
+        std::string(kPost) + "Transfer-Encoding: chunked\r\n\r\n",
+        upload + "Content-Length: 100\r\n\r\n"}) {
+    RawClient client = Connect();
+    client.Send(request);
+    const std::string reply = client.ReadAll();
+    EXPECT_EQ(StatusOf(reply), 408) << request << reply;
+    EXPECT_EQ(HeadsIn(reply), 1U) << reply;
+    EXPECT_NE(reply.find("Connection: close"), std::string::npos) << reply;
+    EXPECT_EQ(reply.find("request_timeout") != std::string::npos,
+              request.find("/v1/") != std::string::npos)
+        << reply;
+  }
+}
+
 TEST_F(HttpServerTest, ClosesAHeadThatTrickles) {
   DaemonConfig config;
   config.header_timeout = milliseconds(200);

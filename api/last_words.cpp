@@ -1,0 +1,91 @@
+#include "api/last_words.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+
+#include "api/error_mapping.h"
+#include "api/raw_reply.h"
+
+namespace pulga {
+namespace {
+
+constexpr auto kLinger = std::chrono::seconds(2);
+constexpr size_t kDropBytes = 4 << 20;
+constexpr size_t kMostRests = 64;
+
+ApiError ProblemOf(int status) {
+  switch (status) {
+    case 408:
+      return {408,
+              "request_timeout",
+              "the request did not arrive in time; send it again, without pauses",
+              {}};
+    case 413:
+      return {413, "too_large", "a chunk of the body is too large", {}};
+    case 414:
+      return {414, "uri_too_long", "the request line is too long; put the data into the body", {}};
+    case 431:
+      return {431,
+              "head_too_large",
+              "the request's head is too large; send fewer or shorter headers",
+              {}};
+    case 400:
+      return {400,
+              "malformed_request",
+              "malformed request: check the Host and Content-Length headers and the chunks",
+              {}};
+    default:
+      return {status, "bad_request", "the request can not be served", {}};
+  }
+}
+
+}  // namespace
+
+HttpReply RefusalOfRequest(int status, std::string_view target) {
+  const bool managed = target.substr(0, 4) == "/v1/" || target == "/v1";
+  HttpReply reply =
+      managed ? ErrorReply(ProblemOf(status)) : CallErrorReply(ProblemOf(status), ErrorForm::kText);
+  reply.close = true;
+  return reply;
+}
+
+LastWords::~LastWords() {
+  while (!rests_.empty()) End(rests_.begin());
+}
+
+void LastWords::Say(int fd, const HttpReply& reply) {
+  RawReply raw(loop_, fd, [](RawReply::End) {});
+  raw.Start({}, reply, nullptr);
+  raw.Stop();
+  shutdown(fd, SHUT_WR);
+  if (rests_.size() >= kMostRests) return;
+  UniqueFd copy(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  if (!copy.valid()) return;
+  const auto rest = rests_.insert(rests_.end(), Rest{std::move(copy), 0, 0});
+  if (!loop_.Watch(rest->fd.get(), EPOLLIN, [this, rest](uint32_t) { Drop(rest); }).ok()) {
+    rests_.erase(rest);
+    return;
+  }
+  rest->timer = loop_.CallAfter(kLinger, [this, rest] {
+    rest->timer = 0;
+    End(rest);
+  });
+}
+
+void LastWords::Drop(Rests::iterator rest) {
+  char block[16 * 1024];
+  const ssize_t n = recv(rest->fd.get(), block, sizeof block, MSG_DONTWAIT);
+  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  if (n > 0) rest->dropped += static_cast<size_t>(n);
+  if (n <= 0 || rest->dropped > kDropBytes) End(rest);
+}
+
+void LastWords::End(Rests::iterator rest) {
+  if (rest->timer != 0) loop_.Cancel(rest->timer);
+  loop_.Unwatch(rest->fd.get());
+  rests_.erase(rest);
+}
+
+}  // namespace pulga
