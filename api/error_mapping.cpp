@@ -123,6 +123,11 @@ ApiError ToApiError(const Error& error, std::string_view object) {
     out.code = (mapping.about_object ? std::string(object) : std::string()) + mapping.suffix;
   }
   out.message = MayNameHostPaths(error.code) ? WithoutHostPaths(error.message) : error.message;
+  // The lookup of a program fails for several reasons, each with an error code of its own.
+  if (out.status < 500 && error.message.find("cannot run \"") != std::string::npos) {
+    out.status = 422;
+    out.code = "cannot_run";
+  }
   if (out.status >= 500) LogWarning("request failed: " + Printable(error.message, 500));
   return out;
 }

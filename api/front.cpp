@@ -1,5 +1,7 @@
 #include "api/front.h"
 
+#include <algorithm>
+
 #include "api/error_mapping.h"
 #include "api/handlers.h"
 #include "api/native/routes.h"
@@ -23,7 +25,9 @@ bool IsManagement(std::string_view path) { return path == "/v1" || path.substr(0
 HttpReply Refusal(std::string_view path, const ApiError& error, ErrorForm form) {
   if (IsManagement(path)) return ErrorReply(error);
   HttpReply reply = CallErrorReply(error, form);
-  reply.headers.emplace_back("X-Pulga-Outcome", "rejected:" + error.code);
+  std::string detail = error.code;
+  std::replace(detail.begin(), detail.end(), '_', '-');
+  reply.headers.emplace_back("X-Pulga-Outcome", "rejected:" + detail);
   return reply;
 }
 

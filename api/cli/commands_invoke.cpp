@@ -122,7 +122,9 @@ int RunInvoke(const Args& args) {
                      " says why (call " + reply->Header("X-Call-Id") + ")"});
   }
   const std::string outcome = reply->Header("X-Pulga-Outcome");
-  if (reply->status >= 400 && !outcome.empty() && outcome != "ok") {
+  // What is refused says why in its body, printed above.
+  const bool told = !json && outcome.rfind("rejected:", 0) == 0;
+  if (reply->status >= 400 && !outcome.empty() && outcome != "ok" && !told) {
     PrintError("the call ended with " + outcome + ", status " + std::to_string(reply->status));
   }
   return reply->status / 100 == 2 ? kExitOk : kExitFailed;

@@ -8,7 +8,7 @@ import unittest
 
 from harness import image_archive as archive
 import leaks
-from harness import Case, probe_binary, wait_until
+from harness import Case, probe_binary, skip_unless, wait_until
 from image_archive import Entry, Image
 
 
@@ -145,8 +145,7 @@ class Inside(Case):
     def test_dangerous_calls_are_denied(self):
         # add_key keyctl bpf perf_event_open userfaultfd io_uring_setup process_vm_readv kcmp
         # pidfd_getfd open_by_handle_at reboot init_module swapon settimeofday (x86_64 numbers)
-        if os.uname().machine != "x86_64":
-            self.skipTest("system call numbers of x86_64")
+        skip_unless(os.uname().machine == "x86_64", "system call numbers of x86_64")
         for number in (248, 250, 321, 298, 323, 425, 310, 312, 438, 304, 169, 175, 167, 164):
             self.assert_all_fail(self.ask(f"syscall {number}"), 1, 38)
 
