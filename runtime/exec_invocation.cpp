@@ -86,13 +86,7 @@ void ExecInvocation::EndBody() {
   } else if (input_.valid() && pending_.empty()) {
     CloseInput();
   }
-  if (!streaming_) Hold();
 }
-
-// The front can send nothing back while a body is still coming in. A program that answers as it
-// reads would then block on a full pipe, and its body behind it: until the body's end its answer is
-// held up to the output limit instead.
-bool ExecInvocation::MayStream() const { return body_ == Body::kEnded || !input_wanted_; }
 
 void ExecInvocation::SendBody() {
   while (!pending_.empty()) {
@@ -274,18 +268,16 @@ void ExecInvocation::OnOutput() {
 void ExecInvocation::Hold() {
   while (output_.valid() && !output_ended_) {
     const size_t before = held_.size();
-    const size_t room = before < kMaxHeldBytes ? kMaxHeldBytes - before : kReadBytes;
-    held_.resize(before + std::min(kReadBytes, room));
+    held_.resize(before + std::min(kReadBytes, kMaxHeldBytes - before));
     const IoResult got = ReadSome(output_.get(), held_.data() + before, held_.size() - before);
     held_.resize(before + got.size);
     if (before == 0 && got.size > 0) first_output_ = std::chrono::steady_clock::now();
     if (got.state == IoState::kBlocked) break;
     if (got.state == IoState::kClosed) output_ended_ = true;
     if (!CountOutput(got.size)) return;
-    if (held_.size() >= kMaxHeldBytes && MayStream()) return BeginStreaming();
+    if (held_.size() >= kMaxHeldBytes) return BeginStreaming();
   }
-  const size_t enough = request_.wants_stream ? 1 : kMaxHeldBytes;
-  if (held_.size() >= enough && MayStream() && !exited_) BeginStreaming();
+  if (request_.wants_stream && !held_.empty() && !exited_) BeginStreaming();
 }
 
 void ExecInvocation::BeginStreaming() {

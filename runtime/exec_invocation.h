@@ -1,8 +1,8 @@
 // ExecInvocation: one run of a program: the body on its stdin or as its last argument, its stdout
-// as the answer, its end as the outcome. stdout is held until the end, or until there are 64 KiB
-// and the body is all in; after that the answer streams with status 200. The instance's end is
-// authoritative: what is in the pipe then is the rest, whoever else still holds the pipe.
-// Loop thread; owns its ends of stdin and stdout.
+// as the answer, its end as the outcome. stdout is held until the end or 64 KiB, whichever comes
+// first, even while the body is still coming in; after that the answer streams with status 200.
+// The instance's end is authoritative: what is in the pipe then is the rest, whoever else still
+// holds the pipe. Loop thread; owns its ends of stdin and stdout.
 // A time-out answers at once; the program gets SIGTERM, and SIGKILL after the grace.
 // Source: docs/api.md "What an exec function sees, and how its reply is made".
 #pragma once
@@ -50,7 +50,6 @@ class ExecInvocation final : public Call {
   void CloseInput();
   void OnOutput();
   void Hold();
-  bool MayStream() const;
   bool CountOutput(size_t more);
   void BeginStreaming();
   ReadResult ReadPipe(char* buffer, size_t capacity);
