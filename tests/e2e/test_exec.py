@@ -222,7 +222,9 @@ class Outcomes(Case):
 
     def test_timed_out(self):
         started = time.monotonic()
-        self.assert_outcome(self.daemon.call("probe", b"sleep 30"), 504, "timed-out")
+        reply = self.daemon.call("probe", b"sleep 30")
+        self.assert_outcome(reply, 504, "timed-out")
+        self.assertIn("sandbox;dur=", reply.headers["server-timing"])
         self.assertLess(time.monotonic() - started, 6)
 
     def test_timed_out_though_term_is_ignored(self):
@@ -320,6 +322,7 @@ class Receipts(Case):
             self.assertIn(reply.headers["x-pulga-start"], ("cold", "parked"))
             self.assertRegex(reply.headers["server-timing"], r"function;dur=\d+\.\d{3}")
             self.assertRegex(reply.headers["server-timing"], r"queue;dur=\d+\.\d{3}")
+            self.assertRegex(reply.headers["server-timing"], r"sandbox;dur=\d+\.\d{3}, exec;dur=")
 
     def test_call_ids_differ(self):
         ids = {self.daemon.call("probe", b"exit 0").headers["x-call-id"] for _ in range(20)}
