@@ -318,6 +318,25 @@ TEST_F(HttpTest, ClosesTheConnectionWhenTheClientLeavesAndKeepsTheInstance) {
   EXPECT_EQ(Instances(), 1U);
 }
 
+TEST_F(HttpTest, DoesNotBlameTheServerForALostSpawner) {
+  std::atomic<bool> asked = false;
+  Serve([&](FakeConnection& c) {
+    c.ReadRequest();
+    asked = true;
+    c.ReadHead();
+  });
+  InvocationRequest request = Request("POST");
+  request.has_body = true;
+  auto client = Begin(std::move(request));
+  client->Send("x");
+  client->EndBody();
+  ASSERT_TRUE(RunUntil([&] { return asked.load(); }));
+  sandbox->KillSpawners("killed by a test");
+  ASSERT_TRUE(RunUntil([&] { return client->done(); }));
+  EXPECT_EQ(client->outcome(), "setup-failed:spawner-lost");
+  EXPECT_LT(client->call->receipt().exec_ms, 0);
+}
+
 TEST_F(HttpTest, TellsHowTheInstanceDiedUnderARequest) {
   Serve([](FakeConnection& c) {
     c.ReadRequest();
