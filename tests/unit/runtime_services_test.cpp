@@ -7,6 +7,7 @@
 
 #include "base/file_io.h"
 #include "base/temp_dir.h"
+#include "runtime/database.h"
 #include "runtime/function_service.h"
 #include "runtime/image_service.h"
 #include "runtime/spec_json.h"
@@ -489,6 +490,33 @@ TEST_F(ServicesTest, AnImageStaysWhileADeletedFunctionStillRunsOnIt) {
   EXPECT_THAT(RemoveImage("hello").error().message, HasSubstr("being deployed or removed"));
   dispatcher_.held.front()();
   EXPECT_TRUE(RemoveImage("hello").ok());
+}
+
+TEST_F(ServicesTest, ADeployWithoutCpuGetsHalfACoreAndMaySayNone) {
+  ASSERT_TRUE(Import("hello a 1").ok());
+  FunctionSpec spec = Spec();
+  spec.sandbox.cpu_millis = kCpuNotGiven;
+  ASSERT_TRUE(Put("f", spec).ok());
+  EXPECT_EQ(functions_->Describe(Key("f"))->active->spec.sandbox.cpu_millis, 500U);
+  ASSERT_TRUE(Put("f", spec).ok());
+  EXPECT_EQ(functions_->Describe(Key("f"))->active->number, 1U) << "the same is no new version";
+  spec.sandbox.cpu_millis = 0;
+  ASSERT_TRUE(Put("f", spec).ok());
+  Restart();
+  EXPECT_EQ(functions_->Describe(Key("f"))->active->spec.sandbox.cpu_millis, 0U);
+}
+
+TEST_F(ServicesTest, AStoredVersionWithoutCpuKeepsRunningWithoutAQuota) {
+  ASSERT_TRUE(Import("hello a 1").ok());
+  ASSERT_TRUE(Put("f", Spec()).ok());
+  Stop();
+  auto database = Database::Open(dir_->path() + "/pulga.db");
+  ASSERT_TRUE(database.ok());
+  ASSERT_TRUE(
+      (*database)->Execute("UPDATE versions SET spec = json_remove(spec, '$.limits.cpu')").ok());
+  database->reset();
+  Restart();
+  EXPECT_EQ(functions_->Describe(Key("f"))->active->spec.sandbox.cpu_millis, 0U);
 }
 
 TEST_F(ServicesTest, BadDeploysSayWhatToDo) {
