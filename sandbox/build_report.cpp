@@ -1,5 +1,6 @@
 #include "sandbox/build_report.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -33,16 +34,27 @@ Error ErrorOf(const BuildReport& report) {
   return Error{static_cast<Code>(std::min(report.code, last)), report.sys_errno, report.text};
 }
 
-void CloseAllBut(const std::initializer_list<int>& keep) {
+namespace {
+
+void CloseFrom(unsigned first, unsigned last) {
+  if (sys::CloseRange(first, last, 0) == 0) return;
+  rlimit limit = {};  // Linux before 5.9; every fd of ours is below the hard limit
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  for (unsigned fd = first; fd <= last && fd < limit.rlim_max; ++fd) close(static_cast<int>(fd));
+}
+
+}  // namespace
+
+void CloseAllBut(const std::vector<int>& keep) {
   std::vector<int> kept(keep);
   std::sort(kept.begin(), kept.end());
   unsigned from = 3;
   for (int fd : kept) {
     if (fd < static_cast<int>(from)) continue;
-    if (fd > static_cast<int>(from)) sys::CloseRange(from, static_cast<unsigned>(fd) - 1, 0);
+    if (fd > static_cast<int>(from)) CloseFrom(from, static_cast<unsigned>(fd) - 1);
     from = static_cast<unsigned>(fd) + 1;
   }
-  sys::CloseRange(from, ~0U, 0);
+  CloseFrom(from, ~0U);
 }
 
 }  // namespace pulga

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 
@@ -33,6 +34,6 @@ BuildReport MakeReport(ReportKind kind, pid_t pid, std::string_view text);
 Error ErrorOf(const BuildReport& report);
 
 // Closes every fd but `keep` and 0, 1, 2: first thing in a child forked from the launcher.
-void CloseAllBut(const std::initializer_list<int>& keep);
+void CloseAllBut(const std::vector<int>& keep);
 
 }  // namespace pulga

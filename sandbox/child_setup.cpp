@@ -20,6 +20,7 @@
 #include "sandbox/cgroup.h"
 #include "sandbox/clone_child.h"
 #include "sandbox/mount_apply.h"
+#include "sandbox/received_fds.h"
 
 namespace pulga {
 namespace {
@@ -112,7 +113,7 @@ void LoadFilter(const ChildRun& run) {
 // Takes the wake message apart; false when it is not what it should be.
 bool ReceiveWake(ChildRun& run) {
   iovec iov = {g_wake_buffer, sizeof g_wake_buffer};
-  alignas(cmsghdr) char control[CMSG_SPACE(3 * sizeof(int))];
+  alignas(cmsghdr) char control[kStdioControlBytes];
   msghdr msg = {};
   msg.msg_iov = &iov;
   msg.msg_iovlen = 1;
@@ -123,18 +124,20 @@ bool ReceiveWake(ChildRun& run) {
     n = recvmsg(run.wake, &msg, MSG_CMSG_CLOEXEC);
   } while (n < 0 && errno == EINTR);
   if (n == 0) _exit(0);  // the daemon let go of this instance
-  const cmsghdr* header = CMSG_FIRSTHDR(&msg);
-  if (n < static_cast<ssize_t>(sizeof(SpawnRequest)) || header == nullptr ||
-      header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(3 * sizeof(int)) ||
-      (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
+  if (n < 0) return false;
+  ReceivedFds fds(msg);
+  if (!fds.proper() || fds.count() != kStdioFds) return false;
+  SpawnRequest request;
+  if (n < static_cast<ssize_t>(sizeof request)) return false;
+  memcpy(&request, g_wake_buffer, sizeof request);
+  if (request.kind != SpawnKind::kWake ||
+      !run.arguments->Assemble(request, g_wake_buffer + sizeof request,
+                               static_cast<size_t>(n) - sizeof request)) {
     return false;
   }
-  memcpy(run.stdio, CMSG_DATA(header), 3 * sizeof(int));
-  SpawnRequest request;
-  memcpy(&request, g_wake_buffer, sizeof request);
-  return request.kind == SpawnKind::kWake &&
-         run.arguments->Assemble(request, g_wake_buffer + sizeof request,
-                                 static_cast<size_t>(n) - sizeof request);
+  memcpy(run.stdio, fds.fds(), sizeof run.stdio);
+  fds.Release();
+  return true;
 }
 
 // The spawner's fds may fill every number below the instance's own limit, and then what comes with

@@ -15,13 +15,13 @@
 
 #include "sandbox/build_report.h"
 #include "sandbox/clone_child.h"
+#include "sandbox/received_fds.h"
 #include "sandbox/spawner_setup.h"
 
 namespace pulga {
 namespace {
 
 constexpr uint64_t kInstanceNamespaces = CLONE_NEWPID | CLONE_NEWUTS;  // and what is not spare
-constexpr int kRequestFds = 3;
 constexpr uint16_t kMemoryFdsPerMessage = 128;
 
 alignas(16) char g_request[kMaxSpawnMessage];
@@ -32,15 +32,6 @@ struct Slot {
   std::vector<int> v1_tasks;
   int v2_dir = -1;
   SlotCounters counters;
-};
-
-// fds received with a request: always closed again, whatever the request was.
-struct RequestFds {
-  int fd[kRequestFds] = {-1, -1, -1};
-  int count = 0;
-  ~RequestFds() {
-    for (int i = 0; i < count; ++i) close(fd[i]);
-  }
 };
 
 // Of the instance as a whole: PID 1 has waited for everybody else in it.
@@ -59,8 +50,8 @@ class SpawnerLoop {
 
  private:
   void ServeSocket();
-  void ServeRequest(const SpawnRequest& request, size_t blob_size, RequestFds& fds);
-  void Start(const SpawnRequest& request, size_t blob_size, RequestFds& fds);
+  void ServeRequest(const SpawnRequest& request, size_t blob_size, const ReceivedFds& fds);
+  void Start(const SpawnRequest& request, size_t blob_size, const ReceivedFds& fds);
   void Park(uint16_t slot);
   void Clone(uint16_t number, ChildRun& run);
   void MakeSockets(uint16_t slot, uint16_t count);
@@ -165,11 +156,10 @@ void SpawnerLoop::Clone(uint16_t number, ChildRun& run) {
   ReportExit(number, 0);
 }
 
-void SpawnerLoop::Start(const SpawnRequest& request, size_t blob_size, RequestFds& fds) {
-  if (fds.count != kRequestFds) _exit(1);
+void SpawnerLoop::Start(const SpawnRequest& request, size_t blob_size, const ReceivedFds& fds) {
   if (!state_->arguments->Assemble(request, g_request + sizeof request, blob_size)) _exit(1);
   ChildRun run;
-  memcpy(run.stdio, fds.fd, sizeof run.stdio);
+  memcpy(run.stdio, fds.fds(), sizeof run.stdio);
   Clone(request.slot, run);
 }
 
@@ -210,8 +200,10 @@ void SpawnerLoop::MakeSockets(uint16_t number, uint16_t count) {
 }
 
 // The daemon keeps to free slots and known kinds; one that does not is not worth serving.
-void SpawnerLoop::ServeRequest(const SpawnRequest& request, size_t blob_size, RequestFds& fds) {
+void SpawnerLoop::ServeRequest(const SpawnRequest& request, size_t blob_size,
+                               const ReceivedFds& fds) {
   if (request.slot >= slots_.size()) _exit(1);
+  if (fds.count() != (request.kind == SpawnKind::kStart ? kStdioFds : 0)) _exit(1);
   Slot& slot = slots_[request.slot];
   switch (request.kind) {
     case SpawnKind::kStart:
@@ -235,7 +227,7 @@ void SpawnerLoop::ServeRequest(const SpawnRequest& request, size_t blob_size, Re
 
 void SpawnerLoop::ServeSocket() {
   iovec iov = {g_request, sizeof g_request};
-  alignas(cmsghdr) char control[CMSG_SPACE(kRequestFds * sizeof(int))];
+  alignas(cmsghdr) char control[kStdioControlBytes];
   msghdr msg = {};
   msg.msg_iov = &iov;
   msg.msg_iovlen = 1;
@@ -244,17 +236,10 @@ void SpawnerLoop::ServeSocket() {
   const ssize_t n = recvmsg(state_->socket_fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
   begun_ns_ = MonotonicNs();
-  RequestFds fds;
-  const cmsghdr* header = CMSG_FIRSTHDR(&msg);
-  if (n > 0 && header != nullptr && header->cmsg_type == SCM_RIGHTS) {
-    const size_t bytes = header->cmsg_len - CMSG_LEN(0);
-    memcpy(fds.fd, CMSG_DATA(header), bytes);
-    fds.count = static_cast<int>(bytes / sizeof(int));
-  }
+  if (n <= 0) _exit(n == 0 ? 0 : 1);
+  const ReceivedFds fds(msg);
   SpawnRequest request;
-  if (n < static_cast<ssize_t>(sizeof request) || (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
-    _exit(n == 0 ? 0 : 1);
-  }
+  if (!fds.proper() || n < static_cast<ssize_t>(sizeof request)) _exit(1);
   memcpy(&request, g_request, sizeof request);
   ServeRequest(request, static_cast<size_t>(n) - sizeof request, fds);
 }

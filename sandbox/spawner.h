@@ -20,11 +20,11 @@ struct SpawnerInput {
   int records_fd = -1;
   int report_fd = -1;  // kReady or kFailed, then closed
   int lifeline_fd = -1;
-  int start_fd = -1;           // one byte once the id maps are written
-  std::vector<int> close_fds;  // the set-up child's own
+  int start_fd = -1;  // one byte once the id maps are written
 };
 
-// The entry for CloneChild; `input` is a SpawnerInput*.
+// The entry for CloneChild; `input` is a SpawnerInput*. Closes every fd it does not name: one of
+// the host's directories would lead out of the root.
 void SpawnerMain(void* input);
 
 }  // namespace pulga

@@ -21,6 +21,7 @@
 #include "base/seccomp.h"
 #include "base/sys.h"
 #include "base/text.h"
+#include "sandbox/build_report.h"
 #include "sandbox/id_ranges.h"
 #include "sandbox/program_lookup.h"
 #include "sandbox/seccomp_profile.h"
@@ -35,8 +36,37 @@ Status FromStep(const StepResult& result) {
   return ErrnoError(result.step, result.sys_errno);
 }
 
+// An allow list: an fd of a host directory, opened before, would lead past pivot_root.
+void KeepOnlyNeeded(const SpawnerInput& input) {
+  std::vector<int> keep = {input.socket_fd, input.records_fd, input.report_fd, input.lifeline_fd,
+                           input.start_fd};
+  for (const SlotCgroup& slot : input.slots) {
+    for (const UniqueFd& fd : slot.join.v1_tasks) keep.push_back(fd.get());
+    keep.push_back(slot.join.v2_dir.get());
+    for (const CounterFd* counter : {&slot.counters.oom_kills, &slot.counters.memory_peak,
+                                     &slot.counters.memory_current, &slot.counters.cpu_usage}) {
+      keep.push_back(counter->fd.get());
+    }
+  }
+  CloseAllBut(keep);
+}
+
+// The host's log is none of its business: what it has to say goes into its report.
+Status LeaveStdio() {
+  const UniqueFd null(PULGA_SYS(open, "/dev/null", O_RDWR | O_CLOEXEC));
+  if (!null.valid()) return LastError("spawner-stdio");
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  constexpr int kLast = 1;  // the sanitizer reports on 2
+#else
+  constexpr int kLast = 2;
+#endif
+  for (int fd = 0; fd <= kLast; ++fd) {
+    if (PULGA_SYS(dup2, null.get(), fd) != fd) return LastError("spawner-stdio");
+  }
+  return OkStatus();
+}
+
 Status WaitForIdMaps(const SpawnerInput& input) {
-  for (int fd : input.close_fds) close(fd);
   char go;
   ssize_t n;
   do {
@@ -201,7 +231,9 @@ Status WatchChildren(SpawnerState& state) {
 }  // namespace
 
 Result<std::unique_ptr<SpawnerState>> SetUpSpawner(SpawnerInput& input) {
+  KeepOnlyNeeded(input);
   PULGA_RETURN_IF_ERROR(WaitForIdMaps(input));
+  PULGA_RETURN_IF_ERROR(LeaveStdio());
   auto state = std::make_unique<SpawnerState>();
   state->spec = std::move(input.spec);
   state->socket_fd = input.socket_fd;

@@ -177,7 +177,6 @@ Status StartSpawner(VersionBuild& build, VersionCgroups& cgroups, std::string wo
   input.report_fd = build.report_fd;
   input.lifeline_fd = build.lifeline_fd;
   input.start_fd = wait_end.get();
-  input.close_fds = {go_end.get(), proc_fd};
   CloneOptions options;
   options.flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC |
                   CLONE_NEWUTS | CLONE_PARENT;

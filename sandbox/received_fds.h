@@ -1,0 +1,39 @@
+// The descriptors that came with one message, for code that may not allocate: a forked child and
+// the spawner's request path. Takes what a msghdr holds after recvmsg: either none or exactly the
+// three of stdio; of anything else every one is closed at once. Async-signal-safe. The kernel
+// rounds a control buffer up, so that one sized for three takes four: the count is never trusted.
+#pragma once
+
+#include <sys/socket.h>
+
+namespace pulga {
+
+inline constexpr int kStdioFds = 3;
+inline constexpr size_t kStdioControlBytes = CMSG_SPACE(kStdioFds * sizeof(int));
+
+class ReceivedFds {
+ public:
+  // `message` as recvmsg left it; its control buffer must be aligned like a cmsghdr.
+  explicit ReceivedFds(msghdr& message);
+  ~ReceivedFds() { CloseAll(); }
+  ReceivedFds(const ReceivedFds&) = delete;
+  ReceivedFds& operator=(const ReceivedFds&) = delete;
+
+  // False: a wrong number, a wrong kind of control data, or a cut message. Holds none then.
+  bool proper() const { return proper_; }
+  int count() const { return count_; }
+  // The three, still owned by this object.
+  const int* fds() const { return fd_; }
+  // The caller owns them from now on.
+  void Release() { count_ = 0; }
+
+ private:
+  void Take(const cmsghdr& header);
+  void CloseAll();
+
+  int fd_[kStdioFds] = {-1, -1, -1};
+  int count_ = 0;
+  bool proper_ = true;
+};
+
+}  // namespace pulga

@@ -1,0 +1,214 @@
+// What goes to a spawner and to a parked instance, from a daemon gone bad: wrong sizes, kinds,
+// slots and numbers of descriptors, random bytes. The spawner refuses by ending; a parked instance
+// takes only itself along. And what a spawner holds while it serves.
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <random>
+
+#include "sandbox/spawn_protocol.h"
+#include "tests/kernel/launcher_fixture.h"
+
+namespace pulga::testing {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::IsEmpty;
+
+class HostileSpawner : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    PULGA_NEEDS_ROOT();
+    std::ofstream(world_.data() + "/canary") << "untouched";
+    canary_.Reset(open((world_.data() + "/canary").c_str(), O_RDWR | O_CLOEXEC));
+    std::tie(launcher_, to_launcher_) = world_.StartBareLauncher();
+    SetLimit(to_launcher_);
+    BuildNext();
+  }
+  void TearDown() override {
+    if (geteuid() != 0) return;
+    to_launcher_ = MessageSocket();
+    EXPECT_TRUE(launcher_.Reap().ok());
+    std::ifstream in(world_.data() + "/canary");
+    EXPECT_EQ(std::string(std::istreambuf_iterator<char>(in), {}), "untouched");
+    EXPECT_THAT(world_.Leftovers(), IsEmpty());
+  }
+  static void SetLimit(const MessageSocket& socket) {
+    timeval limit = {20, 0};
+    setsockopt(socket.fd(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  }
+  void BuildNext() {
+    if (version_ > 0) {
+      ASSERT_TRUE(
+          to_launcher_.Send(EncodeSlot(LaunchKind::kDropVersion, 1, {version_, 0, 0}).bytes())
+              .ok());
+      ASSERT_TRUE(to_launcher_.Receive(16384).ok());
+    }
+    VersionSpec spec = world_.Spec();
+    spec.version_id = ++version_;
+    ASSERT_TRUE(to_launcher_.Send(EncodeBuildVersion(1, spec).bytes()).ok());
+    auto reply = to_launcher_.Receive(16384);
+    ASSERT_TRUE(reply.ok());
+    ASSERT_EQ(reply->fds.size(), 2U);
+    socket_ = MessageSocket(std::move(reply->fds[0]));
+    SetLimit(socket_);
+    ASSERT_EQ(Next().kind, SpawnEventKind::kMemoryFds);
+    spawner_ = FindSpawner();
+    ASSERT_GT(spawner_, 0);
+  }
+  pid_t FindSpawner() const {
+    for (const auto& process : fs::directory_iterator("/proc")) {
+      std::ifstream in(process.path() / "status");
+      const std::string status(std::istreambuf_iterator<char>(in), {});
+      if (StatusField(status, "Name") != "pulga-spawner") continue;
+      if (StatusField(status, "PPid") != std::to_string(launcher_.pid())) continue;
+      if (StatusField(status, "State").rfind('Z', 0) == 0) continue;
+      return std::stoi(process.path().filename());
+    }
+    return -1;
+  }
+  // {} when the spawner is gone. What came with it is in fds_.
+  SpawnEvent Next() {
+    SpawnEvent event = {};
+    auto message = socket_.Receive(sizeof event);
+    if (!message.ok() || message->bytes.size() != sizeof event) return {};
+    memcpy(&event, message->bytes.data(), sizeof event);
+    fds_ = std::move(message->fds);
+    return event;
+  }
+  static std::string Request(SpawnKind kind, uint16_t slot = 0, uint16_t number = 0) {
+    SpawnRequest request = {};
+    request.kind = kind;
+    request.slot = slot;
+    request.number = number;
+    return std::string(reinterpret_cast<const char*>(&request), sizeof request);
+  }
+  Status Send(const MessageSocket& to, const std::string& bytes, size_t fd_count = 0) {
+    const std::vector<int> fds(fd_count, canary_.get());
+    return to.Send(std::as_bytes(std::span(bytes)), fds);
+  }
+  // The spawner ends rather than serve; it says nothing before.
+  ::testing::AssertionResult EndsSpawner(const std::string& bytes, size_t fd_count = 0) {
+    if (!Send(socket_, bytes, fd_count).ok()) return ::testing::AssertionFailure() << "not sent";
+    pollfd said = {socket_.fd(), POLLIN, 0};
+    if (poll(&said, 1, 3000) != 1) return ::testing::AssertionFailure() << "it took that";
+    if (Next().kind != SpawnEventKind{}) return ::testing::AssertionFailure() << "it answered";
+    BuildNext();
+    return ::testing::AssertionSuccess();
+  }
+  std::vector<std::string> HeldFds() const {
+    std::vector<std::string> out;
+    for (const auto& fd : fs::directory_iterator("/proc/" + std::to_string(spawner_) + "/fd")) {
+      out.push_back(fs::read_symlink(fd.path()));
+    }
+    return out;
+  }
+  // Once it has made what it keeps in reserve again: that happens after its answer.
+  size_t SettledFdCount() const {
+    size_t last = 0;
+    for (size_t now = HeldFds().size(); now != last; now = HeldFds().size()) {
+      last = now;
+      usleep(50000);
+    }
+    return last;
+  }
+  // A parked instance in slot 0 that has said it is ready.
+  MessageSocket Park() {
+    EXPECT_TRUE(Send(socket_, Request(SpawnKind::kPark)).ok());
+    EXPECT_EQ(Next().kind, SpawnEventKind::kWakeSocket);
+    if (fds_.size() != 1) return {};
+    MessageSocket wake(std::move(fds_[0]));
+    SetLimit(wake);
+    EXPECT_TRUE(wake.Receive(1).ok());
+    return wake;
+  }
+
+  LauncherWorld world_;
+  UniqueFd canary_;
+  PidFd launcher_;
+  MessageSocket to_launcher_;
+  MessageSocket socket_;
+  std::vector<UniqueFd> fds_;
+  uint64_t version_ = 0;
+  pid_t spawner_ = -1;
+};
+
+TEST_F(HostileSpawner, RefusesAnyOtherNumberOfDescriptorsThanItsKindHas) {
+  for (const size_t count : {0, 1, 2, 4, 5, 64, 253}) {
+    EXPECT_TRUE(EndsSpawner(Request(SpawnKind::kStart), count)) << count;
+  }
+  for (const size_t count : {1, 2, 3, 4, 253}) {
+    EXPECT_TRUE(EndsSpawner(Request(SpawnKind::kPark), count)) << count;
+    EXPECT_TRUE(EndsSpawner(Request(SpawnKind::kSignal, 0, SIGTERM), count)) << count;
+    EXPECT_TRUE(EndsSpawner(Request(SpawnKind::kSockets, 0, 1), count)) << count;
+  }
+}
+
+TEST_F(HostileSpawner, RefusesWrongKindsSlotsNumbersAndSizes) {
+  for (const uint32_t kind : {0U, 3U, 6U, UINT32_MAX}) {
+    EXPECT_TRUE(EndsSpawner(Request(static_cast<SpawnKind>(kind)))) << kind;
+  }
+  for (const uint16_t slot : {uint16_t{1000}, uint16_t{65535}}) {
+    EXPECT_TRUE(EndsSpawner(Request(SpawnKind::kPark, slot))) << slot;
+    EXPECT_TRUE(EndsSpawner(Request(SpawnKind::kStart, slot), 3)) << slot;
+  }
+  EXPECT_TRUE(EndsSpawner(Request(SpawnKind::kSignal, 0, 65)));
+  EXPECT_TRUE(EndsSpawner(Request(SpawnKind::kSockets, 0, 65)));
+  EXPECT_TRUE(EndsSpawner(Request(SpawnKind::kStart).substr(0, 20), 3));
+  EXPECT_TRUE(EndsSpawner(Request(SpawnKind::kStart) + "surplus", 3));
+  EXPECT_TRUE(EndsSpawner(std::string(kMaxSpawnMessage + 1, 'x'), 3));
+}
+
+TEST_F(HostileSpawner, EndsOrStaysButNeverLeaksWithRandomBytes) {
+  std::mt19937 random(20260102);
+  for (int i = 0; i < 20; ++i) {
+    std::string bytes(random() % 60 + 1, '\0');
+    for (char& c : bytes) c = static_cast<char>(random());
+    EXPECT_TRUE(EndsSpawner(bytes, random() % 6)) << i;
+  }
+}
+
+TEST_F(HostileSpawner, LosesOnlyTheInstanceToABadWakeMessage) {
+  (void)Park();
+  ASSERT_EQ(Next().kind, SpawnEventKind::kExit);  // let go of: whatever is opened lazily is open
+  const size_t before = SettledFdCount();
+  const std::string wake = Request(SpawnKind::kWake);
+  std::mt19937 random(20260103);
+  std::vector<std::pair<std::string, size_t>> messages = {{Request(SpawnKind::kStart), 3},
+                                                          {wake.substr(0, 8), 3},
+                                                          {wake + "surplus", 3},
+                                                          {std::string(40, '\xff'), 3},
+                                                          {std::string(40, '\xff'), 0}};
+  for (const size_t count : {0, 1, 2, 4, 5, 64, 253}) messages.emplace_back(wake, count);
+  for (const auto& [bytes, count] : messages) {
+    const MessageSocket socket = Park();
+    ASSERT_TRUE(Send(socket, bytes, count).ok());
+    const SpawnEvent end = Next();
+    ASSERT_EQ(end.kind, SpawnEventKind::kExit);
+    EXPECT_STREQ(end.step, "wake") << bytes.size() << " bytes, fds: " << count;
+  }
+  EXPECT_EQ(SettledFdCount(), before);
+  EXPECT_EQ(FindSpawner(), spawner_);
+}
+
+TEST_F(HostileSpawner, HoldsNothingOfTheHostButCgroupFiles) {
+  (void)Park();
+  ASSERT_EQ(Next().kind, SpawnEventKind::kExit);
+  for (const std::string& name : HeldFds()) {
+    bool known = false;
+    for (const char* kind : {"socket:[", "pipe:[", "net:[", "mnt:[", "anon_inode:[signalfd]",
+                             "/memfd:", "/dev/null", "/null"}) {
+      known = known || name.rfind(kind, 0) == 0;
+    }
+    known = known || name.find(world_.tree()) != std::string::npos;
+    EXPECT_TRUE(known) << name;
+  }
+}
+
+}  // namespace
+}  // namespace pulga::testing
