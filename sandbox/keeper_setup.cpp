@@ -1,5 +1,6 @@
 #include "sandbox/keeper_setup.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -8,6 +9,7 @@
 #include <cerrno>
 #include <climits>
 #include <cstdlib>
+#include <utility>
 
 #include "base/file_io.h"
 #include "base/log.h"
@@ -25,6 +27,33 @@ Status OwnDirectory(int fd, const std::string& name, const DaemonIds& ids) {
     return LastError("own " + name);
   }
   return OkStatus();
+}
+
+// It is made the daemon's own and closed to everybody else, which must not happen to somebody's
+// home by a slip of the command line.
+Status CheckAdoptable(int dir, const std::string& name) {
+  // By kind as well: /var and /run have a "lock" too.
+  for (const auto& [ours, kind] :
+       {std::pair{"pulga.db", S_IFREG}, std::pair{"lock", S_IFREG}, std::pair{"layers", S_IFDIR}}) {
+    struct stat st = {};
+    const int got = fstatat(dir, ours, &st, AT_SYMLINK_NOFOLLOW);
+    if (got == 0 && (st.st_mode & S_IFMT) == static_cast<mode_t>(kind)) return OkStatus();
+  }
+  const UniqueFd listed(PULGA_SYS(openat, dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!listed.valid()) return LastError("read " + name);
+  DIR* const stream = fdopendir(dup(listed.get()));
+  if (stream == nullptr) return LastError("read " + name);
+  std::string found;
+  while (const dirent* entry = readdir(stream)) {
+    found = entry->d_name;
+    if (found != "." && found != ".." && found != "lost+found") break;
+    found.clear();
+  }
+  closedir(stream);
+  if (found.empty()) return OkStatus();
+  return Error{Code::kInvalidArgument, 0,
+               "data directory " + name + " holds other things (" + Printable(found) +
+                   ") and nothing of pulga's: choose a new or empty directory"};
 }
 
 }  // namespace
@@ -58,6 +87,7 @@ Result<DataDirectory> OpenDataDirectory(const std::string& path, const DaemonIds
   if (realpath(path.c_str(), real) == nullptr) return LastError("data directory " + path);
   out.path = real;
   PULGA_ASSIGN_OR_RETURN(const UniqueFd dir, OpenFile(out.path, O_RDONLY | O_DIRECTORY));
+  PULGA_RETURN_IF_ERROR(CheckAdoptable(dir.get(), out.path));
   PULGA_ASSIGN_OR_RETURN(
       out.lock, OpenFileAt(dir.get(), "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0600));
   if (flock(out.lock.get(), LOCK_EX | LOCK_NB) != 0) {

@@ -23,7 +23,8 @@ struct DataDirectory {
   std::string path;  // absolute, without symlinks
 };
 // Makes DATA (0700, the daemon's), DATA/layers (0700, root's), and locks DATA/lock; kAlreadyExists
-// when another daemon holds it.
+// when another daemon holds it. A directory with other things and none of these in it is refused,
+// unchanged.
 Result<DataDirectory> OpenDataDirectory(const std::string& path, const DaemonIds& ids);
 
 }  // namespace pulga

@@ -184,8 +184,32 @@ TEST_F(Keeper, StopsGracefullyWhenWhoHoldsItsLifelineIsGone) {
   EXPECT_THAT(Slurp(data_ + "/drained"), HasSubstr("drained"));
 }
 
-TEST_F(Keeper, EndsWithADaemonThatNeverGotReady) {
+TEST_F(Keeper, LeavesADirectoryOfSomebodyElseAlone) {
   fs::create_directory(data_);
+  std::ofstream(data_ + "/diary") << "dear";
+  fs::create_symlink("/nowhere", data_ + "/lock");  // as /var has
+  chmod(data_.c_str(), 0755);
+  keeper_ = Start();
+  EXPECT_EQ(WEXITSTATUS(keeper_.Reap()->wait_status), 1);
+  struct stat st = {};
+  ASSERT_EQ(stat(data_.c_str(), &st), 0);
+  EXPECT_EQ(st.st_mode & 07777, 0755U);
+  EXPECT_EQ(st.st_uid, 0U);
+  EXPECT_EQ(std::distance(fs::directory_iterator(data_), {}), 2);
+}
+
+TEST_F(Keeper, AdoptsAnEmptyDirectoryAndTakesItsOwnAgain) {
+  fs::create_directory(data_);
+  keeper_ = Start();
+  ASSERT_TRUE(WaitForDaemons(1));
+  ASSERT_TRUE(keeper_.Signal(SIGTERM).ok());
+  (void)keeper_.Reap();
+  keeper_ = Start();
+  EXPECT_TRUE(WaitForDaemons(2));
+}
+
+TEST_F(Keeper, EndsWithADaemonThatNeverGotReady) {
+  fs::create_directories(data_ + "/layers");
   std::ofstream(data_ + "/fail") << "1";
   keeper_ = Start();
   const auto info = keeper_.Reap();
