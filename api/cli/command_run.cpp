@@ -1,6 +1,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -8,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "api/cli/commands.h"
 #include "api/cli/deploy_spec.h"
@@ -27,32 +29,70 @@ constexpr auto kStartLimit = std::chrono::seconds(20);
 constexpr auto kStopLimit = std::chrono::seconds(30);
 constexpr const char* kName = "run";
 
+// From here on the ending signals are something to wait for beside everything else, so that they
+// unwind this process; a `kill -9` is the lifeline's matter.
+class EndingSignals {
+ public:
+  static Result<EndingSignals> Take();
+  int fd() const { return fd_.get(); }
+  // The signal that came; nothing when none did.
+  std::optional<int> Received() const;
+
+ private:
+  explicit EndingSignals(UniqueFd fd) : fd_(std::move(fd)) {}
+  UniqueFd fd_;
+};
+
+Result<EndingSignals> EndingSignals::Take() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signo : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction now = {};
+    // What the caller ignores (nohup, a shell's background job) stays ignored.
+    if (sigaction(signo, nullptr, &now) == 0 && now.sa_handler != SIG_IGN) sigaddset(&set, signo);
+  }
+  if (sigprocmask(SIG_BLOCK, &set, nullptr) != 0) return LastError("block signals");
+  UniqueFd fd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!fd.valid()) return LastError("signalfd");
+  return EndingSignals(std::move(fd));
+}
+
+std::optional<int> EndingSignals::Received() const {
+  signalfd_siginfo info = {};
+  if (read(fd_.get(), &info, sizeof info) != sizeof info) return std::nullopt;
+  return static_cast<int>(info.ssi_signo);
+}
+
 // A private daemon on a unix socket in a directory of its own; gone with this object.
 class PrivateDaemon {
  public:
-  static Result<std::unique_ptr<PrivateDaemon>> Start(const Args& args);
+  static Result<std::unique_ptr<PrivateDaemon>> Start(const Args& args,
+                                                      const EndingSignals& signals);
   ~PrivateDaemon();
   DaemonClient Client() const;
 
  private:
-  explicit PrivateDaemon(TempDir dir) : dir_(std::move(dir)) {}
+  PrivateDaemon(TempDir dir, int cancel_fd) : dir_(std::move(dir)), cancel_fd_(cancel_fd) {}
   Status Spawn(const Args& args);
   Status AwaitReady();
   std::string data() const { return dir_.path() + "/data"; }
   std::string socket() const { return data() + "/pulga.sock"; }
 
   TempDir dir_;
+  int cancel_fd_;
+  UniqueFd lifeline_;  // its other end is the keeper's, which stops when this one closes
   PidFd keeper_;
   UniqueFd log_;  // what the daemon says, shown only when it does not start
 };
 
-Result<std::unique_ptr<PrivateDaemon>> PrivateDaemon::Start(const Args& args) {
+Result<std::unique_ptr<PrivateDaemon>> PrivateDaemon::Start(const Args& args,
+                                                            const EndingSignals& signals) {
   const char* tmp = getenv("TMPDIR");
   PULGA_ASSIGN_OR_RETURN(
       TempDir dir, TempDir::Create(std::string(tmp != nullptr ? tmp : "/tmp") + "/pulga-run-"));
   // The daemon's user must be able to pass through to its own directory inside.
   if (chmod(dir.path().c_str(), 0711) != 0) return LastError("chmod " + dir.path());
-  std::unique_ptr<PrivateDaemon> out(new PrivateDaemon(std::move(dir)));
+  std::unique_ptr<PrivateDaemon> out(new PrivateDaemon(std::move(dir), signals.fd()));
   PULGA_RETURN_IF_ERROR(out->Spawn(args));
   PULGA_RETURN_IF_ERROR(out->AwaitReady());
   return out;
@@ -66,7 +106,12 @@ Status PrivateDaemon::Spawn(const Args& args) {
       spawn.argv,
       KeeperArguments({data(), args.Value("user").value_or(""), {"--listen", "unix:" + socket()}}));
   spawn.env = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin"};
-  spawn.fds = {{null.get(), 0}, {log_.get(), 1}, {log_.get(), 2}};
+  spawn.argv.insert(spawn.argv.begin() + 2, {"--lifeline-fd", "3"});
+  int lifeline[2];
+  if (pipe2(lifeline, O_CLOEXEC) != 0) return LastError("lifeline");
+  const UniqueFd keepers_end(lifeline[0]);
+  lifeline_.Reset(lifeline[1]);
+  spawn.fds = {{null.get(), 0}, {log_.get(), 1}, {log_.get(), 2}, {keepers_end.get(), 3}};
   PULGA_ASSIGN_OR_RETURN(keeper_, SpawnProcess(spawn));
   return OkStatus();
 }
@@ -80,8 +125,10 @@ Status PrivateDaemon::AwaitReady() {
   while (std::chrono::steady_clock::now() < limit) {
     const Status reached = CheckReachable(url);
     if (reached.ok()) return OkStatus();
-    pollfd ended = {keeper_.fd(), POLLIN, 0};
-    if (poll(&ended, 1, 5) > 0) break;
+    pollfd ended[2] = {{keeper_.fd(), POLLIN, 0}, {cancel_fd_, POLLIN, 0}};
+    if (poll(ended, 2, 5) <= 0) continue;
+    if (ended[1].revents != 0) return Error{Code::kUnavailable, 0, "interrupted"};
+    break;
   }
   lseek(log_.get(), 0, SEEK_SET);
   const auto log = ReadFd(log_.get(), 64 * 1024);
@@ -102,6 +149,7 @@ DaemonClient PrivateDaemon::Client() const {
   DaemonUrl url;
   url.unix_path = socket();
   url.base = "http://localhost";
+  url.cancel_fd = cancel_fd_;
   const auto key = ReadFile(data() + "/admin.key", 4096);
   return DaemonClient(url, key.ok() ? std::string(Trim(key->substr(0, key->find('\n')))) : "");
 }
@@ -193,13 +241,11 @@ int Call(const DaemonClient& client, const Args& args) {
   return code;
 }
 
-int RunRun(const Args& args) {
-  const Status root = CheckRoot("pulga run");
-  if (!root.ok()) return Fail(root.error());
+int RunWith(const Args& args, const EndingSignals& signals) {
   const std::string& archive = args.words()[0];
   const auto readable = OpenFile(archive, O_RDONLY);
   if (!readable.ok()) return Fail(readable.error());
-  auto daemon = PrivateDaemon::Start(args);
+  auto daemon = PrivateDaemon::Start(args, signals);
   if (!daemon.ok()) return Fail(daemon.error());
   const DaemonClient client = (*daemon)->Client();
   const auto imported = ImportArchive(client, {archive, "", false});
@@ -211,6 +257,16 @@ int RunRun(const Args& args) {
   const Status deployed = Deploy(client, args, refs[0]);
   if (!deployed.ok()) return Fail(deployed.error());
   return Call(client, args);
+}
+
+int RunRun(const Args& args) {
+  const Status root = CheckRoot("pulga run");
+  if (!root.ok()) return Fail(root.error());
+  const auto signals = EndingSignals::Take();
+  if (!signals.ok()) return Fail(signals.error());
+  const int code = RunWith(args, *signals);  // the daemon is gone when this returns
+  const std::optional<int> signo = signals->Received();
+  return signo ? 128 + *signo : code;
 }
 
 }  // namespace

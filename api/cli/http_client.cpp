@@ -80,8 +80,13 @@ std::string HeadOf(const DaemonUrl& url, const ClientRequest& request) {
 // The two directions of one exchange on a non-blocking socket.
 class Conversation {
  public:
-  Conversation(const ClientRequest& request, UniqueFd fd, std::string head, const BodySink& sink)
-      : request_(request), fd_(std::move(fd)), out_(std::move(head)), parser_(sink) {
+  Conversation(const DaemonUrl& url, const ClientRequest& request, UniqueFd fd,
+               const BodySink& sink)
+      : request_(request),
+        cancel_fd_(url.cancel_fd),
+        fd_(std::move(fd)),
+        out_(HeadOf(url, request)),
+        parser_(sink) {
     if (request.body_fd < 0) {
       out_ += request.body;
       body_done_ = true;
@@ -92,12 +97,15 @@ class Conversation {
     PULGA_RETURN_IF_ERROR(SetNonBlocking(fd_.get()));
     while (!parser_.done()) {
       const bool want_body = !body_done_ && out_.size() == sent_;
-      pollfd fds[2] = {{fd_.get(), POLLIN, 0}, {want_body ? request_.body_fd : -1, POLLIN, 0}};
+      pollfd fds[3] = {{fd_.get(), POLLIN, 0},
+                       {want_body ? request_.body_fd : -1, POLLIN, 0},
+                       {cancel_fd_, POLLIN, 0}};
       if (sent_ < out_.size()) fds[0].events |= POLLOUT;
-      if (poll(fds, 2, -1) < 0) {
+      if (poll(fds, 3, -1) < 0) {
         if (errno == EINTR) continue;
         return LastError("poll");
       }
+      if (fds[2].revents != 0) return Error{Code::kUnavailable, 0, "interrupted"};
       if (fds[1].revents != 0) PULGA_RETURN_IF_ERROR(ReadBody());
       if ((fds[0].revents & POLLOUT) != 0) SendSome();
       if ((fds[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0) PULGA_RETURN_IF_ERROR(Receive());
@@ -156,6 +164,7 @@ class Conversation {
   }
 
   const ClientRequest& request_;
+  int cancel_fd_;
   UniqueFd fd_;
   std::string out_;
   size_t sent_ = 0;
@@ -201,7 +210,7 @@ Result<DaemonUrl> ParseDaemonUrl(const std::string& text) {
 Result<ClientReply> Exchange(const DaemonUrl& url, const ClientRequest& request,
                              const BodySink& sink) {
   PULGA_ASSIGN_OR_RETURN(UniqueFd fd, Connect(url));
-  Conversation conversation(request, std::move(fd), HeadOf(url, request), sink);
+  Conversation conversation(url, request, std::move(fd), sink);
   return conversation.Run();
 }
 

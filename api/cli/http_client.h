@@ -20,6 +20,7 @@ struct DaemonUrl {
   std::string port = "8080";
   std::string unix_path;  // not empty: a unix socket
   std::string base;       // what a function's URL begins with, for people
+  int cancel_fd = -1;     // readable: give the exchange up; not owned
 };
 // "http://HOST[:PORT]" or "unix:/path".
 Result<DaemonUrl> ParseDaemonUrl(const std::string& text);

@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 import unittest
 
-from harness import Case, IMAGES, PULGA
+from harness import (Case, IMAGES, PULGA, command_line, descendants, is_alive, wait_until)
 
 COMMANDS = ("serve", "doctor", "image", "deploy", "invoke", "ls", "describe", "logs", "rm", "run",
             "scale", "rollback")
@@ -194,6 +195,43 @@ class Run(Case):
                           and not n.startswith("pulga-e2e")}, set())
         time.sleep(0.2)
         self.assertLessEqual(self.all_cgroups() - cgroups, set())
+
+    def start_sleeping_run(self):
+        """A run that is under way for a minute, and the processes below it."""
+        run = subprocess.Popen([PULGA, "run", str(IMAGES / "probe.tar"), "sleep", "60000"],
+                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL, env={"PATH": os.environ["PATH"]})
+        self.addCleanup(run.wait)
+        self.addCleanup(run.kill)
+        wait_until(lambda: "probe" in descendants(run.pid).values(), 20, "the program runs")
+        return run, set(descendants(run.pid)) - {run.pid}
+
+    def assert_all_gone(self, pids, cgroups):
+        wait_until(lambda: not [p for p in pids if is_alive(p)], 15,
+                   lambda: [command_line(p) for p in pids if is_alive(p)])
+        wait_until(lambda: self.all_cgroups() <= cgroups, 10, "the cgroups are gone")
+        with open("/proc/self/mounts", encoding="utf-8") as mounts:
+            self.assertNotIn("pulga-run-", mounts.read())
+
+    def test_an_ending_signal_leaves_nothing(self):
+        for signo in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            before, cgroups = set(os.listdir("/tmp")), self.all_cgroups()
+            run, pids = self.start_sleeping_run()
+            run.send_signal(signo)
+            self.assertEqual(run.wait(20), 128 + signo)
+            self.assert_all_gone(pids, cgroups)
+            self.assertEqual([n for n in set(os.listdir("/tmp")) - before
+                              if n.startswith("pulga-run-")], [])
+
+    def test_killing_it_leaves_no_process(self):
+        before, cgroups = set(os.listdir("/tmp")), self.all_cgroups()
+        run, pids = self.start_sleeping_run()
+        run.kill()
+        run.wait()
+        self.assert_all_gone(pids, cgroups)
+        for name in set(os.listdir("/tmp")) - before:
+            if name.startswith("pulga-run-"):
+                shutil.rmtree("/tmp/" + name)
 
     @staticmethod
     def all_cgroups():
