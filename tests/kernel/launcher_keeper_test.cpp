@@ -206,6 +206,8 @@ TEST_F(Keeper, AdoptsAnEmptyDirectoryAndTakesItsOwnAgain) {
   (void)keeper_.Reap();
   keeper_ = Start();
   EXPECT_TRUE(WaitForDaemons(2));
+  ASSERT_TRUE(keeper_.Signal(SIGTERM).ok());
+  (void)keeper_.Reap();
 }
 
 TEST_F(Keeper, EndsWithADaemonThatNeverGotReady) {
