@@ -312,12 +312,6 @@ class Functions(Case):
         reply = self.put("noimage", {"image": "absent:1"})
         self.assert_error(reply, 404, "image_not_found", "absent:1", "import")
 
-    def test_a_command_the_image_does_not_hold_is_named(self):
-        self.daemon.import_sample("probe")
-        reply = self.daemon.api("PUT", "/v1/functions/x", {
-            "image": "probe:1", "mode": "exec", "command": ["nonexist"]})
-        self.assert_error(reply, 422, "cannot_run", "nonexist")
-
     def test_hostile_users_are_refused(self):
         for user in ("4294967296", "-1", "0x0", "+0", " 0", "1:-1", "a b", "99999999999999999999"):
             reply = self.put("users", {"image": "probe:1", "mode": "exec", "user": user})
