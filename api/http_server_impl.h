@@ -1,0 +1,163 @@
+// The two classes http_server.cpp consists of: the server, and one request with its reply. For that
+// file alone, which includes microhttpd.h before this: no type of the library may be seen
+// elsewhere.
+#pragma once
+
+#include <cstdarg>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "api/client_connections.h"
+#include "api/http_server.h"
+#include "api/last_words.h"
+#include "api/leaver_watch.h"
+#include "api/raw_reply.h"
+
+namespace pulga::http_server {
+
+class Exchange;
+
+class Server final : public HttpServer {
+ public:
+  Server(EventLoop& loop, HttpServerConfig config, HandlerFactory factory)
+      : loop_(loop),
+        config_(std::move(config)),
+        factory_(std::move(factory)),
+        alive_(std::make_shared<Server*>(this)),
+        last_words_(loop),
+        connections_(loop, config_.patience, [this](ClientConnection& c) { OnExpired(c); }),
+        leavers_(loop) {}
+  ~Server() override;
+  Status Start();
+
+  const std::vector<std::string>& bound() const override { return listener_->bound(); }
+  void StopAccepting() override;
+  void SetPatience(const ConnectionPatience& patience) override {
+    connections_.SetPatience(patience);
+  }
+  size_t open_requests() const override;
+  size_t open_connections() const override { return connections_.size(); }
+
+  bool stopping() const { return stopping_; }
+  EventLoop& loop() { return loop_; }
+  const HandlerFactory& factory() const { return factory_; }
+  void NeedRun() { run_needed_ = true; }
+  // A handler may be the one that is calling: it is destroyed before the next wait.
+  void Bury(std::unique_ptr<HttpHandler> handler) { buried_.push_back(std::move(handler)); }
+  void AddExchange(Exchange* exchange) { exchanges_.insert(exchange); }
+  void RemoveExchange(Exchange* exchange) { exchanges_.erase(exchange); }
+  LeaverWatch& leavers() { return leavers_; }
+
+ private:
+  static MHD_Result OnAccess(void*, MHD_Connection*, const char*, const char*, const char*,
+                             const char*, size_t*, void**);
+  static void* OnTarget(void*, const char*, MHD_Connection*);
+  static void OnCompleted(void*, MHD_Connection*, void**, MHD_RequestTerminationCode);
+  static void OnConnection(void*, MHD_Connection*, void**, MHD_ConnectionNotificationCode);
+  static size_t KeepEscaped(void*, MHD_Connection*, char* text) { return strlen(text); }
+
+  static void OnLibraryLog(void* self, const char* format, va_list);
+  struct Suspect {
+    ClientConnection* connection = nullptr;
+    Exchange* exchange = nullptr;
+  };
+  Suspect FindSuspect();
+  Exchange* ExchangeOn(const ClientConnection& connection) const;
+  void OnLibraryRefusal(unsigned status);
+  void OnExpired(ClientConnection& connection);
+  void OnAccepted(AcceptedConnection accepted);
+  Duration Prepare();
+
+  EventLoop& loop_;
+  HttpServerConfig config_;
+  HandlerFactory factory_;
+  std::shared_ptr<Server*> alive_;  // the loop keeps its prepare hook for ever
+  MHD_Daemon* daemon_ = nullptr;
+  int daemon_epoll_ = -1;
+  std::unique_ptr<HttpListener> listener_;
+  LastWords last_words_;
+  ClientConnections connections_;
+  LeaverWatch leavers_;
+  ClientConnection* accepting_ = nullptr;
+  std::unordered_set<Exchange*> exchanges_;
+  std::vector<std::unique_ptr<HttpHandler>> buried_;
+  size_t dropped_since_trim_ = 0;
+  bool run_needed_ = false;
+  bool stopping_ = false;
+};
+
+// One request and its reply, between the library's callbacks and our handler.
+class Exchange final : public HttpExchange {
+ public:
+  Exchange(Server& server, const char* target, MHD_Connection* mhd, ClientConnection* connection)
+      : server_(server), connection_(connection), mhd_(mhd) {
+    request_.target = target != nullptr ? target : "";
+    server_.AddExchange(this);
+  }
+  ~Exchange() override;
+
+  const HttpRequest& request() const override { return request_; }
+  HeaderList TakeHeaders() override { return std::move(request_.headers); }
+  void Reply(HttpReply reply) override;
+  void ContinueBody() override;
+  void ContinueReply() override { raw_ ? raw_->Continue() : Resume(); }
+  void HoldBody() override { hold_body_ = true; }
+
+  MHD_Result OnCall(MHD_Connection* connection, const char* method, const char* version,
+                    const char* data, size_t* size);
+  ClientConnection& connection() { return *connection_; }
+  bool begun() const { return begun_; }
+  // The head is complete, and the library is judging it at this moment.
+  bool judged() const {
+    return !begun_ &&
+           MHD_get_connection_info(mhd_, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE) != nullptr;
+  }
+  bool reads_chunks() const { return begun_ && !suspended_ && request_.chunked; }
+  bool answered() const { return raw_ != nullptr || state_ == State::kReplying; }
+  void Leave();
+  HttpHandler* handler() { return handler_.get(); }
+
+ private:
+  enum class State { kHead, kBody, kEnd, kReplying, kLingering };
+
+  std::optional<HeadProblem> Begin(MHD_Connection* connection, const char* method,
+                                   const char* version);
+  bool ReadHeaders(const char* method, const char* version);
+  MHD_Result OnFirstCall();
+  MHD_Result OnBodyBytes(const char* data, size_t* size);
+  MHD_Result OnFinalCall();
+  MHD_Result Queue();
+  MHD_Response* MakeResponse();
+  MHD_Result ReplyNow();
+  void Linger();
+  void OnRawEnd(RawReply::End end);
+  ssize_t ReadBody(char* buffer, size_t capacity);
+  void Suspend();
+  void Resume();
+  void StopWatching();
+  bool MustReplyNow() const;
+
+  Server& server_;
+  ClientConnection* connection_ = nullptr;
+  MHD_Connection* mhd_ = nullptr;
+  MHD_Response* response_ = nullptr;  // borrowed while streaming, for the trailers
+  HttpRequest request_;
+  HttpReply reply_;
+  std::unique_ptr<HttpHandler> handler_;
+  std::unique_ptr<RawReply> raw_;
+  State state_ = State::kHead;
+  uint64_t body_received_ = 0;
+  bool begun_ = false;
+  bool expects_continue_ = false;
+  bool has_reply_ = false;
+  bool hold_body_ = false;
+  bool in_callback_ = false;
+  bool suspended_ = false;
+  bool gone_ = false;
+  std::optional<LeaverWatch::Entry> leaving_;
+};
+
+}  // namespace pulga::http_server
