@@ -480,6 +480,8 @@ void Server::OnCompleted(void* self, MHD_Connection* connection, void** context,
   const auto* info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
   auto* owner = static_cast<ClientConnection*>(info->socket_context);
   owner->clock.Enter(ConnectionClock::Phase::kIdle, server->loop_.Now());
+  // A buried handler still hears from its invocation, and would speak to an exchange that is gone.
+  server->buried_.clear();
   delete static_cast<Exchange*>(*context);
   *context = nullptr;
 }
