@@ -36,7 +36,7 @@ class Hasher {
 
  private:
   DigestAlgorithm algorithm_;
-  void* context_;  // EVP_MD_CTX
+  void* context_;  // SHA256_CTX or SHA512_CTX
 };
 
 std::string Sha256Hex(std::string_view bytes);
