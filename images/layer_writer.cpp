@@ -180,6 +180,12 @@ Status LayerWriter::HideChildrenOf(const std::string& dir, std::vector<std::stri
   return OkStatus();
 }
 
+bool LayerWriter::IsInUpper(const std::string& resolved) const {
+  struct stat st = {};
+  return target_.upper_fd < 0 ||
+         fstatat(target_.upper_fd, resolved.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 // A directory stays where a directory comes; everything else makes way.
 Status LayerWriter::MakeRoom(const RootWalker::Parent& parent, const std::string& leaf,
                              EntryType type) {
@@ -188,7 +194,12 @@ Status LayerWriter::MakeRoom(const RootWalker::Parent& parent, const std::string
     return errno == ENOENT ? OkStatus() : Status(Failed("stat", leaf));
   }
   if (S_ISDIR(st.st_mode) && type == EntryType::kDirectory) return OkStatus();
-  linked_from_.erase(JoinPath(parent.dir, leaf));
+  const std::string resolved = JoinPath(parent.dir, leaf);
+  linked_from_.erase(resolved);
+  if (target_.recorder != nullptr && (S_ISDIR(st.st_mode) || S_ISREG(st.st_mode)) &&
+      IsInUpper(resolved)) {
+    target_.recorder->Lost(resolved);
+  }
   return RemoveAll(parent.fd, leaf);
 }
 
@@ -236,7 +247,7 @@ Status LayerWriter::WriteRegular(const RootWalker::Parent& parent, const std::st
   const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
   UniqueFd fd(openat(parent.fd, leaf.c_str(), flags, 0600));
   if (!fd.valid()) return Failed("create", entry.name);
-  const Status written = WriteContent(fd.get(), entry, tar);
+  const Status written = WriteContent(fd.get(), JoinPath(parent.dir, leaf), entry, tar);
   if (!written.ok()) return Prefix("write " + Printable(entry.name, 200), written.error());
   PULGA_RETURN_IF_ERROR(SetAttributes(fd.get(), entry));
   const timespec times[2] = {SaneTime(entry.mtime), SaneTime(entry.mtime)};
@@ -244,7 +255,8 @@ Status LayerWriter::WriteRegular(const RootWalker::Parent& parent, const std::st
   return OkStatus();
 }
 
-Status LayerWriter::WriteContent(int fd, const TarEntry& entry, TarReader& tar) {
+Status LayerWriter::WriteContent(int fd, const std::string& resolved, const TarEntry& entry,
+                                 TarReader& tar) {
   if (entry.size > target_.max_bytes - result_.bytes) {
     return Error{
         Code::kTooLarge, 0,
@@ -260,6 +272,10 @@ Status LayerWriter::WriteContent(int fd, const TarEntry& entry, TarReader& tar) 
     }
     if (block->offset != end && lseek(fd, static_cast<off_t>(block->offset), SEEK_SET) < 0) {
       return LastError("seek");
+    }
+    // What holes stand for is not in the stream: a sparse file stays in the record.
+    if (end == 0 && block->offset == 0 && !entry.sparse && target_.recorder != nullptr) {
+      PULGA_RETURN_IF_ERROR(target_.recorder->Content(resolved, block->stream_offset, entry.size));
     }
     PULGA_RETURN_IF_ERROR(WriteAll(fd, block->bytes));
     end = block->offset + block->bytes.size();

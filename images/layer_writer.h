@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "images/dir_times.h"
 #include "images/layer_path.h"
+#include "images/layer_record.h"
 #include "images/root_walker.h"
 #include "images/tar_reader.h"
 #include "images/unpack_wire.h"
@@ -24,7 +25,8 @@ class LayerWriter {
     int root_fd = -1;   // the tree to change
     int upper_fd = -1;  // where this layer's own part of it lands; -1 without parent layers
     uint64_t max_entries = 0;
-    uint64_t max_bytes = 0;  // of regular files
+    uint64_t max_bytes = 0;             // of regular files
+    LayerRecorder* recorder = nullptr;  // what `tar` reads from; nullptr: no record
   };
   LayerWriter(const Target& target, UniqueFd times_file);
 
@@ -40,12 +42,13 @@ class LayerWriter {
   // The subdirectories to go on with are appended to `todo`.
   Status HideChildrenOf(const std::string& dir, std::vector<std::string>* todo);
   Result<bool> IsOwn(const std::string& resolved);
+  bool IsInUpper(const std::string& resolved) const;
   Status MakeRoom(const RootWalker::Parent& parent, const std::string& leaf, EntryType type);
   Status Create(const RootWalker::Parent& parent, const std::string& leaf, const TarEntry& entry,
                 TarReader& tar);
   Status WriteRegular(const RootWalker::Parent& parent, const std::string& leaf,
                       const TarEntry& entry, TarReader& tar);
-  Status WriteContent(int fd, const TarEntry& entry, TarReader& tar);
+  Status WriteContent(int fd, const std::string& resolved, const TarEntry& entry, TarReader& tar);
   Status MakeHardLink(const RootWalker::Parent& parent, const std::string& leaf,
                       const TarEntry& entry);
   Status SetAttributes(int fd, const TarEntry& entry);

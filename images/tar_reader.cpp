@@ -163,15 +163,15 @@ Result<std::optional<TarBlock>> TarReader::ReadBlock() {
   const int code = archive_read_data_block(state_->handle, &data, &size, &offset);
   if (code == ARCHIVE_EOF && !state_->error) return std::optional<TarBlock>();
   if (code != ARCHIVE_OK) return state_->Failure();
+  // A block is handed out before it counts as consumed.
+  const auto at = static_cast<uint64_t>(archive_filter_bytes(state_->handle, 0));
   return std::optional<TarBlock>(
-      TarBlock{{static_cast<const char*>(data), size}, static_cast<uint64_t>(offset)});
+      TarBlock{{static_cast<const char*>(data), size}, static_cast<uint64_t>(offset), at});
 }
 
 Result<uint64_t> TarReader::DataOffset() {
-  // The first block of an entry is handed out without being consumed: what was consumed until then
-  // is where it begins.
   PULGA_ASSIGN_OR_RETURN(const auto block, ReadBlock());
-  (void)block;
+  if (block) return block->stream_offset;
   return static_cast<uint64_t>(archive_filter_bytes(state_->handle, 0));
 }
 

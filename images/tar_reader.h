@@ -39,7 +39,8 @@ struct TarEntry {
 
 struct TarBlock {
   std::string_view bytes;
-  uint64_t offset = 0;  // in the file; gaps are holes
+  uint64_t offset = 0;         // in the file; gaps are holes
+  uint64_t stream_offset = 0;  // of the source
 };
 
 class TarReader {
