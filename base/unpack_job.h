@@ -1,15 +1,17 @@
-// A job for the confined unpacker: what the daemon asks, the launcher confines and images/ carries
-// out. The launcher reads only this struct, never `request` or any file's content.
+// A job for a confined helper process: what the daemon asks, the launcher confines and images/
+// carries out. The launcher reads only this struct, never `request` or any file's content; what
+// each kind may have is the table of sandbox/job_rules.h.
 //
-// The unpacker starts in its own user (ids 0..65535 mapped to the owner's host range), mount, pid,
+// A helper starts in its own user (ids 0..65535 mapped to the owner's host range), mount, pid,
 // net, ipc and uts namespaces, as id 0 of the user namespace, with these descriptors:
-//   3 request (bytes, to end of file)   4 input (read-only; /dev/null if none)
-//   5 output (regular file, writable)   6 the job's empty staging directory, owned by id 0
-//   7, 8, ... one directory per parent layer, base first
-// 6, 7, ... must be opened inside the unpacker's mount namespace (an overlay refuses mounts of any
+//   3 request (bytes, to end of file)   4 input   5 output   6 the job's empty staging directory,
+//   owned by id 0   7 channel           8, 9, ... one directory per parent layer, base first
+// (/dev/null where there is none).
+// 6, 8, ... must be opened inside the helper's mount namespace (an overlay refuses mounts of any
 // other: unshare first, then open by way of the working directory, while the host's id 0 still owns
 // layers/); O_PATH is enough. /proc is needed. tests/support/forked_unpacker.cpp shows how.
-// Exit status 0 means done. Everything else (the reason is in the output file) publishes nothing.
+// Exit status 0 means done. Everything else publishes nothing; the reason is the channel's last
+// event (images/job_events.h).
 #pragma once
 
 #include <cstdint>
@@ -25,27 +27,35 @@ enum class UnpackKind : uint32_t {
   kDecompress = 1,   // input: gzip or zstd; output: the plain bytes
   kScan = 2,         // input: a plain tar; output: the index of its members
   kUnpackLayer = 3,  // input: archive or blob; staging becomes the upper of `parents`, published as
-                     // `target` by the launcher with one rename
+                     // `target` by the launcher with one rename; output: the layer record, if any
   kList = 4,         // output: the flattened tree of `parents` (image inspect --tree)
   kSums = 5,         // output: sha256sum lines of `parents` (image inspect --sums)
   kRemove = 6,       // deletes the layer `target`, which the launcher has moved into staging
+  kIngest = 7,       // input: an upload as it arrives, or a file; output: its plain bytes; each
+                     // member's name, place and SHA-256 goes to the channel once it is complete
+  kFetch = 8,        // pulga-fetcher: output: blobs of a registry; channel: as kIngest
+  kVerify = 9,       // input: a layer record; is the topmost of `parents` what it says?
+  kExportLayer = 10  // input: a layer record; output: the layer's tar again
 };
 
 inline constexpr int kUnpackRequestFd = 3;
 inline constexpr int kUnpackInputFd = 4;
 inline constexpr int kUnpackOutputFd = 5;
 inline constexpr int kUnpackStagingFd = 6;
-inline constexpr int kUnpackFirstParentFd = 7;
+inline constexpr int kUnpackChannelFd = 7;
+inline constexpr int kUnpackFirstParentFd = 8;
 inline constexpr size_t kMaxLayers = 128;
 inline constexpr size_t kMaxUnpackRequestBytes = 16 * 1024;
 
 struct UnpackJob {
-  UnpackKind kind = UnpackKind::kScan;
+  UnpackKind kind = UnpackKind::kList;
   std::vector<LayerId> parents;  // base first, at most kMaxLayers
   LayerId target;                // kUnpackLayer and kRemove
-  std::string request;           // for images/unpacker_main, opaque to everybody else
+  std::string request;           // for the helper, opaque to everybody else
   UniqueFd input;
   UniqueFd output;
+  UniqueFd
+      channel;  // the write end of a pipe: what the helper tells while it works, bounded events
 };
 
 }  // namespace pulga

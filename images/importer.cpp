@@ -15,13 +15,13 @@
 #include "images/archive_kind.h"
 #include "images/archive_plan.h"
 #include "images/image_ref.h"
+#include "images/job_call.h"
 #include "images/unpack_wire.h"
 
 namespace pulga {
 namespace {
 
 constexpr size_t kMaxIndexBytes = 4 << 20;
-constexpr size_t kMaxResultBytes = 8192;
 
 ImportReason ReasonOf(Code code) {
   switch (code) {
@@ -56,21 +56,6 @@ Result<UniqueFd> Duplicate(int fd) {
   UniqueFd copy(fcntl(fd, F_DUPFD_CLOEXEC, 3));
   if (!copy.valid()) return LastError("duplicate a descriptor");
   return copy;
-}
-
-// Runs a job and turns what the unpacker wrote about its failure into the error.
-Status RunJob(UnpackRunner& runner, UnpackJob job, int output_fd) {
-  const Status status = runner.Run(std::move(job));
-  if (status.ok()) return status;
-  if (status.error().code != Code::kInvalidArgument) return status;
-  const auto text = ReadAt(output_fd, 0, [&] {
-    struct stat st = {};
-    return fstat(output_fd, &st) == 0 ? std::min<size_t>(static_cast<size_t>(st.st_size), 8192) : 0;
-  }());
-  if (text.ok()) {
-    if (const auto told = DecodeFailure(*text)) return *told;
-  }
-  return status;
 }
 
 class ArchiveFd final : public ArchiveFiles {
@@ -109,6 +94,7 @@ class ImportRun {
   Status MakeDurable();
   Result<LayerRecord> UnpackLayer(const PlannedLayer& layer, const std::vector<LayerId>& parents,
                                   const LayerId& id);
+  Status RunLayerJob(UnpackJob job, std::optional<LayerResult>* result);
   void Report(ImportProgress::Step step, uint64_t layer_bytes);
   void WarnAbout(const LayerResult& result, const std::string& layer);
   Error Because(ImportReason reason, Error error) {
@@ -157,7 +143,7 @@ Status ImportRun::MakePlain(UniqueFd spool) {
     job.request = request.Encode();
     job.input = std::move(spool);
     PULGA_ASSIGN_OR_RETURN(job.output, Duplicate(plain_.get()));
-    PULGA_RETURN_IF_ERROR(RunJob(runner_, std::move(job), plain_.get()));
+    PULGA_RETURN_IF_ERROR(RunJob(runner_, std::move(job)));
     PULGA_ASSIGN_OR_RETURN(plain_size_, SizeOf(plain_.get()));
     PULGA_ASSIGN_OR_RETURN(kind, DetectArchive(plain_.get(), plain_size_));
   } else {
@@ -180,7 +166,7 @@ Result<ArchiveIndex> ImportRun::Scan() {
   job.request = request.Encode();
   PULGA_ASSIGN_OR_RETURN(job.input, Duplicate(plain_.get()));
   PULGA_ASSIGN_OR_RETURN(job.output, Duplicate(output.get()));
-  PULGA_RETURN_IF_ERROR(RunJob(runner_, std::move(job), output.get()));
+  PULGA_RETURN_IF_ERROR(RunJob(runner_, std::move(job)));
   if (lseek(output.get(), 0, SEEK_SET) != 0) return LastError("rewind the archive's index");
   PULGA_ASSIGN_OR_RETURN(const std::string bytes, ReadFd(output.get(), kMaxIndexBytes));
   return ArchiveIndex::Decode(bytes, plain_size_);
@@ -209,10 +195,21 @@ void ImportRun::WarnAbout(const LayerResult& result, const std::string& layer) {
   warn(result.xattrs_dropped, "extended attributes outside user.* dropped");
 }
 
+Status ImportRun::RunLayerJob(UnpackJob job, std::optional<LayerResult>* result) {
+  PULGA_ASSIGN_OR_RETURN(const auto call, JobCall::Start(runner_, std::move(job)));
+  while (true) {
+    const auto event = call->Next();
+    if (!event.ok() || !event->has_value()) break;
+    if ((*event)->kind == JobEventKind::kLayerResult) {
+      *result = LayerResult::Decode((*event)->payload);
+    }
+  }
+  return call->Finish();
+}
+
 Result<LayerRecord> ImportRun::UnpackLayer(const PlannedLayer& layer,
                                            const std::vector<LayerId>& parents, const LayerId& id) {
   LayerRecord record{layer.diff_id, id, 0, false};
-  PULGA_ASSIGN_OR_RETURN(const UniqueFd output, OpenUnnamedFile(scratch_dir_));
   UnpackOrder request;
   request.kind = UnpackKind::kUnpackLayer;
   request.offset = layer.member.offset;
@@ -228,8 +225,8 @@ Result<LayerRecord> ImportRun::UnpackLayer(const PlannedLayer& layer,
   job.target = id;
   job.request = request.Encode();
   PULGA_ASSIGN_OR_RETURN(job.input, Duplicate(plain_.get()));
-  PULGA_ASSIGN_OR_RETURN(job.output, Duplicate(output.get()));
-  const Status ran = RunJob(runner_, std::move(job), output.get());
+  std::optional<LayerResult> result;
+  const Status ran = RunLayerJob(std::move(job), &result);
   const bool somebody_else = !ran.ok() && ran.error().code == Code::kAlreadyExists;
   if (!ran.ok() && !somebody_else) {
     // What the unpacker lacks is the board's fault, not the image's.
@@ -242,9 +239,6 @@ Result<LayerRecord> ImportRun::UnpackLayer(const PlannedLayer& layer,
     return record;
   }
   report_.layers_created.push_back(id);
-  if (lseek(output.get(), 0, SEEK_SET) != 0) return LastError("rewind the layer's result");
-  PULGA_ASSIGN_OR_RETURN(const std::string bytes, ReadFd(output.get(), kMaxResultBytes));
-  const auto result = LayerResult::Decode(bytes);
   if (!result) return Error{Code::kInternal, 0, "the unpacker's result is damaged"};
   record.size_bytes = result->bytes;
   WarnAbout(*result, "layer sha256:" + layer.diff_id.substr(0, 12));
@@ -348,9 +342,8 @@ Result<UniqueFd> Importer::RunListing(UnpackKind kind, const std::vector<LayerId
   job.kind = kind;
   job.parents = layers;
   job.request = request.Encode();
-  PULGA_ASSIGN_OR_RETURN(job.input, OpenUnnamedFile(scratch_dir_));  // unused; must be regular
   PULGA_ASSIGN_OR_RETURN(job.output, Duplicate(output.get()));
-  PULGA_RETURN_IF_ERROR(RunJob(runner_, std::move(job), output.get()));
+  PULGA_RETURN_IF_ERROR(RunJob(runner_, std::move(job)));
   if (lseek(output.get(), 0, SEEK_SET) != 0) return LastError("rewind the listing");
   return output;
 }
@@ -364,16 +357,13 @@ Result<UniqueFd> Importer::Sums(const std::vector<LayerId>& layers) {
 }
 
 Status Importer::Remove(const LayerId& layer) {
-  PULGA_ASSIGN_OR_RETURN(const UniqueFd output, OpenUnnamedFile(scratch_dir_));
   UnpackOrder request;
   request.kind = UnpackKind::kRemove;
   UnpackJob job;
   job.kind = request.kind;
   job.target = layer;
   job.request = request.Encode();
-  PULGA_ASSIGN_OR_RETURN(job.input, OpenUnnamedFile(scratch_dir_));
-  PULGA_ASSIGN_OR_RETURN(job.output, Duplicate(output.get()));
-  return RunJob(runner_, std::move(job), output.get());
+  return RunJob(runner_, std::move(job));
 }
 
 }  // namespace pulga

@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "images/archive_index.h"
 #include "images/byte_source.h"
+#include "images/job_events.h"
 #include "images/layer_path.h"
 #include "images/layer_writer.h"
 #include "images/tar_reader.h"
@@ -105,7 +106,8 @@ Status RunScan(const UnpackOrder& request, int input_fd, int output_fd) {
   }
 }
 
-Status RunUnpackLayer(const UnpackOrder& request, int input_fd, int output_fd, LayerTarget target) {
+Status RunUnpackLayer(const UnpackOrder& request, int input_fd, int channel_fd,
+                      LayerTarget target) {
   PULGA_ASSIGN_OR_RETURN(const Compression kind,
                          SniffCompression(input_fd, request.offset, request.size));
   FileRange file(input_fd, request.offset, request.size);
@@ -124,7 +126,7 @@ Status RunUnpackLayer(const UnpackOrder& request, int input_fd, int output_fd, L
   PULGA_RETURN_IF_ERROR(Drain(blob));  // and what follows a compressed stream for the blob's digest
   PULGA_RETURN_IF_ERROR(Verify("the layer's content", "sha256:" + request.diff_id, raw.Finish()));
   PULGA_RETURN_IF_ERROR(Verify("the layer's blob", request.blob_digest, blob.Finish()));
-  return WriteAll(output_fd, writer.result().Encode());
+  return SendEvent(channel_fd, JobEventKind::kLayerResult, writer.result().Encode());
 }
 
 }  // namespace pulga

@@ -20,7 +20,7 @@ struct LayerTarget {
   int upper_fd = -1;  // -1 without parents
   UniqueFd times_file;
 };
-// Unpacks the blob, verifies both digests, writes a LayerResult. The importer syncs, once.
-Status RunUnpackLayer(const UnpackOrder& request, int input_fd, int output_fd, LayerTarget target);
+// Unpacks the blob, verifies both digests, tells a LayerResult. The importer syncs, once.
+Status RunUnpackLayer(const UnpackOrder& request, int input_fd, int channel_fd, LayerTarget target);
 
 }  // namespace pulga

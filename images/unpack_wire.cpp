@@ -68,7 +68,7 @@ std::optional<UnpackOrder> UnpackOrder::Decode(std::string_view bytes) {
   if (in.Bytes() != kRequestMagic) return std::nullopt;
   UnpackOrder request;
   const uint64_t kind = in.U64();
-  if (kind < 1 || kind > 6) return std::nullopt;
+  if (kind < 1 || kind > static_cast<uint64_t>(UnpackKind::kExportLayer)) return std::nullopt;
   request.kind = static_cast<UnpackKind>(kind);
   request.offset = in.U64();
   request.size = in.U64();

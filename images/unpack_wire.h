@@ -1,6 +1,6 @@
-// What the importer and the unpacker write to each other through the request and output files of a
-// job (base/unpack_job.h). Little-endian u64 and length-prefixed bytes. Both sides read it as if
-// the other were hostile: every length is checked, and anything left over is an error.
+// What the importer and the unpacker write to each other through the request file and the channel
+// of a job (base/unpack_job.h). Little-endian u64 and length-prefixed bytes. Both sides read it as
+// if the other were hostile: every length is checked, and anything left over is an error.
 #pragma once
 
 #include <cstdint>
@@ -41,7 +41,7 @@ class FieldReader {
 
 // One request for all kinds; each kind uses the fields named after it.
 struct UnpackOrder {
-  UnpackKind kind = UnpackKind::kScan;
+  UnpackKind kind = UnpackKind::kList;
   uint64_t offset = 0;       // kUnpackLayer: the blob's place in the input
   uint64_t size = 0;         // kUnpackLayer
   std::string blob_digest;   // kUnpackLayer: "sha256:..." of the blob as stored, or empty
@@ -54,7 +54,7 @@ struct UnpackOrder {
   static std::optional<UnpackOrder> Decode(std::string_view bytes);
 };
 
-// Output of a successful kUnpackLayer.
+// Told by a successful kUnpackLayer.
 struct LayerResult {
   uint64_t entries = 0;
   uint64_t bytes = 0;  // of regular files, apparent size
@@ -66,7 +66,7 @@ struct LayerResult {
   static std::optional<LayerResult> Decode(std::string_view bytes);
 };
 
-// Output of a failed job of any kind: a code and one line for people.
+// Told by a failed job of any kind: a code and one line for people.
 std::string EncodeFailure(const Error& error);
 std::optional<Error> DecodeFailure(std::string_view bytes);
 

@@ -1,6 +1,6 @@
 // pulga-unpacker: one job (base/unpack_job.h), then the end. Everything that came from outside is
 // parsed here and nowhere else: in its own namespaces, locked in (confine.h), with memory that does
-// not grow with the input. Exit status 0, or 1 with the reason in the output file.
+// not grow with the input. Exit status 0, or 1 with the reason as the channel's last event.
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -8,11 +8,13 @@
 
 #include <algorithm>
 #include <clocale>
+#include <csignal>
 #include <cstdio>
 #include <vector>
 
 #include "base/file_io.h"
 #include "images/confine.h"
+#include "images/job_events.h"
 #include "images/tree_list.h"
 #include "images/tree_remove.h"
 #include "images/unpack_jobs.h"
@@ -53,7 +55,7 @@ Status UnpackLayer(const UnpackOrder& request) {
   PULGA_RETURN_IF_ERROR(LockIn(view.root.get(), Keep::kFileOwnership));
   target.root_fd = view.root.get();
   target.upper_fd = view.upper.get();
-  return RunUnpackLayer(request, kUnpackInputFd, kUnpackOutputFd, std::move(target));
+  return RunUnpackLayer(request, kUnpackInputFd, kUnpackChannelFd, std::move(target));
 }
 
 Status PrintTree(UnpackKind kind) {
@@ -91,6 +93,11 @@ Status RunJob() {
     case UnpackKind::kRemove:
       PULGA_RETURN_IF_ERROR(LockIn(kUnpackStagingFd, Keep::kFileOwnership));
       return RemoveAll(kUnpackStagingFd, "victim");
+    case UnpackKind::kIngest:
+    case UnpackKind::kFetch:
+    case UnpackKind::kVerify:
+    case UnpackKind::kExportLayer:
+      break;
   }
   return Error{Code::kInternal, 0, "unknown job"};
 }
@@ -100,11 +107,10 @@ int Main() {
   // Names in tar headers are UTF-8 or bytes: no conversion tables, which would be read from the
   // image's own /usr/lib once this process is inside.
   setlocale(LC_CTYPE, "C.UTF-8");
+  signal(SIGPIPE, SIG_IGN);
   const Status status = RunJob();
   if (status.ok()) return 0;
-  if (ftruncate(kUnpackOutputFd, 0) == 0 && lseek(kUnpackOutputFd, 0, SEEK_SET) == 0) {
-    (void)WriteAll(kUnpackOutputFd, EncodeFailure(status.error()));
-  }
+  (void)SendEvent(kUnpackChannelFd, JobEventKind::kFailure, EncodeFailure(status.error()));
   return 1;
 }
 

@@ -1,8 +1,12 @@
-// UnpackBridge: the importer's blocking UnpackRunner on the spool thread, over the asynchronous
-// Sandbox on the loop thread. The waiting thread is always woken: by the job's end, by the
-// launcher's death (the Sandbox answers kUnavailable), or by Stop().
+// UnpackBridge: the importers' blocking UnpackRunner on their own threads, over the asynchronous
+// Sandbox on the loop thread. A waiting thread is always woken: by its job's end, by the launcher's
+// death (the Sandbox answers kUnavailable), or by Stop().
+// Layers are unpacked one at a time, in order of asking: they share one disk and the board's
+// memory.
 #pragma once
 
+#include <deque>
+#include <map>
 #include <memory>
 
 #include "base/event_loop.h"
@@ -16,16 +20,25 @@ class UnpackBridge final : public UnpackRunner {
  public:
   UnpackBridge(EventLoop& loop, Sandbox& sandbox) : loop_(loop), sandbox_(sandbox) {}
 
-  Status Run(UnpackJob job) override;  // spool thread
-  // Loop thread: the job under way, and each one after it, fails with kUnavailable.
+  std::unique_ptr<RunningJob> Start(UnpackJob job) override;  // any thread but the loop's
+  // Loop thread: the jobs under way, and each one after them, fail with kUnavailable.
   void Stop();
 
  private:
-  using Answer = Handoff<Status>;
+  struct Task;
+  class Handle;
+  // The rest: loop thread.
+  void Add(std::shared_ptr<Task> task);
+  void Run(const std::shared_ptr<Task>& task);
+  void OnDone(const std::shared_ptr<Task>& task, const Status& status);
+  void Cancel(const std::shared_ptr<Task>& task);
+
   EventLoop& loop_;
   Sandbox& sandbox_;
-  bool stopped_ = false;           // loop thread
-  std::weak_ptr<Answer> current_;  // loop thread
+  bool stopped_ = false;
+  bool unpacking_ = false;                     // a kUnpackLayer is under way
+  std::deque<std::shared_ptr<Task>> waiting_;  // kUnpackLayer jobs
+  std::map<const Task*, std::shared_ptr<Task>> running_;
 };
 
 }  // namespace pulga

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "sandbox/job_rules.h"
+
 namespace pulga {
 namespace {
 
@@ -142,14 +144,22 @@ WireWriter EncodeUnpack(uint64_t request, const UnpackJob& job) {
   body.kind = static_cast<uint32_t>(job.kind);
   body.parent_count = static_cast<uint32_t>(job.parents.size());
   body.request_bytes = static_cast<uint32_t>(job.request.size());
-  body.flags =
-      (job.input.valid() ? kUnpackHasInput : 0) | (job.output.valid() ? kUnpackHasOutput : 0);
+  body.flags = (job.input.valid() ? kUnpackHasInput : 0) |
+               (job.output.valid() ? kUnpackHasOutput : 0) |
+               (job.channel.valid() ? kUnpackHasChannel : 0);
   memcpy(body.target, job.target.bytes.data(), sizeof body.target);
   WireWriter writer;
   writer.Put(LaunchHeader{kLaunchMagic, LaunchKind::kUnpack, request});
   writer.Put(body);
   for (const LayerId& id : job.parents) PutLayer(writer, id);
   writer.PutBytes(job.request);
+  return writer;
+}
+
+WireWriter EncodeCancelUnpack(uint64_t request, const CancelUnpackBody& body) {
+  WireWriter writer;
+  writer.Put(LaunchHeader{kLaunchMagic, LaunchKind::kCancelUnpack, request});
+  writer.Put(body);
   return writer;
 }
 
@@ -225,13 +235,10 @@ Result<UnpackRequest> DecodeUnpack(std::string_view message) {
   WireReader reader = BodyOf(message);
   const auto body = reader.Take<UnpackBody>();
   if (!reader.ok()) return Invalid("unpack: too short");
-  if (body.kind < static_cast<uint32_t>(UnpackKind::kDecompress) ||
-      body.kind > static_cast<uint32_t>(UnpackKind::kRemove)) {
-    return Invalid("unpack: unknown kind");
-  }
+  if (!RulesOf(static_cast<UnpackKind>(body.kind))) return Invalid("unpack: unknown kind");
   if (body.parent_count > kMaxLayers) return Invalid("unpack: too many parents");
   if (body.request_bytes > kMaxUnpackRequestBytes) return Invalid("unpack: request too large");
-  if ((body.flags & ~(kUnpackHasInput | kUnpackHasOutput)) != 0) {
+  if ((body.flags & ~(kUnpackHasInput | kUnpackHasOutput | kUnpackHasChannel)) != 0) {
     return Invalid("unpack: unknown flags");
   }
   UnpackRequest out;
@@ -242,6 +249,13 @@ Result<UnpackRequest> DecodeUnpack(std::string_view message) {
   out.job.request = std::string(reader.TakeBytes(body.request_bytes));
   if (!reader.finished()) return Invalid("unpack: sizes do not add up");
   return out;
+}
+
+Result<CancelUnpackBody> DecodeCancelUnpack(std::string_view message) {
+  WireReader reader = BodyOf(message);
+  const auto body = reader.Take<CancelUnpackBody>();
+  if (!reader.finished()) return Invalid("cancel-unpack: wrong size");
+  return body;
 }
 
 Status DecodeListLayers(std::string_view message) {

@@ -30,8 +30,9 @@ enum class LaunchKind : uint32_t {
   kFreeze = 3,
   kThaw = 4,
   kKill = 5,
-  kUnpack = 6,      // fds: input and output, as the flags say
+  kUnpack = 6,      // fds: input, output and channel, as the flags say
   kListLayers = 7,  // reply fd: a memfd of 32-byte ids
+  kCancelUnpack = 8,
   kReply = 100,
 };
 
@@ -75,12 +76,17 @@ struct SlotBody {
 
 inline constexpr uint32_t kUnpackHasInput = 1;
 inline constexpr uint32_t kUnpackHasOutput = 2;
+inline constexpr uint32_t kUnpackHasChannel = 4;
 struct UnpackBody {
   uint32_t kind;
   uint32_t parent_count;
   uint32_t request_bytes;
   uint32_t flags;
   uint8_t target[32];
+};
+
+struct CancelUnpackBody {
+  uint64_t job;  // the request of its kUnpack
 };
 
 struct ReplyBody {
@@ -101,8 +107,9 @@ Status CheckVersionSpec(const VersionSpec& spec);
 
 WireWriter EncodeBuildVersion(uint64_t request, const VersionSpec& spec);
 WireWriter EncodeSlot(LaunchKind kind, uint64_t request, const SlotBody& body);
-// The job's fds travel beside it: input, then output, where valid.
+// The job's fds travel beside it: input, output, channel, where valid.
 WireWriter EncodeUnpack(uint64_t request, const UnpackJob& job);
+WireWriter EncodeCancelUnpack(uint64_t request, const CancelUnpackBody& body);
 WireWriter EncodeListLayers(uint64_t request);
 WireWriter EncodeReply(const LaunchReply& reply);
 
@@ -116,6 +123,7 @@ struct UnpackRequest {
   uint32_t flags = 0;  // kUnpackHas...
 };
 Result<UnpackRequest> DecodeUnpack(std::string_view message);
+Result<CancelUnpackBody> DecodeCancelUnpack(std::string_view message);
 Status DecodeListLayers(std::string_view message);
 Result<LaunchReply> DecodeReply(std::string_view message);
 

@@ -85,6 +85,8 @@ void Launcher::ServeMessage(const LaunchHeader& header, Message message) {
       return ServeSlot(header, std::move(message));
     case LaunchKind::kUnpack:
       return Unpack(header.request, std::move(message));
+    case LaunchKind::kCancelUnpack:
+      return CancelUnpack(header.request, message);
     case LaunchKind::kListLayers:
       return ListLayers(header.request, message);
     case LaunchKind::kReply:

@@ -18,18 +18,19 @@
 #include "base/result.h"
 #include "sandbox/build_report.h"
 #include "sandbox/cgroup.h"
+#include "sandbox/job_rules.h"
 #include "sandbox/launch_protocol.h"
 #include "sandbox/layers_dir.h"
 
 namespace pulga {
 
 struct LauncherOptions {
-  UniqueFd socket;        // to the daemon
-  UniqueFd layers;        // DATA/layers
-  UniqueFd unpacker;      // the executable; may be invalid: unpack jobs then fail
+  UniqueFd socket;    // to the daemon
+  UniqueFd layers;    // DATA/layers
+  UniqueFd unpacker;  // the executables; may be invalid: their jobs then fail
+  UniqueFd fetcher;
   std::string tree_name;  // CgroupTreeName()
   Duration build_timeout = std::chrono::seconds(20);
-  Duration job_timeout = std::chrono::minutes(15);
 };
 
 class Launcher {
@@ -67,7 +68,10 @@ class Launcher {
   void ThawAll(Version& version);
 
   void Unpack(uint64_t request, Message message);
-  Status StartJob(Job& job, UnpackJob unpack);
+  void CancelUnpack(uint64_t request, const Message& message);
+  void KillJob(const Job& job);
+  Status StartJob(Job& job, const JobRules& rules, UnpackJob unpack);
+  const UniqueFd& ProgramOf(const JobRules& rules) const;
   void OnJobReport(Job& job);
   void OnJobExit(Job& job, const ExitInfo& info);
   void FinishJob(Job& job, const Status& status);

@@ -148,16 +148,16 @@ void LauncherClient::Drop(uint64_t version_id, std::function<void(Status)> done)
   CallSlot(LaunchKind::kDropVersion, {version_id, 0, 0}, std::move(done));
 }
 
-void LauncherClient::RunUnpack(UnpackJob job, std::function<void(Status)> done) {
+uint64_t LauncherClient::RunUnpack(UnpackJob job, std::function<void(Status)> done) {
   const uint64_t request = next_request_++;
   if (job.parents.size() > kMaxLayers || job.request.size() > kMaxUnpackRequestBytes) {
     loop_.Post([done = std::move(done)] {
       done(Error{Code::kTooLarge, 0, "unpack: more than 128 layers, or too large a request"});
     });
-    return;
+    return request;
   }
   std::vector<int> fds;
-  for (const UniqueFd* fd : {&job.input, &job.output}) {
+  for (const UniqueFd* fd : {&job.input, &job.output, &job.channel}) {
     if (fd->valid()) fds.push_back(fd->get());
   }
   Call(
@@ -166,6 +166,14 @@ void LauncherClient::RunUnpack(UnpackJob job, std::function<void(Status)> done) 
         done(reply.status);
       },
       fds);
+  return request;
+}
+
+void LauncherClient::CancelUnpack(uint64_t job) {
+  if (!pending_.contains(job)) return;
+  const uint64_t request = next_request_++;
+  Call(EncodeCancelUnpack(request, {job}), request,
+       [](const LaunchReply&, const std::vector<UniqueFd>&) {});
 }
 
 void LauncherClient::ListLayers(std::function<void(Result<std::vector<LayerId>>)> done) {

@@ -34,7 +34,8 @@ class LauncherClient final : public Sandbox {
   void BuildVersion(const VersionSpec& spec, SpawnerEvents& events, BuildDone done) override;
   void Freeze(uint64_t version_id, uint16_t slot, std::function<void(Status)> done) override;
   void Thaw(uint64_t version_id, uint16_t slot, std::function<void(Status)> done) override;
-  void RunUnpack(UnpackJob job, std::function<void(Status)> done) override;
+  uint64_t RunUnpack(UnpackJob job, std::function<void(Status)> done) override;
+  void CancelUnpack(uint64_t job) override;
   void ListLayers(std::function<void(Result<std::vector<LayerId>>)> done) override;
   // Everything in the slot's cgroup; Spawner::Signal(SIGKILL) normally does.
   void Kill(uint64_t version_id, uint16_t slot, std::function<void(Status)> done);

@@ -17,28 +17,19 @@ namespace {
 
 constexpr size_t kMaxJobs = 8;
 
-SandboxLimits JobLimits() {
+SandboxLimits JobLimits(const JobRules& rules) {
   SandboxLimits limits;
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   limits.memory_bytes = 1ULL << 30;
 #else
-  limits.memory_bytes = 32ULL << 20;  // the page cache it fills is reclaimed within
+  limits.memory_bytes = rules.memory_bytes;
 #endif
-  limits.pids = 4;
+  limits.pids = rules.pids;
   return limits;
 }
 
-// The output must be a file of the daemon's own making: nothing the unpacker writes may go to a
-// device, a socket or a terminal.
-Status CheckJobFds(const UnpackJob& job) {
-  struct stat st = {};
-  if (job.output.valid() && (fstat(job.output.get(), &st) != 0 || !S_ISREG(st.st_mode))) {
-    return Error{Code::kInvalidArgument, 0, "unpack: the output is no regular file"};
-  }
-  if (job.input.valid() && (fstat(job.input.get(), &st) != 0 || !S_ISREG(st.st_mode))) {
-    return Error{Code::kInvalidArgument, 0, "unpack: the input is no regular file"};
-  }
-  return OkStatus();
+const char* NameOf(HelperProgram program) {
+  return program == HelperProgram::kFetcher ? "pulga-fetcher" : "pulga-unpacker";
 }
 
 int RemoveJobCgroup(CgroupTree& cgroups, const std::string& name) {
@@ -59,7 +50,8 @@ void Launcher::Unpack(uint64_t request, Message message) {
   UnpackJob job = std::move(decoded->job);
   size_t expected = 0;
   for (const auto& [flag, fd] :
-       {std::pair(kUnpackHasInput, &job.input), std::pair(kUnpackHasOutput, &job.output)}) {
+       {std::pair(kUnpackHasInput, &job.input), std::pair(kUnpackHasOutput, &job.output),
+        std::pair(kUnpackHasChannel, &job.channel)}) {
     if ((decoded->flags & flag) == 0) continue;
     if (expected < message.fds.size()) *fd = std::move(message.fds[expected]);
     ++expected;
@@ -67,10 +59,12 @@ void Launcher::Unpack(uint64_t request, Message message) {
   if (message.fds.size() != expected) {
     return Reply(request, Error{Code::kInvalidArgument, 0, "unpack: wrong number of descriptors"});
   }
-  Status ready = CheckJobFds(job);
+  const JobRules rules = *RulesOf(job.kind);
+  Status ready = CheckJobFds(rules, job);
   if (!ready.ok()) return Reply(request, ready);
-  if (!options_.unpacker.valid()) {
-    return Reply(request, Error{Code::kUnsupported, ENOENT, "unpack: pulga-unpacker is missing"});
+  if (!ProgramOf(rules).valid()) {
+    return Reply(request, Error{Code::kUnsupported, ENOENT,
+                                std::string("unpack: ") + NameOf(rules.program) + " is missing"});
   }
   if (jobs_.size() >= kMaxJobs) {
     return Reply(request, Error{Code::kUnavailable, 0, "unpack: too many jobs at once"});
@@ -82,26 +76,30 @@ void Launcher::Unpack(uint64_t request, Message message) {
   auto owned = std::make_unique<Job>();
   owned->number = next_job_++;
   owned->request = request;
-  owned->kind = job.kind;
+  owned->staging_use = rules.staging;
   owned->target = job.target;
   Job& started = *owned;
   jobs_[started.number] = std::move(owned);
-  ready = StartJob(started, std::move(job));
+  ready = StartJob(started, rules, std::move(job));
   if (!ready.ok()) FinishJob(started, ready);
 }
 
-Status Launcher::StartJob(Job& job, UnpackJob unpack) {
+const UniqueFd& Launcher::ProgramOf(const JobRules& rules) const {
+  return rules.program == HelperProgram::kFetcher ? options_.fetcher : options_.unpacker;
+}
+
+Status Launcher::StartJob(Job& job, const JobRules& rules, UnpackJob unpack) {
   PULGA_ASSIGN_OR_RETURN(job.staging, layers_.MakeStaging(job.number));
-  if (job.kind == UnpackKind::kUnpackLayer && layers_.Has(job.target)) {
+  if (job.staging_use == StagingUse::kPublish && layers_.Has(job.target)) {
     // The daemon would not ask for a layer it knows: what is there was never made visible.
     PULGA_RETURN_IF_ERROR(layers_.MoveToTrash(job.target, job.number));
     job.trash = TrashName(job.number);
   }
-  if (job.kind == UnpackKind::kRemove) {
+  if (job.staging_use == StagingUse::kTakeTarget) {
     PULGA_RETURN_IF_ERROR(layers_.MoveToStaging(job.target, job.staging));
   }
   const std::string cgroup = "unpack-" + std::to_string(job.number);
-  PULGA_ASSIGN_OR_RETURN(JobCgroup made, cgroups_->CreateJob(cgroup, JobLimits()));
+  PULGA_ASSIGN_OR_RETURN(JobCgroup made, cgroups_->CreateJob(cgroup, JobLimits(rules)));
   job.cgroup = cgroup;
   job.counters = SlotCounters(std::move(made.counters));
   job.counters.Begin();
@@ -112,9 +110,10 @@ Status Launcher::StartJob(Job& job, UnpackJob unpack) {
   start.staging = job.staging;
   start.cgroup = std::move(made);
   start.layers_fd = layers_.fd();
-  start.unpacker_fd = options_.unpacker.get();
+  start.network = rules.network;
+  start.program_fd = ProgramOf(rules).get();
   start.report_fd = report.get();
-  start.executable = "pulga-unpacker";
+  start.executable = NameOf(rules.program);
   PULGA_ASSIGN_OR_RETURN(PidFd child,
                          Fork([&start]() -> int { StartUnpackerAndExit(std::move(start)); }));
   const pid_t pid = child.pid();
@@ -123,16 +122,32 @@ Status Launcher::StartJob(Job& job, UnpackJob unpack) {
     OnJobExit(job, info);
   }));
   job.setup = pid;
-  job.timer = loop_.CallAfter(options_.job_timeout, [this, &job] {
+  job.timer = loop_.CallAfter(rules.timeout, [this, &job] {
     job.timer = 0;
     job.timed_out = true;
-    for (auto& [fd, running] : children_) {
-      if (running.pid() == job.setup || running.pid() == job.unpacker) {
-        (void)running.Signal(SIGKILL);
-      }
-    }
+    KillJob(job);
   });
   return OkStatus();
+}
+
+void Launcher::KillJob(const Job& job) {
+  for (auto& [fd, running] : children_) {
+    if (running.pid() == job.setup || running.pid() == job.unpacker) {
+      (void)running.Signal(SIGKILL);
+    }
+  }
+}
+
+void Launcher::CancelUnpack(uint64_t request, const Message& message) {
+  const auto body = DecodeCancelUnpack(message.bytes);
+  if (!body.ok()) return Reply(request, body.error());
+  for (auto& [number, job] : jobs_) {
+    if (job->request != body->job || job->finished) continue;
+    job->cancelled = true;
+    KillJob(*job);
+    return Reply(request, OkStatus());
+  }
+  Reply(request, Error{Code::kNotFound, 0, "cancel-unpack: no such job"});
 }
 
 void Launcher::OnJobReport(Job& job) {
@@ -182,10 +197,11 @@ void Launcher::OnJobExit(Job& job, const ExitInfo& info) {
     if (job.counters.End().oom_kills > 0) {
       job.failed = Error{Code::kNoSpace, ENOMEM, "the unpacker passed its memory limit"};
     }
+    if (job.cancelled) job.failed = Error{Code::kUnavailable, ECANCELED, "the job was cancelled"};
     if (job.timed_out) job.failed = Error{Code::kTimeout, ETIMEDOUT, "the unpacker took too long"};
     return FinishJob(job, job.failed);
   }
-  if (job.kind != UnpackKind::kUnpackLayer) return FinishJob(job, OkStatus());
+  if (job.staging_use != StagingUse::kPublish) return FinishJob(job, OkStatus());
   // The exit status carries the errno: 0, EEXIST, ENOSPC ...
   auto child = Fork([this, &job] {
     const Status published = layers_.Publish(job.staging, job.target);
@@ -202,6 +218,7 @@ void Launcher::OnJobExit(Job& job, const ExitInfo& info) {
 
 void Launcher::FinishJob(Job& job, const Status& status) {
   Reply(job.request, status);
+  job.finished = true;
   loop_.Cancel(job.timer);
   job.timer = 0;
   if (job.report.valid()) loop_.Unwatch(job.report.get());

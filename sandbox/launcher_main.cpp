@@ -119,8 +119,9 @@ int LauncherMain(const std::vector<std::string>& args) {
     if (fcntl(fd->get(), F_SETFD, FD_CLOEXEC) != 0) return Usage();
   }
   const std::string self = OwnPath();
-  const std::string unpacker = self.substr(0, self.rfind('/') + 1) + "pulga-unpacker";
-  options.unpacker.Reset(open(unpacker.c_str(), O_PATH | O_CLOEXEC));
+  const std::string beside = self.substr(0, self.rfind('/') + 1);
+  options.unpacker.Reset(open((beside + "pulga-unpacker").c_str(), O_PATH | O_CLOEXEC));
+  options.fetcher.Reset(open((beside + "pulga-fetcher").c_str(), O_PATH | O_CLOEXEC));
   if (!options.unpacker.valid()) LogWarning("no pulga-unpacker beside " + self);
   RaiseFileLimit();
   return RunLauncher(std::move(options));

@@ -3,6 +3,7 @@
 
 #include <set>
 
+#include "sandbox/job_rules.h"
 #include "sandbox/launcher.h"
 
 namespace pulga {
@@ -29,7 +30,7 @@ struct Launcher::Version {
 struct Launcher::Job {
   uint64_t number = 0;
   uint64_t request = 0;
-  UnpackKind kind = UnpackKind::kScan;
+  StagingUse staging_use = StagingUse::kKeep;
   LayerId target;
   std::string staging;
   std::string trash;  // not empty: to be removed afterwards
@@ -39,7 +40,9 @@ struct Launcher::Job {
   pid_t unpacker = -1;
   bool started = false;
   bool timed_out = false;
-  Status failed;  // what the set-up reported
+  bool cancelled = false;
+  bool finished = false;  // answered; only its files and its cgroup are left
+  Status failed;          // what the set-up reported
   UniqueFd report;
   EventLoop::TimerId timer = 0;
 };

@@ -121,8 +121,11 @@ class Sandbox {
   // The cgroup freezer, through the launcher.
   virtual void Freeze(uint64_t version_id, uint16_t slot, std::function<void(Status)> done) = 0;
   virtual void Thaw(uint64_t version_id, uint16_t slot, std::function<void(Status)> done) = 0;
-  // Runs the confined unpacker. Ok: it exited 0 and, for kUnpackLayer, the layer is published.
-  virtual void RunUnpack(UnpackJob job, std::function<void(Status)> done) = 0;
+  // Runs a confined helper. Ok: it exited 0 and, for kUnpackLayer, the layer is published.
+  // Returns the job's number for CancelUnpack.
+  virtual uint64_t RunUnpack(UnpackJob job, std::function<void(Status)> done) = 0;
+  // Kills the job: its `done` gets kUnavailable unless it has ended meanwhile.
+  virtual void CancelUnpack(uint64_t job) = 0;
   // Names of the layers on disk, for the start-up sweep.
   virtual void ListLayers(std::function<void(Result<std::vector<LayerId>>)> done) = 0;
 };

@@ -51,14 +51,15 @@ Result<std::vector<UniqueFd>> GatherFds(UnpackStart& start) {
   std::vector<UniqueFd> fds;
   PULGA_ASSIGN_OR_RETURN(UniqueFd request, RequestAsFile(start.job.request));
   fds.push_back(std::move(request));
-  for (UniqueFd* given : {&start.job.input, &start.job.output}) {
-    if (!given->valid()) {
-      PULGA_ASSIGN_OR_RETURN(*given, OpenFile("/dev/null", O_RDWR));
-    }
-    fds.push_back(std::move(*given));
+  for (UniqueFd* given : {&start.job.input, &start.job.output, &start.job.channel}) {
+    if (given->valid()) continue;
+    PULGA_ASSIGN_OR_RETURN(*given, OpenFile("/dev/null", O_RDWR));
   }
+  fds.push_back(std::move(start.job.input));
+  fds.push_back(std::move(start.job.output));
   PULGA_ASSIGN_OR_RETURN(UniqueFd staging, OpenLayerHere(start.staging));
   fds.push_back(std::move(staging));
+  fds.push_back(std::move(start.job.channel));
   for (const LayerId& parent : start.job.parents) {
     PULGA_ASSIGN_OR_RETURN(UniqueFd fd, OpenLayerHere(parent.Hex()));
     fds.push_back(std::move(fd));
@@ -140,7 +141,7 @@ Status BecomeUnpacker(UnpackStart& start, int start_fd) {
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
-  int unpacker_fd = start.unpacker_fd;
+  int unpacker_fd = start.program_fd;
   PULGA_RETURN_IF_ERROR(PlaceFds(fds, unpacker_fd));
   char* argv[] = {start.executable.data(), nullptr};
   char* envp[] = {nullptr};
@@ -173,8 +174,9 @@ Status StartUnpacker(UnpackStart& start) {
   if (joined != 0) return ErrnoError("unpack-join-cgroup", joined);
   UnpackerChild child = {&start, wait_end.get(), go_end.get()};
   CloneOptions options;
-  options.flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC |
-                  CLONE_NEWUTS | CLONE_PARENT;
+  options.flags =
+      CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PARENT;
+  if (start.network == HelperNetwork::kNone) options.flags |= CLONE_NEWNET;
   options.exit_signal = 0;
   options.cgroup_fd = start.cgroup.join.v2_dir.get();
   const pid_t pid = CloneChild(options, UnpackerMain, &child);

@@ -11,6 +11,7 @@
 
 #include "base/unpack_job.h"
 #include "sandbox/cgroup.h"
+#include "sandbox/job_rules.h"
 
 namespace pulga {
 
@@ -19,7 +20,8 @@ struct UnpackStart {
   std::string staging;  // the staging directory's name, below layers/
   JobCgroup cgroup;
   int layers_fd = -1;
-  int unpacker_fd = -1;  // the executable
+  HelperNetwork network = HelperNetwork::kNone;
+  int program_fd = -1;  // the executable
   int report_fd = -1;
   std::string executable;  // its name, for argv[0] and messages
 };

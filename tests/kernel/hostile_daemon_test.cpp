@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -19,6 +20,7 @@ namespace pulga::testing {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 class HostileDaemon : public ::testing::Test {
@@ -173,7 +175,7 @@ TEST_F(HostileDaemon, IsRefusedWithAnyFieldOfAnUnpackJobWrong) {
   job.parents = {world_.base_layer()};
   job.request = "request";
   const std::string good = Text(EncodeUnpack(1, job));
-  for (const uint32_t v : {0U, 7U, UINT32_MAX}) {
+  for (const uint32_t v : {0U, 11U, UINT32_MAX}) {
     EXPECT_TRUE(IsRefused(With(good, &UnpackBody::kind, v))) << v;
   }
   for (const uint32_t v : {0U, 2U, 129U, UINT32_MAX}) {
@@ -182,8 +184,52 @@ TEST_F(HostileDaemon, IsRefusedWithAnyFieldOfAnUnpackJobWrong) {
   EXPECT_TRUE(IsRefused(With(good, &UnpackBody::request_bytes, UINT32_MAX)));
   EXPECT_TRUE(IsRefused(With(good, &UnpackBody::flags, 8)));
   EXPECT_TRUE(IsRefused(With(good, &UnpackBody::flags, kUnpackHasInput)));  // and no fd beside it
+  for (const uint32_t flag : {kUnpackHasOutput, kUnpackHasChannel}) {
+    EXPECT_TRUE(IsRefused(With(good, &UnpackBody::flags, flag))) << flag;
+  }
   job.kind = UnpackKind::kRemove;  // of a layer that is not there
   EXPECT_TRUE(IsRefused(Text(EncodeUnpack(1, job))));
+}
+
+TEST_F(HostileDaemon, IsRefusedWithFilesAJobMayNotHave) {
+  int pipes[2];
+  ASSERT_EQ(pipe2(pipes, O_CLOEXEC), 0);
+  const UniqueFd read_end(pipes[0]);
+  const UniqueFd write_end(pipes[1]);
+  const UniqueFd null(open("/dev/null", O_RDWR | O_CLOEXEC));
+  const UniqueFd readable(open((canary_ + "/file").c_str(), O_RDONLY | O_CLOEXEC));
+  const UniqueFd path_only(open((canary_ + "/file").c_str(), O_PATH | O_CLOEXEC));
+  // Refused for what the file is, and not by the helper later on.
+  const auto why = [&](UnpackKind kind, uint32_t flag, int fd) -> std::string {
+    UnpackJob job;
+    job.kind = kind;
+    const std::string bytes = With(Text(EncodeUnpack(1, job)), &UnpackBody::flags, flag);
+    EXPECT_TRUE(socket_.Send(std::as_bytes(std::span(bytes)), std::array{fd}).ok());
+    const auto message = socket_.Receive(16384);
+    if (!message.ok()) return message.error().message;
+    const auto reply = DecodeReply(message->bytes);
+    return reply.ok() && !reply->status.ok() ? reply->status.error().message : "accepted";
+  };
+  EXPECT_THAT(why(UnpackKind::kList, kUnpackHasInput, readable.get()), HasSubstr("not expected"));
+  EXPECT_THAT(why(UnpackKind::kFetch, kUnpackHasInput, read_end.get()), HasSubstr("not expected"));
+  EXPECT_THAT(why(UnpackKind::kList, kUnpackHasOutput, write_end.get()), HasSubstr("no regular"));
+  EXPECT_THAT(why(UnpackKind::kIngest, kUnpackHasOutput, null.get()), HasSubstr("no regular"));
+  EXPECT_THAT(why(UnpackKind::kIngest, kUnpackHasInput, null.get()), HasSubstr("no pipe"));
+  EXPECT_THAT(why(UnpackKind::kIngest, kUnpackHasInput, write_end.get()), HasSubstr("for reading"));
+  EXPECT_THAT(why(UnpackKind::kList, kUnpackHasOutput, readable.get()), HasSubstr("for writing"));
+  EXPECT_THAT(why(UnpackKind::kList, kUnpackHasOutput, path_only.get()), HasSubstr("for writing"));
+  EXPECT_THAT(why(UnpackKind::kList, kUnpackHasChannel, read_end.get()), HasSubstr("for writing"));
+  for (const int fd : {null.get(), readable.get(), socket_.fd()}) {
+    EXPECT_THAT(why(UnpackKind::kIngest, kUnpackHasChannel, fd), HasSubstr("no pipe"));
+  }
+}
+
+TEST_F(HostileDaemon, IsRefusedWhenItCancelsWhatIsNotThere) {
+  const std::string good = Text(EncodeCancelUnpack(1, {77}));
+  EXPECT_TRUE(IsRefused(good));
+  EXPECT_TRUE(IsRefused(With(good, &CancelUnpackBody::job, 0)));
+  EXPECT_TRUE(IsRefused(good.substr(0, good.size() - 1)));
+  EXPECT_TRUE(IsRefused(good + "x"));
 }
 
 TEST_F(HostileDaemon, IsRefusedWithDescriptorsNobodyAskedFor) {
@@ -197,7 +243,7 @@ TEST_F(HostileDaemon, IsRefusedWithDescriptorsNobodyAskedFor) {
 }
 
 TEST_F(HostileDaemon, IsRefusedWithUnknownKindsAndReplies) {
-  for (const uint32_t kind : {0U, 8U, 99U, 100U, UINT32_MAX}) {
+  for (const uint32_t kind : {0U, 9U, 99U, 100U, UINT32_MAX}) {
     WireWriter writer;
     writer.Put(LaunchHeader{kLaunchMagic, static_cast<LaunchKind>(kind), 1});
     EXPECT_TRUE(IsRefused(Text(writer))) << kind;
@@ -211,7 +257,7 @@ TEST_F(HostileDaemon, ChangesNothingWithRandomBytes) {
     std::string bytes(random() % 400 + 1, '\0');
     for (char& c : bytes) c = static_cast<char>(random());
     if (i % 2 == 0) {  // a valid header in front
-      const LaunchHeader header{kLaunchMagic, static_cast<LaunchKind>(random() % 9), 1};
+      const LaunchHeader header{kLaunchMagic, static_cast<LaunchKind>(random() % 10), 1};
       bytes.insert(0, reinterpret_cast<const char*>(&header), sizeof header);
     }
     EXPECT_TRUE(IsRefused(bytes)) << i;

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "base/file_io.h"
+#include "images/job_events.h"
 #include "images/unpack_wire.h"
 #include "sandbox/id_ranges.h"
 #include "tests/kernel/launcher_fixture.h"
@@ -28,7 +29,11 @@ class LauncherUnpack : public LauncherTest {
   }
   Status Run(UnpackJob job) {
     output_ = FileOf("");
-    job.output.Reset(dup(output_.get()));
+    if (job.kind != UnpackKind::kRemove) job.output.Reset(dup(output_.get()));
+    int fds[2];
+    EXPECT_EQ(pipe2(fds, O_CLOEXEC), 0);
+    channel_.Reset(fds[0]);
+    job.channel.Reset(fds[1]);
     Status out;
     bool done = false;
     world_.client().RunUnpack(std::move(job), [&](const Status& status) {
@@ -64,13 +69,25 @@ class LauncherUnpack : public LauncherTest {
   }
   std::string PathOf(const LayerId& id) { return world_.data() + "/layers/" + id.Hex(); }
 
+  // What it told; blocks until nobody can tell any more.
+  std::string Told() {
+    JobEventReader reader(channel_.get());
+    std::string out;
+    while (true) {
+      const auto event = reader.Next();
+      if (!event.ok() || !event->has_value()) return out;
+      out += (*event)->payload;
+    }
+  }
+
   UniqueFd output_;
+  UniqueFd channel_;
 };
 
 TEST_F(LauncherUnpack, PublishesALayerThatAVersionCanUse) {
   const std::string tar = TarBuilder().File("etc/motd", "a new layer\n").Finish();
   const Status done = Run(LayerJob(tar, Id(0x31)));
-  ASSERT_TRUE(done.ok()) << done.error().message << Output();
+  ASSERT_TRUE(done.ok()) << done.error().message << Told();
   struct stat st = {};
   ASSERT_EQ(stat((PathOf(Id(0x31)) + "/etc/motd").c_str(), &st), 0);
   EXPECT_EQ(st.st_uid, kOwnerIdBase);
@@ -87,6 +104,7 @@ TEST_F(LauncherUnpack, PublishesNothingOfALayerWithAnotherDigest) {
   const Status done = Run(std::move(job));
   ASSERT_FALSE(done.ok());
   EXPECT_EQ(done.error().code, Code::kInvalidArgument) << done.error().message;
+  EXPECT_THAT(Told(), HasSubstr("the layer's content is sha256:"));
   EXPECT_FALSE(fs::exists(PathOf(Id(0x32))));
 }
 
@@ -105,7 +123,7 @@ TEST_F(LauncherUnpack, ListsTheTreeOfALayer) {
   job.request = order.Encode();
   job.parents = {world_.base_layer()};
   const Status done = Run(std::move(job));
-  ASSERT_TRUE(done.ok()) << done.error().message << Output();
+  ASSERT_TRUE(done.ok()) << done.error().message << Told();
   EXPECT_THAT(Output(), HasSubstr("etc/passwd"));
 }
 
@@ -119,7 +137,7 @@ TEST_F(LauncherUnpack, RemovesALayer) {
   job.request = order.Encode();
   job.target = Id(0x34);
   const Status done = Run(std::move(job));
-  ASSERT_TRUE(done.ok()) << done.error().message << Output();
+  ASSERT_TRUE(done.ok()) << done.error().message << Told();
   EXPECT_FALSE(fs::exists(PathOf(Id(0x34))));
 }
 

@@ -103,7 +103,11 @@ class FakeSandbox final : public Sandbox {
   void BuildVersion(const VersionSpec& spec, SpawnerEvents& events, BuildDone done) override;
   void Freeze(uint64_t, uint16_t, std::function<void(Status)> done) override { done(OkStatus()); }
   void Thaw(uint64_t, uint16_t, std::function<void(Status)> done) override { done(OkStatus()); }
-  void RunUnpack(UnpackJob, std::function<void(Status)> done) override { done(OkStatus()); }
+  uint64_t RunUnpack(UnpackJob, std::function<void(Status)> done) override {
+    done(OkStatus());
+    return 1;
+  }
+  void CancelUnpack(uint64_t) override {}
   void ListLayers(std::function<void(Result<std::vector<LayerId>>)> done) override {
     done(std::vector<LayerId>());
   }

@@ -3,12 +3,15 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
+#include <thread>
 #include <vector>
 
 #include "base/file_io.h"
@@ -21,15 +24,30 @@ namespace {
 constexpr int kNamespaces =
     CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
 
+int OrNull(const UniqueFd& fd) { return fd.valid() ? fd.get() : open("/dev/null", O_RDWR); }
+
 // The directories are opened after the unshare: an overlay takes only mounts of its own namespace.
 // The host's id 0 still owns the layers directory then, and the working directory leads there.
 std::vector<int> OpenDirs(const UnpackJob& job, const std::string& staging) {
   std::vector<int> fds;
   fds.push_back(open(staging.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW));
+  fds.push_back(OrNull(job.channel));
   for (const LayerId& parent : job.parents) {
     fds.push_back(open(parent.Hex().c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW));
   }
   return fds;
+}
+
+void CloseAllBut(std::vector<int> kept) {
+  std::sort(kept.begin(), kept.end());
+  int from = 0;
+  for (const int fd : kept) {
+    if (fd > from) {
+      sys::CloseRange(static_cast<unsigned>(from), static_cast<unsigned>(fd - 1), 0);
+    }
+    from = std::max(from, fd + 1);
+  }
+  sys::CloseRange(static_cast<unsigned>(from), ~0u, 0);
 }
 
 // In the child: moves everything to its number and starts the program. Never returns.
@@ -52,29 +70,36 @@ std::vector<int> OpenDirs(const UnpackJob& job, const std::string& staging) {
 ForkedUnpacker::ForkedUnpacker(std::string layers_dir, std::string unpacker)
     : layers_dir_(std::move(layers_dir)), unpacker_(std::move(unpacker)) {}
 
-Result<int> ForkedUnpacker::RunChild(const UnpackJob& job, const std::string& staging) {
+Result<int> ForkedUnpacker::RunChild(UnpackJob job, const std::string& staging,
+                                     std::atomic<pid_t>* pid) {
   PULGA_ASSIGN_OR_RETURN(UniqueFd request, OpenUnnamedFile(layers_dir_));
   PULGA_RETURN_IF_ERROR(WriteAll(request.get(), job.request));
   lseek(request.get(), 0, SEEK_SET);
   int ready[2];
   int go[2];
-  if (pipe(ready) != 0 || pipe(go) != 0) return LastError("pipe");
+  if (pipe2(ready, O_CLOEXEC) != 0 || pipe2(go, O_CLOEXEC) != 0) return LastError("pipe");
   const pid_t child = fork();
   if (child < 0) return LastError("fork");
   if (child == 0) {
     char byte = 0;
+    // Not the other ends of pipes of ours: their closing means something.
+    CloseAllBut({0, 1, 2, request.get(), job.input.get(), job.output.get(), job.channel.get(),
+                 ready[1], go[0]});
     if (chdir(layers_dir_.c_str()) != 0 || unshare(kNamespaces) != 0) _exit(111);
-    std::vector<int> fds = {request.get(), job.input.get(), job.output.get()};
+    std::vector<int> fds = {request.get(), OrNull(job.input), OrNull(job.output)};
     for (const int fd : OpenDirs(job, staging)) fds.push_back(fd);
     if (std::count(fds.begin(), fds.end(), -1) > 0) _exit(112);
     if (write(ready[1], "x", 1) != 1 || read(go[0], &byte, 1) != 1) _exit(113);
     if (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0) _exit(114);
     const pid_t inner = fork();
+    if (inner == 0 && prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) _exit(115);
     if (inner == 0) ExecUnpacker(fds, unpacker_.c_str());
     int status = 0;
     waitpid(inner, &status, 0);
     _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 120);
   }
+  pid->store(child);
+  job = UnpackJob();  // the child has its own
   char byte = 0;
   close(ready[1]);
   if (read(ready[0], &byte, 1) == 1) {
@@ -91,27 +116,62 @@ Result<int> ForkedUnpacker::RunChild(const UnpackJob& job, const std::string& st
   // A child begins with the size of whom it was forked from: only what is above that is its own.
   rusage own = {};
   getrusage(RUSAGE_SELF, &own);
-  if (usage.ru_maxrss > own.ru_maxrss) max_rss_kib_ = std::max(max_rss_kib_, usage.ru_maxrss);
+  if (usage.ru_maxrss > own.ru_maxrss) {
+    max_rss_kib_ = std::max(max_rss_kib_.load(), usage.ru_maxrss);
+  }
   return WIFEXITED(status) ? WEXITSTATUS(status) : 125;
 }
 
-Status ForkedUnpacker::Run(UnpackJob job) {
-  const std::string staging = ".staging-" + std::to_string(++jobs_);
+class ForkedUnpacker::Running final : public RunningJob {
+ public:
+  Running(ForkedUnpacker& runner, UnpackJob job) {
+    const std::string staging = ".staging-" + std::to_string(++runner.jobs_);
+    auto shared = std::make_shared<UnpackJob>(std::move(job));
+    thread_ = std::thread([this, &runner, shared, staging] {
+      status_ = runner.Run(std::move(*shared), staging, &pid_);
+    });
+  }
+  ~Running() override {
+    if (!thread_.joinable()) return;
+    Cancel();
+    thread_.join();
+  }
+  Status Wait() override {
+    thread_.join();
+    return status_;
+  }
+  void Cancel() override {
+    if (const pid_t pid = pid_.exchange(0); pid > 0) kill(pid, SIGKILL);
+  }
+
+ private:
+  std::atomic<pid_t> pid_ = 0;
+  Status status_;
+  std::thread thread_;
+};
+
+std::unique_ptr<RunningJob> ForkedUnpacker::Start(UnpackJob job) {
+  return std::make_unique<Running>(*this, std::move(job));
+}
+
+Status ForkedUnpacker::Run(UnpackJob job, const std::string& staging, std::atomic<pid_t>* pid) {
+  const UnpackKind kind = job.kind;
+  const LayerId target = job.target;
   const std::string path = layers_dir_ + "/" + staging;
   PULGA_RETURN_IF_ERROR(MakeDirs(path, 0700));
   if (chown(path.c_str(), kFirstHostId, kFirstHostId) != 0) return LastError("chown " + path);
-  if (job.kind == UnpackKind::kRemove &&
-      rename(LayerPath(job.target).c_str(), (path + "/victim").c_str()) != 0) {
+  if (kind == UnpackKind::kRemove &&
+      rename(LayerPath(target).c_str(), (path + "/victim").c_str()) != 0) {
     return LastError("move the layer");
   }
-  auto code = RunChild(job, staging);
+  auto code = RunChild(std::move(job), staging, pid);
   Status status;
   if (!code.ok()) {
     status = code.error();
   } else if (*code != 0) {
     status = Error{Code::kInvalidArgument, 0, "the unpacker failed: " + std::to_string(*code)};
-  } else if (job.kind == UnpackKind::kUnpackLayer &&
-             rename((path + "/upper").c_str(), LayerPath(job.target).c_str()) != 0) {
+  } else if (kind == UnpackKind::kUnpackLayer &&
+             rename((path + "/upper").c_str(), LayerPath(target).c_str()) != 0) {
     status = LastError("publish the layer");
   }
   PULGA_ASSIGN_OR_RETURN(const UniqueFd dir, OpenFile(layers_dir_, O_RDONLY | O_DIRECTORY));

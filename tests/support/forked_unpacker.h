@@ -1,8 +1,12 @@
 // An UnpackRunner for tests: starts the real pulga-unpacker the way the launcher does (own user,
 // mount, pid, net, ipc and uts namespaces, ids mapped to an unused host range) and publishes layers
-// by rename. Needs: root.
+// by rename. Each job is a thread that waits for its process. Needs: root.
 #pragma once
 
+#include <sys/types.h>
+
+#include <atomic>
+#include <memory>
 #include <string>
 
 #include "images/unpack_runner.h"
@@ -15,19 +19,21 @@ class ForkedUnpacker final : public UnpackRunner {
 
   // `layers_dir` exists; `unpacker` is the program.
   ForkedUnpacker(std::string layers_dir, std::string unpacker);
-  Status Run(UnpackJob job) override;
+  std::unique_ptr<RunningJob> Start(UnpackJob job) override;
 
   std::string LayerPath(const LayerId& id) const { return layers_dir_ + "/" + id.Hex(); }
   size_t jobs() const { return jobs_; }
   long max_rss_kib() const { return max_rss_kib_; }
 
  private:
-  Result<int> RunChild(const UnpackJob& job, const std::string& staging);
+  class Running;
+  Status Run(UnpackJob job, const std::string& staging, std::atomic<pid_t>* pid);
+  Result<int> RunChild(UnpackJob job, const std::string& staging, std::atomic<pid_t>* pid);
 
   std::string layers_dir_;
   std::string unpacker_;
-  size_t jobs_ = 0;
-  long max_rss_kib_ = 0;
+  std::atomic<size_t> jobs_ = 0;
+  std::atomic<long> max_rss_kib_ = 0;
 };
 
 }  // namespace pulga::testing

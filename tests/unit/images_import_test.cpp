@@ -5,10 +5,13 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <thread>
+
 #include "base/file_io.h"
 #include "base/temp_dir.h"
 #include "images/archive_plan.h"
 #include "images/importer.h"
+#include "images/job_events.h"
 #include "images/unpack_jobs.h"
 #include "tests/support/archive_builder.h"
 
@@ -23,9 +26,42 @@ using testing::ImageSpec;
 using ::testing::IsEmpty;
 using testing::TarBuilder;
 
+// A job that has run on a thread of its own.
+class ThreadJob final : public RunningJob {
+ public:
+  explicit ThreadJob(std::function<Status()> body)
+      : thread_([this, body = std::move(body)] { status_ = body(); }) {}
+  ~ThreadJob() override {
+    if (thread_.joinable()) thread_.join();
+  }
+  Status Wait() override {
+    thread_.join();
+    return status_;
+  }
+  void Cancel() override {}
+
+ private:
+  Status status_;
+  std::thread thread_;
+};
+
 class FakeRunner final : public UnpackRunner {
  public:
-  Status Run(UnpackJob job) override {
+  std::unique_ptr<RunningJob> Start(UnpackJob job) override {
+    auto shared = std::make_shared<UnpackJob>(std::move(job));
+    return std::make_unique<ThreadJob>([this, shared] {
+      const Status done = Run(*shared);
+      *shared = UnpackJob();
+      return done;
+    });
+  }
+  std::vector<LayerId> published;
+  std::vector<size_t> parents;
+  int fail_at = -1;
+  Error failure;
+
+ private:
+  Status Run(const UnpackJob& job) {
     const auto order = UnpackOrder::Decode(job.request);
     if (!order) return Error{Code::kInternal, 0, "bad order"};
     if (job.kind == UnpackKind::kUnpackLayer) return Unpack(job);
@@ -34,16 +70,8 @@ class FakeRunner final : public UnpackRunner {
                             : RunDecompress(*order, job.input.get(), job.output.get());
     return done.ok() ? done : Refuse(job, done.error());
   }
-  std::vector<LayerId> published;
-  std::vector<size_t> parents;
-  int fail_at = -1;
-  Error failure;
-
- private:
   static Status Refuse(const UnpackJob& job, const Error& error) {
-    EXPECT_EQ(ftruncate(job.output.get(), 0), 0);
-    lseek(job.output.get(), 0, SEEK_SET);
-    (void)WriteAll(job.output.get(), EncodeFailure(error));
+    EXPECT_TRUE(SendEvent(job.channel.get(), JobEventKind::kFailure, EncodeFailure(error)).ok());
     return Error{Code::kInvalidArgument, 0, "exit status 1"};
   }
   Status Unpack(const UnpackJob& job) {
@@ -53,7 +81,7 @@ class FakeRunner final : public UnpackRunner {
     LayerResult result;
     result.bytes = 10;
     result.devices_skipped = 2;
-    return WriteAll(job.output.get(), result.Encode());
+    return SendEvent(job.channel.get(), JobEventKind::kLayerResult, result.Encode());
   }
 };
 
@@ -125,7 +153,11 @@ TEST_F(Import, ListsWhatItPublishedBeforeItFailed) {
 
 TEST_F(Import, SaysWhenTheHelperIsAway) {
   class Away final : public UnpackRunner {
-    Status Run(UnpackJob) override { return Error{Code::kUnavailable, 0, "restarting"}; }
+    std::unique_ptr<RunningJob> Start(UnpackJob) override {
+      return std::make_unique<ThreadJob>([] {
+        return Status(Error{Code::kUnavailable, 0, "restarting"});
+      });
+    }
   } away;
   Importer importer(away, ImportLimits(), dir_.path());
   auto spool = OpenUnnamedFile(dir_.path()).value();

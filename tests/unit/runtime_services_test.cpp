@@ -32,7 +32,8 @@ class FakeSandbox final : public Sandbox {
   void BuildVersion(const VersionSpec&, SpawnerEvents&, BuildDone) override {}
   void Freeze(uint64_t, uint16_t, std::function<void(Status)>) override {}
   void Thaw(uint64_t, uint16_t, std::function<void(Status)>) override {}
-  void RunUnpack(UnpackJob, std::function<void(Status)>) override {}
+  uint64_t RunUnpack(UnpackJob, std::function<void(Status)>) override { return 1; }
+  void CancelUnpack(uint64_t) override {}
   void ListLayers(std::function<void(Result<std::vector<LayerId>>)> done) override { done(disk); }
 
   std::vector<LayerId> disk;

@@ -1,8 +1,11 @@
 // The messages between daemon and launcher, and the paths of a skeleton.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "sandbox/exec_arguments.h"
+#include "sandbox/job_rules.h"
 #include "sandbox/launch_protocol.h"
 #include "sandbox/skeleton.h"
 
@@ -54,6 +57,9 @@ TEST(LaunchProtocol, CarriesAJobAndAReply) {
   ASSERT_TRUE(got.ok());
   EXPECT_EQ(got->job.request, job.request);
   EXPECT_EQ(got->job.parents, job.parents);
+  const auto cancel = DecodeCancelUnpack(Text(EncodeCancelUnpack(1, {42})));
+  ASSERT_TRUE(cancel.ok());
+  EXPECT_EQ(cancel->job, 42u);
   LaunchReply reply;
   reply.request = 9;
   reply.status = Error{Code::kNoSpace, 28, "mount-overlay: No space left on device"};
@@ -70,6 +76,29 @@ TEST(LaunchProtocol, RefusesEveryMessageThatIsCut) {
     EXPECT_FALSE(DecodeBuildVersion(whole.substr(0, size)).ok()) << size;
   }
   EXPECT_FALSE(DecodeBuildVersion(whole + "x").ok());
+}
+
+TEST(LaunchProtocol, FlagsTheDescriptorsThatTravelBesideAJob) {
+  int fds[2];
+  ASSERT_EQ(pipe2(fds, O_CLOEXEC), 0);
+  UnpackJob job;
+  job.kind = UnpackKind::kIngest;
+  job.input.Reset(fds[0]);
+  job.channel.Reset(fds[1]);
+  const auto got = DecodeUnpack(Text(EncodeUnpack(1, job)));
+  ASSERT_TRUE(got.ok());
+  EXPECT_EQ(got->job.kind, UnpackKind::kIngest);
+  EXPECT_EQ(got->flags, kUnpackHasInput | kUnpackHasChannel);
+}
+
+TEST(JobRules, GiveTheHostsNetworkToTheFetcherAlone) {
+  for (uint32_t kind = 0; kind < 100; ++kind) {
+    const auto rules = RulesOf(static_cast<UnpackKind>(kind));
+    if (!rules) continue;
+    const bool fetcher = rules->program == HelperProgram::kFetcher;
+    EXPECT_EQ(fetcher, static_cast<UnpackKind>(kind) == UnpackKind::kFetch);
+    EXPECT_EQ(rules->network == HelperNetwork::kHost, fetcher);
+  }
 }
 
 TEST(LaunchProtocol, NamesTheFieldThatIsWrong) {
