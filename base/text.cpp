@@ -5,6 +5,9 @@
 namespace pulga {
 namespace {
 
+constexpr std::string_view kBase64 =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
 constexpr char kHex[] = "0123456789abcdef";
 
 int HexValue(char c) {
@@ -74,6 +77,39 @@ std::string ToLower(std::string_view text) {
 bool EqualsIgnoreCase(std::string_view a, std::string_view b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(),
                     [](char x, char y) { return Lower(x) == Lower(y); });
+}
+
+std::string Base64Encode(std::string_view bytes) {
+  std::string out;
+  for (size_t i = 0; i < bytes.size(); i += 3) {
+    uint32_t group = 0;
+    const size_t here = std::min<size_t>(3, bytes.size() - i);
+    for (size_t j = 0; j < 3; ++j) {
+      group = group << 8 | (j < here ? static_cast<unsigned char>(bytes[i + j]) : 0);
+    }
+    for (size_t j = 0; j < 4; ++j) {
+      out += j <= here ? kBase64[group >> (18 - 6 * j) & 63] : '=';
+    }
+  }
+  return out;
+}
+
+std::optional<std::string> Base64Decode(std::string_view text) {
+  for (int padding = 0; padding < 2 && text.ends_with('='); ++padding) text.remove_suffix(1);
+  if (text.size() % 4 == 1) return std::nullopt;
+  std::string out;
+  uint32_t bits = 0;
+  int held = 0;
+  for (const char c : text) {
+    const size_t digit = kBase64.find(c);
+    if (digit == std::string_view::npos) return std::nullopt;
+    bits = (bits << 6 | static_cast<uint32_t>(digit)) & 0xffffff;
+    held += 6;
+    if (held < 8) continue;
+    held -= 8;
+    out += static_cast<char>(static_cast<unsigned char>(bits >> held));
+  }
+  return out;
 }
 
 std::optional<uint64_t> ParseUint(std::string_view digits, uint64_t max) {

@@ -16,6 +16,9 @@ std::string Join(const std::vector<std::string>& parts, std::string_view separat
 std::string_view Trim(std::string_view text);  // spaces and tabs
 std::string ToLower(std::string_view text);
 bool EqualsIgnoreCase(std::string_view a, std::string_view b);
+std::string Base64Encode(std::string_view bytes);  // with padding
+// Padding may be absent; anything else that is not of the alphabet: nothing.
+std::optional<std::string> Base64Decode(std::string_view text);
 // Decimal digits only, no sign, no spaces, at most `max`.
 std::optional<uint64_t> ParseUint(std::string_view digits, uint64_t max = UINT64_MAX);
 // For logs and messages: control and non-ASCII bytes as \xNN, cut to `max_bytes` with "...".

@@ -1,0 +1,73 @@
+#include "images/fetch/net_address.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace pulga {
+namespace {
+
+struct Range4 {
+  uint32_t base;
+  int bits;
+  AddressKind kind;
+};
+
+constexpr Range4 kRanges4[] = {
+    {0x00000000, 8, AddressKind::kLoopback},  // "this host"
+    {0x7F000000, 8, AddressKind::kLoopback}, {0x0A000000, 8, AddressKind::kPrivate},
+    {0xAC100000, 12, AddressKind::kPrivate}, {0xC0A80000, 16, AddressKind::kPrivate},
+    {0x64400000, 10, AddressKind::kPrivate}, {0xA9FE0000, 16, AddressKind::kNever},
+    {0xC0000000, 24, AddressKind::kNever},   {0xC0000200, 24, AddressKind::kNever},
+    {0xC6120000, 15, AddressKind::kPrivate}, {0xC6336400, 24, AddressKind::kNever},
+    {0xCB007100, 24, AddressKind::kNever},   {0xE0000000, 4, AddressKind::kNever},
+    {0xF0000000, 4, AddressKind::kNever},
+};
+
+AddressKind KindOf4(uint32_t address) {
+  for (const Range4& range : kRanges4) {
+    if ((address ^ range.base) >> (32 - range.bits) == 0) return range.kind;
+  }
+  return AddressKind::kPublic;
+}
+
+uint32_t At(const uint8_t* bytes) {
+  uint32_t value = 0;
+  for (int i = 0; i < 4; ++i) value = value << 8 | bytes[i];
+  return value;
+}
+
+AddressKind KindOf6(const uint8_t* a) {
+  constexpr uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  constexpr uint8_t kNat64[12] = {0, 0x64, 0xff, 0x9b};
+  if (memcmp(a, kMapped, 12) == 0 || memcmp(a, kNat64, 12) == 0) return KindOf4(At(a + 12));
+  if (std::all_of(a, a + 12, [](uint8_t byte) { return byte == 0; })) {
+    const uint32_t low = At(a + 12);
+    return low <= 1 ? AddressKind::kLoopback : KindOf4(low);
+  }
+  if (a[0] == 0x20 && a[1] == 0x02) return KindOf4(At(a + 2));  // 6to4
+  if ((a[0] & 0xfe) == 0xfc) return AddressKind::kPrivate;
+  if (a[0] == 0xfe && (a[1] & 0xc0) == 0xc0) return AddressKind::kPrivate;  // old site-local
+  // Global unicast is 2000::/3; everything else is link-local, multicast or reserved.
+  return (a[0] & 0xe0) == 0x20 ? AddressKind::kPublic : AddressKind::kNever;
+}
+
+}  // namespace
+
+AddressKind KindOfAddress(const sockaddr& address) {
+  if (address.sa_family == AF_INET) {
+    sockaddr_in v4;
+    memcpy(&v4, &address, sizeof v4);
+    return KindOf4(ntohl(v4.sin_addr.s_addr));
+  }
+  if (address.sa_family == AF_INET6) {
+    sockaddr_in6 v6;
+    memcpy(&v6, &address, sizeof v6);
+    return KindOf6(v6.sin6_addr.s6_addr);
+  }
+  return AddressKind::kNever;
+}
+
+}  // namespace pulga
