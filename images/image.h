@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/layer_id.h"
+#include "base/owner.h"
 #include "base/result.h"
 
 namespace pulga {
@@ -45,6 +46,10 @@ struct LayerRecord {
   LayerId chain_id;         // the key under which the unpacked layer is stored
   uint64_t size_bytes = 0;  // of the regular files this layer brought
   bool reused = false;      // it was there before this import
+  // Nothing is known of layers that came before there were records (images/layer_record.h).
+  uint64_t stream_bytes = 0;  // of the uncompressed tar
+  uint64_t disk_bytes = 0;    // blocks its directory takes
+  uint64_t record_bytes = 0;  // of its record; 0 without one
 };
 
 struct ImageRecord {
@@ -55,7 +60,9 @@ struct ImageRecord {
   std::vector<LayerRecord> layers;  // base first
   uint64_t size_bytes = 0;          // sum over `layers`
   std::string config_json;          // as stored in the archive, byte for byte
-  std::string trouble;              // set by runtime/: why it cannot be used; empty normally
+  std::string owner = kDefaultOwner;
+  int64_t last_used_unix_ms = 0;  // imported, deployed or no longer deployed
+  std::string trouble;            // set by runtime/: why it cannot be used; empty normally
 };
 
 }  // namespace pulga

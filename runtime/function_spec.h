@@ -10,12 +10,12 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/owner.h"
 #include "base/result.h"
 #include "sandbox/sandbox.h"
 
 namespace pulga {
 
-inline constexpr const char* kDefaultOwner = "admin";
 inline constexpr const char* kDefaultNamespace = "openfaas-fn";
 
 struct FunctionKey {

@@ -298,7 +298,7 @@ void ImageService::RemoveRow(const ImageRecord& image, std::function<void(Status
   using Removed = Result<std::vector<LayerId>>;
   parts_.catalog.SetLeaving(image.digest, true);
   parts_.storage.Run(
-      [&store = parts_.store, digest = image.digest] { return store.RemoveImage(digest); },
+      [&store = parts_.store, digest = image.digest] { return store.RemoveImages({digest}); },
       [this, digest = image.digest, done](Removed layers) {
         if (!layers.ok()) {
           parts_.catalog.SetLeaving(digest, false);

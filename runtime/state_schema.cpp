@@ -66,7 +66,91 @@ CREATE TABLE settings (
 ) STRICT, WITHOUT ROWID;
 )sql";
 
-constexpr const char* kMigrations[] = {kSchema1};
+// Images, their names and their layers belong to an owner; layers know what they take on disk, and
+// what their tar and their record weigh. Parents of foreign keys are rebuilt, so everything that
+// refers to them is, with the highest version id kept.
+constexpr const char* kSchema2 = R"sql(
+CREATE TABLE new_images (
+  owner TEXT NOT NULL,
+  digest TEXT NOT NULL,
+  os TEXT NOT NULL,
+  architecture TEXT NOT NULL,
+  variant TEXT NOT NULL,
+  size_bytes INTEGER NOT NULL,
+  config TEXT NOT NULL,
+  config_json TEXT NOT NULL,
+  created_unix_ms INTEGER NOT NULL,
+  last_used_unix_ms INTEGER NOT NULL,
+  PRIMARY KEY (owner, digest)
+) STRICT, WITHOUT ROWID;
+INSERT INTO new_images SELECT 'admin', digest, os, architecture, variant, size_bytes, config,
+  config_json, created_unix_ms, created_unix_ms FROM images;
+
+CREATE TABLE new_refs (
+  owner TEXT NOT NULL,
+  ref TEXT NOT NULL,
+  digest TEXT NOT NULL,
+  PRIMARY KEY (owner, ref),
+  FOREIGN KEY (owner, digest) REFERENCES images(owner, digest) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+INSERT INTO new_refs SELECT 'admin', ref, digest FROM refs;
+
+CREATE TABLE new_layers (
+  chain_id TEXT PRIMARY KEY,
+  owner TEXT NOT NULL,
+  diff_id TEXT NOT NULL,
+  size_bytes INTEGER NOT NULL,
+  stream_bytes INTEGER NOT NULL,
+  disk_bytes INTEGER NOT NULL,
+  record_bytes INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO new_layers SELECT chain_id, 'admin', diff_id, size_bytes, 0, 0, 0 FROM layers;
+
+CREATE TABLE new_image_layers (
+  owner TEXT NOT NULL,
+  digest TEXT NOT NULL,
+  position INTEGER NOT NULL,
+  chain_id TEXT NOT NULL REFERENCES layers(chain_id),
+  PRIMARY KEY (owner, digest, position),
+  FOREIGN KEY (owner, digest) REFERENCES images(owner, digest) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+INSERT INTO new_image_layers SELECT 'admin', digest, position, chain_id FROM image_layers;
+
+CREATE TABLE new_versions (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  function_id INTEGER NOT NULL REFERENCES functions(id) ON DELETE CASCADE,
+  number INTEGER NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('pending', 'active', 'kept')),
+  spec TEXT NOT NULL,
+  image_owner TEXT NOT NULL,
+  image_digest TEXT NOT NULL,
+  created_unix_ms INTEGER NOT NULL,
+  FOREIGN KEY (image_owner, image_digest) REFERENCES images(owner, digest)
+) STRICT;
+INSERT INTO new_versions SELECT id, function_id, number, state, spec, 'admin', image_digest,
+  created_unix_ms FROM versions;
+DELETE FROM sqlite_sequence WHERE name = 'new_versions';
+INSERT INTO sqlite_sequence (name, seq)
+  SELECT 'new_versions', seq FROM sqlite_sequence WHERE name = 'versions';
+
+DROP TABLE versions;
+DROP TABLE image_layers;
+DROP TABLE refs;
+DROP TABLE layers;
+DROP TABLE images;
+ALTER TABLE new_images RENAME TO images;
+ALTER TABLE new_refs RENAME TO refs;
+ALTER TABLE new_layers RENAME TO layers;
+ALTER TABLE new_image_layers RENAME TO image_layers;
+ALTER TABLE new_versions RENAME TO versions;
+CREATE INDEX refs_by_digest ON refs(owner, digest);
+CREATE INDEX image_layers_by_chain ON image_layers(chain_id);
+CREATE UNIQUE INDEX one_active_version ON versions(function_id) WHERE state = 'active';
+CREATE UNIQUE INDEX one_stored_number ON versions(function_id, number) WHERE state <> 'pending';
+CREATE INDEX versions_by_image ON versions(image_owner, image_digest);
+)sql";
+
+constexpr const char* kMigrations[] = {kSchema1, kSchema2};
 
 Status CheckOwnership(Database& database) {
   PULGA_ASSIGN_OR_RETURN(const int64_t id, database.QueryInt("PRAGMA application_id"));
@@ -75,6 +159,13 @@ Status CheckOwnership(Database& database) {
                          database.QueryInt("SELECT count(*) FROM sqlite_schema"));
   if (id == 0 && tables == 0) return OkStatus();
   return Error{Code::kUnsupported, 0, "this is a database, but not one of Pulga's"};
+}
+
+Status CheckReferences(Database& database) {
+  PULGA_ASSIGN_OR_RETURN(const int64_t broken,
+                         database.QueryInt("SELECT count(*) FROM pragma_foreign_key_check"));
+  if (broken == 0) return OkStatus();
+  return Error{Code::kIo, 0, std::to_string(broken) + " rows refer to rows that are not there"};
 }
 
 }  // namespace
@@ -99,6 +190,7 @@ Status Migrate(Database& database, std::span<const char* const> migrations) {
       done = database.Execute("PRAGMA application_id = " + std::to_string(kApplicationId) +
                               "; PRAGMA user_version = " + std::to_string(version + 1));
     }
+    if (done.ok()) done = CheckReferences(database);
     if (done.ok()) done = transaction.Commit();
     if (!done.ok()) return Prefix(step, done.error());
   }

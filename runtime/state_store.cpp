@@ -13,6 +13,9 @@ namespace pulga {
 namespace {
 
 constexpr const char* kFile = "pulga.db";
+constexpr const char* kDropUnneededLayers =
+    "DELETE FROM layers WHERE chain_id NOT IN (SELECT chain_id FROM image_layers)"
+    " RETURNING chain_id";
 constexpr const char* kRestoreAdvice =
     " Nothing was changed. Keep a copy of the directory; then restore pulga.db from a backup, or, "
     "to start empty, move pulga.db* and admin.key away and import and deploy again.";
@@ -43,6 +46,15 @@ Status CheckSound(Database& database, const char* pragma) {
   return Refusal(Code::kIo, "is damaged: " + Printable(problems->front(), 160) + ".");
 }
 
+Result<std::vector<std::string>> TextsOf(Statement& statement) {
+  std::vector<std::string> texts;
+  while (true) {
+    PULGA_ASSIGN_OR_RETURN(const bool row, statement.Step());
+    if (!row) return texts;
+    texts.push_back(statement.TextAt(0));
+  }
+}
+
 StoredVersion::State StateOf(const std::string& text) {
   return text == "active" ? StoredVersion::State::kActive : StoredVersion::State::kKept;
 }
@@ -56,10 +68,13 @@ Result<std::unique_ptr<StateStore>> StateStore::Open(const std::string& data_dir
   const bool unclean = FileSize(path + "-wal").value_or(0) > 0;
   PULGA_ASSIGN_OR_RETURN(std::unique_ptr<Database> database, Database::Open(path));
   PULGA_RETURN_IF_ERROR(CheckSound(*database, unclean ? "integrity_check" : "quick_check"));
-  const Status settings = database->Execute("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON");
-  if (!settings.ok()) return Prefix(kFile, settings.error());
+  // A migration may rebuild what foreign keys refer to: they count only behind it.
+  const Status safe = database->Execute("PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF");
+  if (!safe.ok()) return Prefix(kFile, safe.error());
   const Status migrated = Migrate(*database, StateMigrations());
   if (!migrated.ok()) return Prefix(kFile, migrated.error());
+  const Status keys = database->Execute("PRAGMA foreign_keys = ON");
+  if (!keys.ok()) return Prefix(kFile, keys.error());
   // Only now: on a file that is not ours it would be a change.
   const Status wal = database->Execute("PRAGMA journal_mode = WAL");
   if (!wal.ok()) return Prefix(kFile, wal.error());
@@ -88,24 +103,15 @@ Status StateStore::RunInt(const char* sql, uint64_t parameter) {
   return statement->Int(static_cast<int64_t>(parameter)).Run();
 }
 
-Result<std::vector<std::string>> StateStore::Texts(const char* sql,
-                                                   std::optional<std::string_view> parameter) {
-  PULGA_ASSIGN_OR_RETURN(Statement* const statement, Prepared(sql));
-  if (parameter) statement->Text(*parameter);
-  std::vector<std::string> texts;
-  while (true) {
-    PULGA_ASSIGN_OR_RETURN(const bool row, statement->Step());
-    if (!row) return texts;
-    texts.push_back(statement->TextAt(0));
-  }
-}
-
 Result<StoredState> StateStore::Load() {
   PULGA_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
   PULGA_RETURN_IF_ERROR(
       database_->Execute("DELETE FROM versions WHERE state = 'pending';"
                          "DELETE FROM functions WHERE id NOT IN"
                          " (SELECT function_id FROM versions WHERE state = 'active')"));
+  PULGA_ASSIGN_OR_RETURN(Statement* const unneeded, Prepared(kDropUnneededLayers));
+  PULGA_ASSIGN_OR_RETURN(const auto dropped, TextsOf(*unneeded));
+  if (!dropped.empty()) LogWarning(std::to_string(dropped.size()) + " layers belonged to no image");
   StoredState state;
   PULGA_RETURN_IF_ERROR(LoadImages(state));
   PULGA_RETURN_IF_ERROR(LoadFunctions(state));
@@ -116,7 +122,8 @@ Result<StoredState> StateStore::Load() {
 Status StateStore::LoadImages(StoredState& state) {
   PULGA_ASSIGN_OR_RETURN(Statement* const images,
                          Prepared("SELECT digest, os, architecture, variant, size_bytes, config,"
-                                  " config_json FROM images ORDER BY created_unix_ms, digest"));
+                                  " config_json, owner, last_used_unix_ms FROM images"
+                                  " ORDER BY created_unix_ms, digest"));
   while (true) {
     PULGA_ASSIGN_OR_RETURN(const bool row, images->Step());
     if (!row) break;
@@ -126,16 +133,18 @@ Status StateStore::LoadImages(StoredState& state) {
     image.size_bytes = static_cast<uint64_t>(images->IntAt(4));
     PULGA_ASSIGN_OR_RETURN(image.config, ImageConfigFromJson(images->TextAt(5)));
     image.config_json = images->TextAt(6);
+    image.owner = images->TextAt(7);
+    image.last_used_unix_ms = images->IntAt(8);
     state.images.push_back(std::move(image));
   }
   for (ImageRecord& image : state.images) {
-    PULGA_ASSIGN_OR_RETURN(
-        image.refs, Texts("SELECT ref FROM refs WHERE digest = ? ORDER BY ref", image.digest));
+    PULGA_ASSIGN_OR_RETURN(image.refs, NamesOf(image));
     PULGA_ASSIGN_OR_RETURN(
         Statement* const layers,
-        Prepared("SELECT chain_id, diff_id, size_bytes FROM image_layers JOIN layers"
-                 " USING (chain_id) WHERE digest = ? ORDER BY position"));
-    layers->Text(image.digest);
+        Prepared("SELECT chain_id, diff_id, size_bytes, stream_bytes, disk_bytes, record_bytes"
+                 " FROM image_layers JOIN layers USING (chain_id)"
+                 " WHERE image_layers.owner = ? AND digest = ? ORDER BY position"));
+    layers->Text(image.owner).Text(image.digest);
     while (true) {
       PULGA_ASSIGN_OR_RETURN(const bool row, layers->Step());
       if (!row) break;
@@ -145,10 +154,21 @@ Status StateStore::LoadImages(StoredState& state) {
       layer.chain_id = *chain_id;
       layer.diff_id = layers->TextAt(1);
       layer.size_bytes = static_cast<uint64_t>(layers->IntAt(2));
+      layer.stream_bytes = static_cast<uint64_t>(layers->IntAt(3));
+      layer.disk_bytes = static_cast<uint64_t>(layers->IntAt(4));
+      layer.record_bytes = static_cast<uint64_t>(layers->IntAt(5));
       image.layers.push_back(std::move(layer));
     }
   }
   return OkStatus();
+}
+
+Result<std::vector<std::string>> StateStore::NamesOf(const ImageRecord& image) {
+  PULGA_ASSIGN_OR_RETURN(
+      Statement* const names,
+      Prepared("SELECT ref FROM refs WHERE owner = ? AND digest = ? ORDER BY ref"));
+  names->Text(image.owner).Text(image.digest);
+  return TextsOf(*names);
 }
 
 Status StateStore::LoadFunctions(StoredState& state) {
@@ -177,10 +197,13 @@ Status StateStore::LoadFunctions(StoredState& state) {
 
 Status StateStore::StoreImage(const ImageRecord& image, int64_t now_unix_ms) {
   PULGA_ASSIGN_OR_RETURN(Statement* const row,
-                         Prepared("INSERT OR IGNORE INTO images (digest, os, architecture, variant,"
-                                  " size_bytes, config, config_json, created_unix_ms)"
-                                  " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"));
-  PULGA_RETURN_IF_ERROR(row->Text(image.digest)
+                         Prepared("INSERT INTO images (owner, digest, os, architecture, variant,"
+                                  " size_bytes, config, config_json, created_unix_ms,"
+                                  " last_used_unix_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9,"
+                                  " ?9) ON CONFLICT (owner, digest) DO UPDATE"
+                                  " SET last_used_unix_ms = excluded.last_used_unix_ms"));
+  PULGA_RETURN_IF_ERROR(row->Text(image.owner)
+                            .Text(image.digest)
                             .Text(image.platform.os)
                             .Text(image.platform.architecture)
                             .Text(image.platform.variant)
@@ -193,24 +216,34 @@ Status StateStore::StoreImage(const ImageRecord& image, int64_t now_unix_ms) {
   for (const LayerRecord& layer : image.layers) {
     const std::string chain_id = layer.chain_id.Hex();
     PULGA_ASSIGN_OR_RETURN(Statement* const stored,
-                           Prepared("INSERT INTO layers (chain_id, diff_id, size_bytes)"
-                                    " VALUES (?, ?, ?) ON CONFLICT (chain_id)"
-                                    " DO UPDATE SET size_bytes = excluded.size_bytes"));
+                           Prepared("INSERT INTO layers (chain_id, owner, diff_id, size_bytes,"
+                                    " stream_bytes, disk_bytes, record_bytes)"
+                                    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (chain_id)"
+                                    " DO UPDATE SET size_bytes = excluded.size_bytes,"
+                                    " stream_bytes = excluded.stream_bytes,"
+                                    " disk_bytes = excluded.disk_bytes,"
+                                    " record_bytes = excluded.record_bytes"));
     PULGA_RETURN_IF_ERROR(stored->Text(chain_id)
+                              .Text(image.owner)
                               .Text(layer.diff_id)
                               .Int(static_cast<int64_t>(layer.size_bytes))
+                              .Int(static_cast<int64_t>(layer.stream_bytes))
+                              .Int(static_cast<int64_t>(layer.disk_bytes))
+                              .Int(static_cast<int64_t>(layer.record_bytes))
                               .Run());
     PULGA_ASSIGN_OR_RETURN(
         Statement* const link,
-        Prepared("INSERT OR IGNORE INTO image_layers (digest, position, chain_id)"
-                 " VALUES (?, ?, ?)"));
-    PULGA_RETURN_IF_ERROR(link->Text(image.digest).Int(position++).Text(chain_id).Run());
+        Prepared("INSERT OR IGNORE INTO image_layers (owner, digest, position, chain_id)"
+                 " VALUES (?, ?, ?, ?)"));
+    PULGA_RETURN_IF_ERROR(
+        link->Text(image.owner).Text(image.digest).Int(position++).Text(chain_id).Run());
   }
   for (const std::string& ref : image.refs) {
     PULGA_ASSIGN_OR_RETURN(Statement* const name,
-                           Prepared("INSERT INTO refs (ref, digest) VALUES (?, ?)"
-                                    " ON CONFLICT (ref) DO UPDATE SET digest = excluded.digest"));
-    PULGA_RETURN_IF_ERROR(name->Text(ref).Text(image.digest).Run());
+                           Prepared("INSERT INTO refs (owner, ref, digest) VALUES (?, ?, ?)"
+                                    " ON CONFLICT (owner, ref)"
+                                    " DO UPDATE SET digest = excluded.digest"));
+    PULGA_RETURN_IF_ERROR(name->Text(image.owner).Text(ref).Text(image.digest).Run());
   }
   return OkStatus();
 }
@@ -227,14 +260,13 @@ Status StateStore::RemoveRef(const std::string& ref) {
   return RunText("DELETE FROM refs WHERE ref = ?", ref);
 }
 
-Result<std::vector<LayerId>> StateStore::RemoveImage(const std::string& digest) {
+Result<std::vector<LayerId>> StateStore::RemoveImages(const std::vector<std::string>& digests) {
   PULGA_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
-  PULGA_RETURN_IF_ERROR(RunText("DELETE FROM images WHERE digest = ?", digest));
-  PULGA_ASSIGN_OR_RETURN(
-      const std::vector<std::string> unused,
-      Texts("DELETE FROM layers WHERE chain_id NOT IN (SELECT chain_id FROM image_layers)"
-            " RETURNING chain_id",
-            std::nullopt));
+  for (const std::string& digest : digests) {
+    PULGA_RETURN_IF_ERROR(RunText("DELETE FROM images WHERE digest = ?", digest));
+  }
+  PULGA_ASSIGN_OR_RETURN(Statement* const unneeded, Prepared(kDropUnneededLayers));
+  PULGA_ASSIGN_OR_RETURN(const std::vector<std::string> unused, TextsOf(*unneeded));
   PULGA_RETURN_IF_ERROR(transaction.Commit());
   std::vector<LayerId> layers;
   for (const std::string& hex : unused) {
@@ -272,11 +304,12 @@ Result<StoredVersion> StateStore::AddPending(const FunctionKey& key, StoredVersi
   }
   PULGA_ASSIGN_OR_RETURN(Statement* const insert,
                          Prepared("INSERT INTO versions (function_id, number, state, spec,"
-                                  " image_digest, created_unix_ms)"
-                                  " VALUES (?, ?, 'pending', ?, ?, ?)"));
+                                  " image_owner, image_digest, created_unix_ms)"
+                                  " VALUES (?, ?, 'pending', ?, ?, ?, ?)"));
   PULGA_RETURN_IF_ERROR(insert->Int(function_id)
                             .Int(version.number)
                             .Text(version.spec_json)
+                            .Text(key.owner)
                             .Text(version.image_digest)
                             .Int(version.created_unix_ms)
                             .Run());
@@ -305,6 +338,7 @@ Result<std::vector<uint64_t>> StateStore::Activate(uint64_t version_id, uint32_t
       RunInt("UPDATE versions SET state = 'kept' WHERE function_id = ? AND state = 'active'",
              static_cast<uint64_t>(function_id)));
   PULGA_RETURN_IF_ERROR(RunInt("UPDATE versions SET state = 'active' WHERE id = ?", version_id));
+  PULGA_RETURN_IF_ERROR(TouchImagesOf(function_id));
   PULGA_ASSIGN_OR_RETURN(std::vector<uint64_t> forgotten, Prune(function_id, keep));
   PULGA_RETURN_IF_ERROR(transaction.Commit());
   return forgotten;
@@ -336,8 +370,22 @@ Status StateStore::DropPending(uint64_t version_id) {
 }
 
 Status StateStore::DeleteFunction(const FunctionKey& key) {
+  PULGA_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
   PULGA_ASSIGN_OR_RETURN(const int64_t function_id, FunctionId(key));
-  return RunInt("DELETE FROM functions WHERE id = ?", static_cast<uint64_t>(function_id));
+  PULGA_RETURN_IF_ERROR(TouchImagesOf(function_id));
+  PULGA_RETURN_IF_ERROR(
+      RunInt("DELETE FROM functions WHERE id = ?", static_cast<uint64_t>(function_id)));
+  return transaction.Commit();
+}
+
+// An image was in use for as long as a version needed it.
+Status StateStore::TouchImagesOf(int64_t function_id) {
+  return RunInt(
+      "UPDATE images SET last_used_unix_ms ="
+      " CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+      " WHERE (owner, digest) IN"
+      " (SELECT image_owner, image_digest FROM versions WHERE function_id = ?)",
+      static_cast<uint64_t>(function_id));
 }
 
 }  // namespace pulga

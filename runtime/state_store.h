@@ -51,9 +51,9 @@ class StateStore {
   // All images of one archive become visible together. A name they carry moves from its old image.
   Status StoreImages(const std::vector<ImageRecord>& images, int64_t now_unix_ms);
   Status RemoveRef(const std::string& ref);
-  // The image, its names, and the layers it alone had, which are returned. kAlreadyExists while a
-  // version needs it.
-  Result<std::vector<LayerId>> RemoveImage(const std::string& digest);
+  // The images, their names, and the layers nobody else has, which are returned. kAlreadyExists
+  // while a version needs one of them; then all stay.
+  Result<std::vector<LayerId>> RemoveImages(const std::vector<std::string>& digests);
 
   // A new version, not yet active, of a new or existing function; returns it with id and number.
   // A `version.number` other than 0 is an old version coming back under its own number.
@@ -74,9 +74,9 @@ class StateStore {
   Status LoadImages(StoredState& state);
   Status LoadFunctions(StoredState& state);
   Result<int64_t> FunctionId(const FunctionKey& key);
-  Result<std::vector<std::string>> Texts(const char* sql,
-                                         std::optional<std::string_view> parameter);
+  Result<std::vector<std::string>> NamesOf(const ImageRecord& image);
   Result<std::vector<uint64_t>> Prune(int64_t function_id, uint32_t keep);
+  Status TouchImagesOf(int64_t function_id);
 
   std::unique_ptr<Database> database_;
   std::map<const char*, Statement> statements_;

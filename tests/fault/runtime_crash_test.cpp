@@ -49,7 +49,7 @@ const std::vector<Step>& Story() {
       [](StateStore& s) { return Deploy(s, 'a', 1); },
       [](StateStore& s) { return Deploy(s, 'b', 0); },
       [](StateStore& s) { return s.DeleteFunction(kKey); },
-      [](StateStore& s) { return Status(s.RemoveImage(Image('a').digest)); },
+      [](StateStore& s) { return Status(s.RemoveImages({Image('a').digest})); },
   };
   return story;
 }

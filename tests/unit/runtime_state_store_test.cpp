@@ -130,7 +130,7 @@ TEST_F(StateStoreTest, StoringTheSameImageTwiceChangesNothing) {
 
 TEST_F(StateStoreTest, RemovingAnImageReturnsOnlyLayersNobodyElseHas) {
   ASSERT_TRUE(store_->StoreImages({Image('a', {1, 2}, {}), Image('b', {1, 3}, {})}, 1).ok());
-  const auto unused = store_->RemoveImage(Digest('a'));
+  const auto unused = store_->RemoveImages({Digest('a')});
   ASSERT_TRUE(unused.ok());
   EXPECT_THAT(*unused, ElementsAre(Layer(2)));
   EXPECT_THAT(Load().images, SizeIs(1));
@@ -139,7 +139,7 @@ TEST_F(StateStoreTest, RemovingAnImageReturnsOnlyLayersNobodyElseHas) {
 TEST_F(StateStoreTest, AnImageInUseStays) {
   ASSERT_TRUE(store_->StoreImages({Image('a', {1}, {"r"})}, 1).ok());
   Deploy("f");
-  const auto removed = store_->RemoveImage(Digest('a'));
+  const auto removed = store_->RemoveImages({Digest('a')});
   ASSERT_FALSE(removed.ok());
   EXPECT_EQ(removed.error().code, Code::kAlreadyExists);
   EXPECT_THAT(Load().images[0].refs, ElementsAre("r"));
@@ -184,7 +184,7 @@ TEST_F(StateStoreTest, ADroppedPendingVersionLeavesNoFunction) {
   const auto pending = store_->AddPending({"admin", "ns", "f"}, version);
   ASSERT_TRUE(pending.ok());
   ASSERT_TRUE(store_->DropPending(pending->id).ok());
-  EXPECT_TRUE(store_->RemoveImage(Digest('a')).ok());
+  EXPECT_TRUE(store_->RemoveImages({Digest('a')}).ok());
 }
 
 TEST_F(StateStoreTest, ForgetsAllButTheNewestVersions) {
@@ -218,7 +218,10 @@ TEST_F(StateStoreTest, IdsAreNotUsedAgainAfterADeletion) {
 }
 
 TEST_F(StateStoreTest, FunctionsAreKeyedByOwnerNamespaceAndName) {
-  ASSERT_TRUE(store_->StoreImages({Image('a', {1}, {})}, 1).ok());
+  std::vector<ImageRecord> images = {Image('a', {1}, {}), Image('a', {2}, {})};
+  images[0].owner = "a";
+  images[1].owner = "b";
+  ASSERT_TRUE(store_->StoreImages(images, 1).ok());
   StoredVersion version;
   version.spec_json = "{}";
   version.image_digest = Digest('a');
@@ -229,6 +232,22 @@ TEST_F(StateStoreTest, FunctionsAreKeyedByOwnerNamespaceAndName) {
     ASSERT_TRUE(store_->Activate(pending->id, 10).ok());
   }
   EXPECT_THAT(Load().functions, SizeIs(3));
+}
+
+TEST_F(StateStoreTest, AnImageServesOnlyItsOwnersFunctions) {
+  ASSERT_TRUE(store_->StoreImages({Image('a', {1}, {"same:1"})}, 1).ok());
+  ImageRecord theirs = Image('b', {2}, {"same:1"});
+  theirs.owner = "them";
+  ASSERT_TRUE(store_->StoreImages({theirs}, 1).ok());
+  const auto images = Load().images;
+  ASSERT_THAT(images, SizeIs(2));
+  EXPECT_THAT(images[0].refs, ElementsAre("same:1"));
+  EXPECT_THAT(images[1].refs, ElementsAre("same:1"));
+  StoredVersion version;
+  version.spec_json = "{}";
+  version.image_digest = Digest('b');
+  EXPECT_FALSE(store_->AddPending({"admin", "n", "f"}, version).ok());
+  EXPECT_TRUE(store_->AddPending({"them", "n", "f"}, version).ok());
 }
 
 TEST_F(StateStoreTest, ACleanCloseLeavesNoLogBehindAndACrashIsCheckedAndKept) {
@@ -284,7 +303,7 @@ TEST_F(StateStoreTest, StartsWhereAFirstStartWasCutShort) {
 
 TEST_F(StateStoreTest, RefusesANewerSchema) {
   Raw("PRAGMA user_version = 99");
-  EXPECT_THAT(OpenError(), HasSubstr("newer Pulga (schema 99, this one knows up to 1)"));
+  EXPECT_THAT(OpenError(), HasSubstr("newer Pulga (schema 99, this one knows up to 2)"));
 }
 
 TEST_F(StateStoreTest, RefusesSomebodyElsesDatabase) {
@@ -292,6 +311,68 @@ TEST_F(StateStoreTest, RefusesSomebodyElsesDatabase) {
   EXPECT_THAT(OpenError(), HasSubstr("not one of Pulga's"));
   Raw("PRAGMA application_id = 0");
   EXPECT_THAT(OpenError(), HasSubstr("not one of Pulga's"));
+}
+
+// A database as the first release left it.
+constexpr const char* kOldRows = R"sql(
+INSERT INTO images VALUES ('sha256:a', 'linux', 'amd64', '', 30, '{}', '{"x":1}', 1000);
+INSERT INTO images VALUES ('sha256:b', 'linux', 'arm', 'v7', 10, '{}', '{}', 2000);
+INSERT INTO refs VALUES ('docker.io/library/a:1', 'sha256:a');
+INSERT INTO layers VALUES
+  ('1111111111111111111111111111111111111111111111111111111111111111', 'd1', 10),
+  ('2222222222222222222222222222222222222222222222222222222222222222', 'd2', 20);
+INSERT INTO image_layers VALUES
+  ('sha256:a', 0, '1111111111111111111111111111111111111111111111111111111111111111'),
+  ('sha256:a', 1, '2222222222222222222222222222222222222222222222222222222222222222'),
+  ('sha256:b', 0, '1111111111111111111111111111111111111111111111111111111111111111');
+INSERT INTO functions VALUES (7, 'admin', 'openfaas-fn', 'f');
+INSERT INTO versions VALUES (41, 7, 1, 'kept', '{}', 'sha256:b', 1),
+  (42, 7, 2, 'active', '{"s":2}', 'sha256:a', 2), (99, 7, 3, 'kept', '{}', 'sha256:b', 3);
+DELETE FROM versions WHERE id = 99;
+)sql";
+
+TEST_F(StateStoreTest, TakesOverADatabaseOfTheFirstSchemaWithEverythingInIt) {
+  store_.reset();
+  ASSERT_EQ(unlink(Path().c_str()), 0);
+  {
+    auto old = Database::Open(Path());
+    ASSERT_TRUE(old.ok());
+    ASSERT_TRUE(Migrate(**old, StateMigrations().first(1)).ok());
+    ASSERT_TRUE((*old)->Execute(kOldRows).ok());
+  }
+  Open();
+  const StoredState state = Load();
+  ASSERT_THAT(state.images, SizeIs(2));
+  EXPECT_EQ(state.images[0].owner, kDefaultOwner);
+  EXPECT_EQ(state.images[0].last_used_unix_ms, 1000);
+  EXPECT_EQ(state.images[0].config_json, "{\"x\":1}");
+  EXPECT_THAT(state.images[0].refs, ElementsAre("docker.io/library/a:1"));
+  ASSERT_THAT(state.images[0].layers, SizeIs(2));
+  EXPECT_EQ(state.images[0].layers[1].size_bytes, 20u);
+  EXPECT_EQ(state.images[0].layers[1].record_bytes, 0u);
+  EXPECT_EQ(state.images[1].platform.variant, "v7");
+  ASSERT_THAT(state.functions, SizeIs(1));
+  ASSERT_THAT(state.functions[0].versions, SizeIs(2));
+  EXPECT_EQ(state.functions[0].versions[0].id, 42u);
+  EXPECT_EQ(state.functions[0].versions[0].spec_json, "{\"s\":2}");
+  // Still guarded, still counting where it was.
+  EXPECT_EQ(store_->RemoveImages({"sha256:a"}).error().code, Code::kAlreadyExists);
+  StoredVersion version;
+  version.spec_json = "{}";
+  version.image_digest = "sha256:a";
+  EXPECT_EQ(store_->AddPending({"admin", "openfaas-fn", "f"}, version)->id, 100u);
+}
+
+TEST_F(StateStoreTest, AMigrationThatBreaksReferencesIsNotKept) {
+  store_.reset();
+  auto db = Database::Open(Path());
+  ASSERT_TRUE(db.ok());
+  std::vector<const char*> more(StateMigrations().begin(), StateMigrations().end());
+  more.push_back("INSERT INTO refs VALUES ('admin', 'x', 'sha256:nobody')");
+  const Status migrated = Migrate(**db, more);
+  ASSERT_FALSE(migrated.ok());
+  EXPECT_THAT(migrated.error().message, HasSubstr("refer to rows that are not there"));
+  EXPECT_EQ((*db)->QueryInt("SELECT count(*) FROM refs").value(), 0);
 }
 
 TEST(StateSchema, MigratesStepByStepAndAFailedStepLeavesTheOldSchema) {
