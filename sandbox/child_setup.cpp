@@ -95,7 +95,17 @@ void LoadFilter(const ChildRun& run) {
   if (failed != 0) Fail(run, "seccomp", failed);
 }
 
+// PID 1 sleeps by now, but newer schedulers count a fresh sleeper as waiting for this processor
+// until they choose again, and execve would then leave for an idle one.
+void GiveBackProcessors(const ChildRun& run) {
+  if (run.stayed == nullptr) return;
+  sched_yield();
+  const int failed = run.stayed->GiveBack();
+  if (failed != 0) Fail(run, "processors", failed);
+}
+
 [[noreturn]] void Execute(const ChildRun& run) {
+  GiveBackProcessors(run);
   for (int i = 0; i < 3; ++i) {
     if (PULGA_SYS(dup2, run.stdio[i], i) != i) Fail(run, "stdio", errno);
   }
@@ -196,6 +206,7 @@ void ReapUntil(pid_t program, SlotRecord* record) {
   const CloneMemory memory = run.wake >= 0 ? CloneMemory::kShare : CloneMemory::kVfork;
   const pid_t program = CloneProgram(memory, ProgramMain, &run);
   if (program < 0) Fail(run, "clone-program", errno);
+  if (run.stayed != nullptr) (void)run.stayed->GiveBack();  // the program has its own by now
   if (sys::CloseRange(0, ~0U, 0) != 0) {
     for (int fd = 0; fd < static_cast<int>(kHardNofile); ++fd) close(fd);
   }

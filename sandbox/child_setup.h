@@ -16,6 +16,7 @@
 #include "sandbox/exec_arguments.h"
 #include "sandbox/mount_plan.h"
 #include "sandbox/privileges.h"
+#include "sandbox/same_cpu.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/spawn_protocol.h"
 
@@ -40,10 +41,11 @@ struct ChildRun {
   ExecArguments* arguments = nullptr;
   SlotRecord* record = nullptr;
   std::span<const int> v1_tasks;
-  int netns = -1;               // -1: the spawner's own
-  int mount_namespace = -1;     // -1: already in its own, nothing mounted yet
-  int stdio[3] = {-1, -1, -1};  // cold
-  int wake = -1;                // parked: says one byte when ready, then waits for kWake
+  int netns = -1;                   // -1: the spawner's own
+  int mount_namespace = -1;         // -1: already in its own, nothing mounted yet
+  int stdio[3] = {-1, -1, -1};      // cold
+  const SameCpu* stayed = nullptr;  // the caller narrowed its processors: undone before execve
+  int wake = -1;                    // parked: says one byte when ready, then waits for kWake
 };
 
 // The entry for CloneChild; `run` is a ChildRun*.

@@ -158,7 +158,8 @@ int Namespace(int clone_flag) {
 int SeccompFilter() {
   return InChild([] {
     if (!NoNewPrivs().ok()) return EPERM;
-    return LoadSeccomp(FunctionFilter());
+    const int failed = LoadSeccomp(SpawnerFilter());
+    return failed != 0 ? failed : LoadSeccomp(InstanceFilter());
   });
 }
 

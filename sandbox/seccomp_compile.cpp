@@ -1,6 +1,7 @@
-// Build-time tool: seccomp_compile FUNCTION LIST OUTPUT turns a system call list into a C++ file
-// with the ready program (cmake/seccomp.cmake). libseccomp resolves names, for the machine it runs
-// on: a cross build runs it through the emulator.
+// Build-time tool: seccomp_compile FUNCTION LIST OUTPUT [widened|rest MORE] turns a system call
+// list into a C++ file with the ready program (cmake/seccomp.cmake); with MORE, one half of the
+// list (seccomp_list.h). libseccomp resolves names, for the machine it runs on: a cross build runs
+// it through the emulator.
 #include <linux/audit.h>
 #include <seccomp.h>
 
@@ -61,22 +62,43 @@ std::string Generate(const std::string& function, const std::vector<sock_filter>
   return out;
 }
 
-Status Compile(const std::string& function, const std::string& list, const std::string& output) {
-  PULGA_ASSIGN_OR_RETURN(const Machine machine, ThisMachine());
-  PULGA_ASSIGN_OR_RETURN(const std::string text, ReadFile(list));
+struct Job {
+  std::string function;
+  std::string list;
+  std::string output;
+  std::string half;  // empty: the whole list
+  std::string more;
+};
+
+Result<SyscallList> ReadList(const std::string& path, const Machine& machine) {
+  PULGA_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   auto parsed = ParseSyscallList(text, machine.name);
-  if (!parsed.ok()) return Prefix(list, parsed.error());
-  auto program = BuildSeccompProgram(Resolve(*parsed, machine));
-  if (!program.ok()) return Prefix(list, program.error());
-  return WriteFile(output, Generate(function, *program));
+  if (!parsed.ok()) return Prefix(path, parsed.error());
+  return parsed;
+}
+
+Status Compile(const Job& job) {
+  PULGA_ASSIGN_OR_RETURN(const Machine machine, ThisMachine());
+  PULGA_ASSIGN_OR_RETURN(SyscallList list, ReadList(job.list, machine));
+  if (!job.half.empty()) {
+    PULGA_ASSIGN_OR_RETURN(const SyscallList more, ReadList(job.more, machine));
+    list = job.half == "rest" ? RestOf(list, more) : Widened(std::move(list), more);
+  }
+  auto program = BuildSeccompProgram(Resolve(list, machine));
+  if (!program.ok()) return Prefix(job.list, program.error());
+  return WriteFile(job.output, Generate(job.function, *program));
 }
 
 }  // namespace
 }  // namespace pulga
 
 int main(int argc, char** argv) {
-  if (argc != 4) return fputs("usage: seccomp_compile FUNCTION LIST OUTPUT\n", stderr), 2;
-  const pulga::Status status = pulga::Compile(argv[1], argv[2], argv[3]);
+  const std::string half = argc == 6 ? argv[4] : "";
+  if (argc != 4 && half != "widened" && half != "rest") {
+    return fputs("usage: seccomp_compile FUNCTION LIST OUTPUT [widened|rest MORE]\n", stderr), 2;
+  }
+  const pulga::Status status =
+      pulga::Compile({argv[1], argv[2], argv[3], half, argc == 6 ? argv[5] : ""});
   if (status.ok()) return 0;
   fprintf(stderr, "seccomp_compile: %s\n", status.error().message.c_str());
   return 1;

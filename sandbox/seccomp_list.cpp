@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/seccomp.h>
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <set>
@@ -213,6 +214,31 @@ Result<SyscallList> ParseSyscallList(std::string_view text, const std::string& m
     PULGA_RETURN_IF_ERROR(parser.TakeLine(line));
   }
   return parser.Finish();
+}
+
+SyscallList Widened(SyscallList list, const SyscallList& more) {
+  for (const SyscallRule& rule : more.rules) {
+    const auto same = [&](const SyscallRule& r) { return r.name == rule.name; };
+    const auto found = std::find_if(list.rules.begin(), list.rules.end(), same);
+    if (found == list.rules.end()) {
+      list.rules.push_back(rule);
+    } else {
+      found->clauses = rule.clauses;
+    }
+  }
+  return list;
+}
+
+SyscallList RestOf(const SyscallList& list, const SyscallList& more) {
+  SyscallList rest;
+  rest.default_action = SECCOMP_RET_ALLOW;
+  for (const SyscallRule& named : more.rules) {
+    const auto same = [&](const SyscallRule& r) { return r.name == named.name; };
+    const auto found = std::find_if(list.rules.begin(), list.rules.end(), same);
+    SyscallRule rule = {named.name, {Clause{{}, list.default_action}}};
+    rest.rules.push_back(found == list.rules.end() ? rule : *found);
+  }
+  return rest;
 }
 
 }  // namespace pulga

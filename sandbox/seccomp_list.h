@@ -41,4 +41,11 @@ struct SyscallList {
 // `machine` is x86_64, arm64 or arm. Errors name the line.
 Result<SyscallList> ParseSyscallList(std::string_view text, const std::string& machine);
 
+// One list as two that may be loaded after one another, the kernel taking the stricter answer:
+// `list` with every call named by `more` answered as `more` says, ...
+SyscallList Widened(SyscallList list, const SyscallList& more);
+// ... and what `list` says of just those calls; anything else is allowed. Where `more` allows all
+// it names, both together answer as `list` alone.
+SyscallList RestOf(const SyscallList& list, const SyscallList& more);
+
 }  // namespace pulga

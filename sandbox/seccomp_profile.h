@@ -10,11 +10,13 @@
 
 namespace pulga {
 
-// Allow list; the last thing an instance's set-up loads before execve.
+// The whole list of a function. What it is held to is the two below, one on top of the other, which
+// answer every call as this one does: loading a short one for each instance costs 10 us, not 45.
 std::span<const sock_filter> FunctionFilter();
-// Deny list for a spawner once its version is built: no exec-time tools against the kernel (bpf,
-// perf, modules, keys, ptrace, foreign mounts by handle), but clone, mount, execve and the sockets
-// it needs for its instances stay.
+// For a spawner once its version is built, and so for all it starts: a function's list, and the few
+// calls that set an instance up.
 std::span<const sock_filter> SpawnerFilter();
+// Takes those few back: the last thing an instance's set-up loads before execve.
+std::span<const sock_filter> InstanceFilter();
 
 }  // namespace pulga

@@ -53,6 +53,7 @@ class SpawnerLoop {
   void ServeRequest(const SpawnRequest& request, size_t blob_size, const ReceivedFds& fds);
   void Start(const SpawnRequest& request, size_t blob_size, const ReceivedFds& fds);
   void Park(uint16_t slot);
+  bool SettingUp() const;
   void Clone(uint16_t number, ChildRun& run);
   void MakeSockets(uint16_t slot, uint16_t count);
   void ReapChildren();
@@ -121,6 +122,14 @@ void SpawnerLoop::SendMemoryFds() {
   }
 }
 
+// In a burst the processors share the work; it is the single start that must not wait for one.
+bool SpawnerLoop::SettingUp() const {
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    if (slots_[i].pid > 0 && state_->records[i].ready_ns == 0) return true;
+  }
+  return false;
+}
+
 // A failure here is the spawner's own; it is reported like one of the child.
 void SpawnerLoop::Clone(uint16_t number, ChildRun& run) {
   Slot& slot = slots_[number];
@@ -148,11 +157,15 @@ void SpawnerLoop::Clone(uint16_t number, ChildRun& run) {
   options.cgroup_fd = slot.v2_dir;
   const bool execs_at_once = run.wake < 0 && run.plan->init == InitKind::kNone;
   options.memory = execs_at_once ? CloneMemory::kVfork : CloneMemory::kFork;
+  const bool stays = run.wake < 0 && !SettingUp() && state_->same_cpu.Stay();
+  if (stays) run.stayed = &state_->same_cpu;
   slot.pid = CloneChild(options, ChildMain, &run);
+  const int failed = errno;
+  if (stays) (void)state_->same_cpu.GiveBack();  // or with the next one: no instance keeps less
   if (slot.pid > 0) return;
   slot.pid = 0;
   strcpy(record.step, "clone");
-  record.sys_errno = errno;
+  record.sys_errno = failed;
   ReportExit(number, 0);
 }
 

@@ -245,9 +245,10 @@ Result<std::unique_ptr<SpawnerState>> SetUpSpawner(SpawnerInput& input) {
   PULGA_RETURN_IF_ERROR(MapRecords(*state, input.records_fd));
   PULGA_RETURN_IF_ERROR(PrepareNetwork(*state));
   PULGA_RETURN_IF_ERROR(PlanMounts(*state));
+  state->same_cpu.Read();
   state->plan.nofile = state->spec.limits.nofile;
   state->plan.init = state->spec.init;
-  state->plan.filter = FunctionFilter();
+  state->plan.filter = InstanceFilter();
   // In http mode the image's own process is PID 1, as it expects.
   if (state->spec.mode == SandboxMode::kHttp) state->plan.init = InitKind::kNone;
   state->arguments = std::make_unique<ExecArguments>(state->spec.argv, state->spec.env);

@@ -12,6 +12,7 @@
 #include "sandbox/child_setup.h"
 #include "sandbox/exec_arguments.h"
 #include "sandbox/netns_pool.h"
+#include "sandbox/same_cpu.h"
 #include "sandbox/spare_namespaces.h"
 #include "sandbox/spawner.h"
 
@@ -25,6 +26,7 @@ struct SpawnerState {
   std::unique_ptr<ExecArguments> arguments;
   NetnsPool netns;
   SpareNamespaces spares;
+  SameCpu same_cpu;
   SlotRecord* records = nullptr;
   int socket_fd = -1;
   int lifeline_fd = -1;

@@ -34,6 +34,17 @@ TEST_F(LauncherIsolation, HasNoNewPrivilegesAndASeccompFilter) {
   EXPECT_EQ(StatusField(status, "Seccomp"), "2");
 }
 
+// The spawner's, and the one that takes the spawner's tools away (counted since Linux 5.9).
+TEST_F(LauncherIsolation, HasTwoFiltersMoreThanWeHave) {
+  std::ifstream in("/proc/self/status");
+  const std::string ours(std::istreambuf_iterator<char>(in), {});
+  const std::string before = StatusField(ours, "Seccomp_filters");
+  if (before.empty()) return;
+  const std::string wanted = std::to_string(std::stoi(before) + 2);
+  EXPECT_EQ(StatusField(Say({"status"}), "Seccomp_filters"), wanted);
+  EXPECT_EQ(StatusField(Say({"cat", "/proc/1/status"}), "Seccomp_filters"), wanted);
+}
+
 TEST_F(LauncherIsolation, GivesPid1OfAnExecInstanceNoPrivilegeEither) {
   const std::string status = Say({"cat", "/proc/1/status"});
   EXPECT_EQ(StatusField(status, "CapEff"), kNoCaps);
@@ -148,6 +159,15 @@ TEST_F(LauncherIsolation, HasItsOwnHostnameAndFilesForIt) {
   EXPECT_THAT(Say({"cat", "/etc/hostname"}), HasSubstr("flea"));
   EXPECT_THAT(Say({"cat", "/proc/sys/kernel/hostname"}), HasSubstr("flea"));
   EXPECT_THAT(Say({"cat", "/etc/hosts"}), HasSubstr("127.0.0.1"));
+}
+
+// A start stays on one processor; what it starts must not.
+TEST_F(LauncherIsolation, MayUseEveryProcessorThatWeMayUse) {
+  std::ifstream in("/proc/self/status");
+  const std::string ours(std::istreambuf_iterator<char>(in), {});
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(StatusField(Say({"status"}), "Cpus_allowed"), StatusField(ours, "Cpus_allowed"));
+  }
 }
 
 TEST_F(LauncherIsolation, KeepsToItsLimits) {

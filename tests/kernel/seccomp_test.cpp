@@ -28,7 +28,8 @@ using testing::RunInChild;
 template <typename Call>
 int UnderFilter(Call call) {
   return RunInChild([&] {
-    if (!NoNewPrivs().ok() || LoadSeccomp(FunctionFilter()) != 0) return 250;
+    if (!NoNewPrivs().ok() || LoadSeccomp(SpawnerFilter()) != 0) return 250;
+    if (LoadSeccomp(InstanceFilter()) != 0) return 250;  // as an instance has it
     return call() < 0 ? errno : 0;
   });
 }
@@ -143,9 +144,10 @@ TEST(SeccompKernel, TheSpawnersFilterLeavesItItsTools) {
   };
   EXPECT_EQ(under([] { return syscall(SYS_bpf, 0, nullptr, 0); }), EPERM);
   EXPECT_EQ(under([] { return syscall(SYS_ptrace, 0, 0, 0, 0); }), EPERM);
+  EXPECT_EQ(under([] { return syscall(SYS_pivot_root, "/", "/"); }), EPERM);
   EXPECT_EQ(under([] { return syscall(SYS_io_uring_setup, 1, nullptr); }), ENOSYS);
   EXPECT_EQ(under([] { return unshare(CLONE_NEWUSER | CLONE_NEWNS); }), 0);
-  EXPECT_EQ(under([] { return LoadSeccomp(FunctionFilter()); }), 0);  // its instances need that
+  EXPECT_EQ(under([] { return LoadSeccomp(InstanceFilter()); }), 0);  // its instances need that
 }
 
 }  // namespace

@@ -140,12 +140,22 @@ TEST(SeccompProfile, AnswersEveryCallNumberAsLibseccompWould) {
 }
 
 TEST(SeccompProfile, SpawnerListAnswersAsLibseccompWould) {
-  ExpectSameAnswers(TheList("sandbox/spawner_syscalls.txt"), SpawnerFilter());
+  const SyscallList more = TheList("sandbox/spawner_syscalls.txt");
+  ExpectSameAnswers(Widened(TheList("sandbox/syscalls.txt"), more), SpawnerFilter());
+}
+
+TEST(SeccompProfile, SpawnerMayDoNothingMoreThanSetInstancesUp) {
+  std::vector<std::string> names;
+  for (const SyscallRule& rule : TheList("sandbox/spawner_syscalls.txt").rules) {
+    names.push_back(rule.name);
+  }
+  EXPECT_THAT(names, ::testing::ElementsAre("clone", "clone3", "mount", "setns", "unshare"));
 }
 
 TEST(SeccompProfile, IsSmallEnoughToLoadFast) {
   EXPECT_LT(FunctionFilter().size(), 200U);
   EXPECT_LT(SpawnerFilter().size(), 200U);
+  EXPECT_LT(InstanceFilter().size(), 40U);  // paid by every start
 }
 
 TEST(SeccompProfile, WrongArchitectureKillsTheProcess) {
@@ -226,6 +236,25 @@ TEST(SeccompProfile, ArgumentRulesDecideAsTheContractSays) {
         EXPECT_EQ(BpfEvaluator(FunctionFilter()).Run(data), BpfEvaluator(theirs).Run(data))
             << c.name << " " << std::hex << value << " other " << other;
       }
+    }
+  }
+}
+
+// The kernel's own rule: all programs run, the newest first, and the strictest answer counts.
+uint32_t AnswerOfBoth(const seccomp_data& data) {
+  const uint32_t newest = BpfEvaluator(InstanceFilter()).Run(data).value();
+  const uint32_t older = BpfEvaluator(SpawnerFilter()).Run(data).value();
+  const auto rank = [](uint32_t r) { return static_cast<int32_t>(r & SECCOMP_RET_ACTION_FULL); };
+  return rank(older) < rank(newest) ? older : newest;
+}
+
+TEST(SeccompProfile, TheTwoProgramsOfAnInstanceTogetherAnswerAsTheWholeList) {
+  const std::vector<uint64_t> values = InterestingValues();
+  for (const uint32_t number : AllNumbers()) {
+    for (const uint64_t value : values) {
+      const seccomp_data data = Call(number, {value, value, value, value});
+      ASSERT_EQ(AnswerOfBoth(data), BpfEvaluator(FunctionFilter()).Run(data).value())
+          << "call " << number << " " << std::hex << value;
     }
   }
 }
