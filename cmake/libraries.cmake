@@ -30,6 +30,7 @@ pulga_library(zstd libzstd libzstd.a)
 # pulga_executable(NAME): how a program of ours is linked.
 function(pulga_executable name)
   pulga_target(${name})
+  set_target_properties(${name} PROPERTIES PULGA_PROGRAM TRUE)
   if(NOT PULGA_SANITIZE)
     target_link_options(${name} PRIVATE -static-libstdc++ -static-libgcc -Wl,--gc-sections -Wl,-z,now)
   endif()
