@@ -20,6 +20,7 @@
 #include "base/unique_fd.h"
 #include "images/byte_source.h"
 #include "images/content_sum.h"
+#include "images/layer_difference.h"
 
 namespace pulga {
 
@@ -112,12 +113,6 @@ class LayerRecorder final : public ByteSource {
 Status RewriteRecord(RecordReader& from, ByteSource& tar, const std::set<std::string>& lost,
                      RecordWriter& to);
 
-// Something in a layer's directory that is not as it was unpacked.
-struct LayerDifference {
-  std::string path;
-  std::string what;  // "missing", "added", "content", "size", "mode", ...
-};
-
 // The layer's uncompressed tar, from its record and its directory.
 class LayerReassembler final : public ByteSource {
  public:
@@ -145,7 +140,5 @@ class LayerReassembler final : public ByteSource {
   std::vector<LayerDifference> differences_;  // the first ones
   uint64_t difference_count_ = 0;
 };
-
-inline constexpr size_t kMaxDifferences = 100;
 
 }  // namespace pulga

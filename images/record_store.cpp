@@ -1,0 +1,85 @@
+#include "images/record_store.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <memory>
+
+#include "base/file_io.h"
+#include "base/sys.h"
+
+namespace pulga {
+namespace {
+
+constexpr const char* kUnfinished = ".new-";
+
+Result<uint64_t> CopyAll(int from_fd, int to_fd) {
+  std::string buffer(65536, '\0');
+  uint64_t size = 0;
+  while (true) {
+    const ssize_t n = pread(from_fd, buffer.data(), buffer.size(), static_cast<off_t>(size));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return LastError("read");
+    if (n == 0) return size;
+    PULGA_RETURN_IF_ERROR(
+        WriteAll(to_fd, std::string_view(buffer).substr(0, static_cast<size_t>(n))));
+    size += static_cast<uint64_t>(n);
+  }
+}
+
+}  // namespace
+
+Result<uint64_t> RecordStore::Store(const LayerId& layer, int record_fd) const {
+  if (dir_.empty()) return uint64_t{0};
+  PULGA_RETURN_IF_ERROR(MakeDirs(dir_, 0700));
+  const std::string beside = dir_ + "/" + kUnfinished + layer.Hex();
+  const auto failed = [&](const Error& error) {
+    unlink(beside.c_str());
+    return ErrnoError("store the layer's record", error.sys_errno);
+  };
+  const auto copy = OpenFile(beside, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  if (!copy.ok()) return failed(copy.error());
+  const auto size = CopyAll(record_fd, copy->get());
+  if (!size.ok()) return failed(size.error());
+  if (PULGA_SYS(rename, beside.c_str(), PathOf(layer).c_str()) != 0) {
+    return failed(LastError("rename"));
+  }
+  return size;
+}
+
+Result<UniqueFd> RecordStore::Open(const LayerId& layer) const {
+  auto record = OpenFile(PathOf(layer), O_RDONLY | O_NOFOLLOW);
+  if (record.ok()) return record;
+  return ErrnoError("open the layer's record", record.error().sys_errno);
+}
+
+Status RecordStore::Remove(const LayerId& layer) const {
+  if (dir_.empty() || PULGA_SYS(unlink, PathOf(layer).c_str()) == 0 || errno == ENOENT) {
+    return OkStatus();
+  }
+  return LastError("remove the layer's record");
+}
+
+Result<size_t> RecordStore::Sweep(const std::set<LayerId>& layers) const {
+  const std::unique_ptr<DIR, int (*)(DIR*)> dir(opendir(dir_.c_str()), closedir);
+  if (dir == nullptr) {
+    return errno == ENOENT ? Result<size_t>(size_t{0}) : LastError("read the layers' records");
+  }
+  size_t removed = 0;
+  while (const dirent* entry = readdir(dir.get())) {
+    const std::string name = entry->d_name;
+    const auto id = LayerId::FromHex(name);
+    if (name == "." || name == ".." || (id && layers.contains(*id))) continue;
+    if (PULGA_SYS(unlinkat, dirfd(dir.get()), name.c_str(), 0) != 0 && errno != ENOENT) {
+      return LastError("remove the record " + name);
+    }
+    ++removed;
+  }
+  return removed;
+}
+
+}  // namespace pulga
