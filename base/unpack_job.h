@@ -45,7 +45,7 @@ inline constexpr int kUnpackStagingFd = 6;
 inline constexpr int kUnpackChannelFd = 7;
 inline constexpr int kUnpackFirstParentFd = 8;
 inline constexpr size_t kMaxLayers = 128;
-inline constexpr size_t kMaxUnpackRequestBytes = 16 * 1024;
+inline constexpr size_t kMaxUnpackRequestBytes = 32 * 1024;
 
 struct UnpackJob {
   UnpackKind kind = UnpackKind::kList;

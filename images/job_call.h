@@ -22,6 +22,9 @@ class JobCall {
   // The next event; nullopt once there will be none. Failures are kept for Finish().
   Result<std::optional<JobEvent>> Next();
   void Cancel() { running_->Cancel(); }
+  // To wait for the next event together with something else, unless one is here already.
+  int channel_fd() const { return channel_.get(); }
+  bool buffered() const { return reader_.buffered(); }
   // Reads to the end and waits. The helper's own reason where it gave one.
   Status Finish();
 

@@ -13,7 +13,7 @@ namespace pulga {
 
 enum class JobEventKind : uint32_t {
   kMember = 1,       // EncodeMember(): a member of an archive, complete
-  kProgress = 2,     // one u64: bytes of input read so far
+  kProgress = 2,     // one u64: bytes of input read so far; kFetch: layer, bytes of it
   kLayerResult = 3,  // LayerResult::Encode()
   kFailure = 4,      // EncodeFailure(): why the exit status will not be 0; the last event
 };
@@ -35,6 +35,8 @@ class JobEventReader {
   explicit JobEventReader(int fd) : fd_(fd) {}
   // Blocks. nullopt: the helper is gone and everything it told was read. kIo for what is no event.
   Result<std::optional<JobEvent>> Next();
+  // Something is here already: Next() will not wait for the helper.
+  bool buffered() const { return !buffer_.empty(); }
 
  private:
   int fd_;

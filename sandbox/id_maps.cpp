@@ -13,14 +13,12 @@
 
 namespace pulga {
 
-Status WriteIdMaps(int proc_fd, pid_t child, std::optional<uid_t> extra_host_id) {
+namespace {
+
+Status WriteMaps(int proc_fd, pid_t child, const std::string& map) {
   struct statfs fs = {};
   if (fstatfs(proc_fd, &fs) != 0 || fs.f_type != PROC_SUPER_MAGIC) {
     return Error{Code::kIo, 0, "id-maps: /proc is no proc file system"};
-  }
-  std::string map = "0 " + std::to_string(kOwnerIdBase) + " " + std::to_string(kMappedIds) + "\n";
-  if (extra_host_id.has_value()) {
-    map += std::to_string(kSpawnerInnerId) + " " + std::to_string(*extra_host_id) + " 1\n";
   }
   for (const char* name : {"/uid_map", "/gid_map"}) {
     const std::string path = std::to_string(child) + name;
@@ -32,6 +30,20 @@ Status WriteIdMaps(int proc_fd, pid_t child, std::optional<uid_t> extra_host_id)
     }
   }
   return OkStatus();
+}
+
+}  // namespace
+
+Status WriteIdMaps(int proc_fd, pid_t child, std::optional<uid_t> extra_host_id) {
+  std::string map = "0 " + std::to_string(kOwnerIdBase) + " " + std::to_string(kMappedIds) + "\n";
+  if (extra_host_id.has_value()) {
+    map += std::to_string(kSpawnerInnerId) + " " + std::to_string(*extra_host_id) + " 1\n";
+  }
+  return WriteMaps(proc_fd, child, map);
+}
+
+Status WriteSingleIdMap(int proc_fd, pid_t child, uid_t host_id) {
+  return WriteMaps(proc_fd, child, "0 " + std::to_string(host_id) + " 1\n");
 }
 
 }  // namespace pulga

@@ -11,5 +11,7 @@
 namespace pulga {
 
 Status WriteIdMaps(int proc_fd, pid_t child, std::optional<uid_t> extra_host_id);
+// 0 alone, to `host_id`.
+Status WriteSingleIdMap(int proc_fd, pid_t child, uid_t host_id);
 
 }  // namespace pulga

@@ -12,6 +12,7 @@
 namespace pulga {
 
 enum class HelperProgram { kUnpacker, kFetcher };
+// kHost: and one id of its own, which owns nothing, instead of the owner's range.
 enum class HelperNetwork { kNone, kHost };
 // kKeep: staging is thrown away. kPublish: its upper becomes the target.
 // kTakeTarget: the target is moved into it first.

@@ -123,6 +123,7 @@ int LauncherMain(const std::vector<std::string>& args) {
   options.unpacker.Reset(open((beside + "pulga-unpacker").c_str(), O_PATH | O_CLOEXEC));
   options.fetcher.Reset(open((beside + "pulga-fetcher").c_str(), O_PATH | O_CLOEXEC));
   if (!options.unpacker.valid()) LogWarning("no pulga-unpacker beside " + self);
+  if (!options.fetcher.valid()) LogWarning("no pulga-fetcher beside " + self + ": no pulls");
   RaiseFileLimit();
   return RunLauncher(std::move(options));
 }

@@ -21,6 +21,7 @@
 #include "sandbox/build_report.h"
 #include "sandbox/clone_child.h"
 #include "sandbox/id_maps.h"
+#include "sandbox/id_ranges.h"
 #include "sandbox/privileges.h"
 
 namespace pulga {
@@ -181,7 +182,9 @@ Status StartUnpacker(UnpackStart& start) {
   options.cgroup_fd = start.cgroup.join.v2_dir.get();
   const pid_t pid = CloneChild(options, UnpackerMain, &child);
   if (pid < 0) return LastError("unpack-clone");
-  const Status mapped = WriteIdMaps(proc_fd.get(), pid, std::nullopt);
+  const Status mapped = start.network == HelperNetwork::kHost
+                            ? WriteSingleIdMap(proc_fd.get(), pid, kFetcherHostId)
+                            : WriteIdMaps(proc_fd.get(), pid, std::nullopt);
   if (!mapped.ok()) {
     kill(pid, SIGKILL);
     return mapped;
