@@ -1,6 +1,6 @@
-# pulga_seccomp_program(TARGET FUNCTION LIST [widened|rest MORE]): compiles the system call list LIST,
-# or one half of it (sandbox/seccomp_list.h), into a ready BPF program for the target machine and
-# adds it to TARGET as
+# pulga_seccomp_program(TARGET FUNCTION LIST [widened|rest MORE]): compiles the system call list
+# LIST, or one half of it (sandbox/seccomp_list.h), into a ready BPF program for the target machine
+# and adds it to TARGET as
 #   std::span<const sock_filter> pulga::FUNCTION();
 # which the caller declares in a header of its own and loads with LoadSeccomp (base/seccomp.h).
 # LIST has the format of sandbox/syscalls.txt (described there and in sandbox/seccomp_list.h).
