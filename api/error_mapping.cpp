@@ -127,6 +127,7 @@ ApiError ToApiError(const Error& error, std::string_view object) {
   if (out.status < 500 && error.message.find("cannot run \"") != std::string::npos) {
     out.status = 422;
     out.code = "cannot_run";
+    out.message = error.message;  // the paths in it are the image's
   }
   if (out.status >= 500) LogWarning("request failed: " + Printable(error.message, 500));
   return out;

@@ -69,6 +69,7 @@ class DispatcherImpl final : public Dispatcher {
   }
 
   void Activate(VersionPtr version, std::function<void(Status)> done) override;
+  void Restore(VersionPtr version, std::function<void()> done) override;
   void Deactivate(const FunctionKey& key, std::function<void()> done) override;
   Status Scale(const FunctionKey& key, uint32_t instances) override;
   std::unique_ptr<Invocation> Invoke(InvocationRequest request,
@@ -82,14 +83,15 @@ class DispatcherImpl final : public Dispatcher {
 
  private:
   struct Function {
-    std::unique_ptr<Pool> active;
-    std::unique_ptr<Pool> next;  // proving itself
+    std::unique_ptr<Pool> active;  // none while the first version proves itself
+    std::unique_ptr<Pool> next;    // proving itself
     std::function<void(Status)> next_done;
     std::shared_ptr<OutcomeCounts> counts = std::make_shared<OutcomeCounts>();
   };
 
   std::unique_ptr<Pool> MakePool(VersionPtr version);
   void OnProven(const FunctionKey& key, const Pool* pool, Status status);
+  void SwitchTo(Function& function, std::unique_ptr<Pool> pool);
   void DropNext(Function& function, Error why);
   void Retire(std::unique_ptr<Pool> pool);
   void OnEmpty(uint64_t id);
@@ -156,12 +158,8 @@ void DispatcherImpl::Activate(VersionPtr version, std::function<void(Status)> do
   Function& function = functions_[key];
   DropNext(function, {Code::kUnavailable, 0, "a newer version took its place"});
   std::unique_ptr<Pool> pool = MakePool(std::move(version));
-  if (function.active == nullptr) {
-    function.active = std::move(pool);
-    function.active->Evaluate();  // for scale.min
-    return Later([done = std::move(done)] { done(OkStatus()); });
-  }
-  const bool busy = pool->version().spec.scale.min > 0 || function.active->HasInstances();
+  const bool busy = function.active != nullptr &&
+                    (pool->version().spec.scale.min > 0 || function.active->HasInstances());
   Pool* proving = pool.get();
   function.next = std::move(pool);
   function.next_done = std::move(done);
@@ -171,16 +169,34 @@ void DispatcherImpl::Activate(VersionPtr version, std::function<void(Status)> do
       });
 }
 
+void DispatcherImpl::Restore(VersionPtr version, std::function<void()> done) {
+  const Notifier::Turn turn(notifier_);
+  Function& function = functions_[version->key];
+  DropNext(function, {Code::kUnavailable, 0, "another version took its place"});
+  SwitchTo(function, MakePool(std::move(version)));
+  Later(std::move(done));
+}
+
 void DispatcherImpl::OnProven(const FunctionKey& key, const Pool* pool, Status status) {
   const auto it = functions_.find(key);
   if (it == functions_.end() || it->second.next.get() != pool) return;
   Function& function = it->second;
-  if (!status.ok()) return DropNext(function, status.error());
-  std::unique_ptr<Pool> old = std::exchange(function.active, std::move(function.next));
+  const bool first = function.active == nullptr;
+  const bool no_room = !status.ok() && status.error().code == Code::kNoSpace;
+  if (!status.ok() && !(first && no_room)) {
+    DropNext(function, status.error());
+    if (first) functions_.erase(it);
+    return;
+  }
   const std::function<void(Status)> done = std::exchange(function.next_done, nullptr);
-  Retire(std::move(old));
-  function.active->Evaluate();
+  SwitchTo(function, std::move(function.next));
   done(OkStatus());
+}
+
+void DispatcherImpl::SwitchTo(Function& function, std::unique_ptr<Pool> pool) {
+  std::unique_ptr<Pool> old = std::exchange(function.active, std::move(pool));
+  if (old != nullptr) Retire(std::move(old));
+  function.active->Evaluate();  // for scale.min
 }
 
 void DispatcherImpl::DropNext(Function& function, Error why) {
@@ -228,7 +244,9 @@ void DispatcherImpl::TellDeactivated() {
 Status DispatcherImpl::Scale(const FunctionKey& key, uint32_t instances) {
   const Notifier::Turn turn(notifier_);
   const auto it = functions_.find(key);
-  if (it == functions_.end()) return Error{Code::kNotFound, 0, "there is no such function"};
+  if (it == functions_.end() || it->second.active == nullptr) {
+    return Error{Code::kNotFound, 0, "there is no such function"};
+  }
   const uint32_t max = it->second.active->version().spec.scale.max;
   if (instances > max) {
     return Error{Code::kInvalidArgument, 0,
@@ -245,8 +263,9 @@ std::unique_ptr<Invocation> DispatcherImpl::Invoke(InvocationRequest request,
                                                    InvocationObserver& observer) {
   const Notifier::FrontCall scope(notifier_);
   const auto it = functions_.find(request.function);
-  if (it == functions_.end() || draining_) {
-    auto counts = it == functions_.end() ? nullptr : it->second.counts;
+  const bool known = it != functions_.end() && it->second.active != nullptr;
+  if (!known || draining_) {
+    auto counts = known ? it->second.counts : nullptr;
     auto call = std::make_unique<RejectedInvocation>(context_, nullptr, std::move(counts),
                                                      std::move(request), observer);
     call->Reject(draining_ ? kRejectShuttingDown : kRejectUnknownFunction, 0);
@@ -275,6 +294,7 @@ FunctionActivity DispatcherImpl::Activity(const FunctionKey& key) const {
   if (it == functions_.end()) return activity;
   const Function& function = it->second;
   if (function.next != nullptr) function.next->Describe(&activity);
+  if (function.active == nullptr) return activity;
   function.active->Describe(&activity);
   activity.version = function.active->version().number;
   activity.invocations = function.counts->invocations;

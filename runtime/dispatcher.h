@@ -58,11 +58,14 @@ class Dispatcher {
                                             FunctionLogs& logs);
   virtual ~Dispatcher() = default;
 
-  // Makes `version` the one that gets traffic. If an older version is active, `done` is called, and
-  // traffic switched, only when the new one has proven itself ready (spawner built and, with
-  // scale.min > 0 or running instances before, one instance ready); then the old one drains. On an
-  // error the old version stays. First activation builds nothing until needed unless scale.min > 0.
+  // Makes `version` the one that gets traffic once it has proven itself: its spawner is built, so
+  // its command exists and runs on this board, and, in place of a version that has instances or
+  // with scale.min > 0, one instance is ready. Then the older one drains; on an error it stays.
+  // The first version of a function proves only its spawner, and where the launcher has no room
+  // for one more just now (kNoSpace) it is taken unproven: nothing of it would fit before either.
   virtual void Activate(VersionPtr version, std::function<void(Status)> done) = 0;
+  // The same for what has proven itself before, at once: nothing is built until it is needed.
+  virtual void Restore(VersionPtr version, std::function<void()> done) = 0;
   // No new calls; running ones end by themselves or by drain_timeout; then everything is removed.
   virtual void Deactivate(const FunctionKey& key, std::function<void()> done) = 0;
   // How many instances to keep until changed (`pulga scale`), in place of scale.min; more are still

@@ -11,7 +11,6 @@
 namespace pulga {
 namespace {
 
-constexpr Duration kRetryAfter = std::chrono::seconds(5);
 // Deleting answers when everything is gone, or after this long if calls are still running.
 constexpr Duration kDeletePatience = std::chrono::seconds(3);
 
@@ -134,22 +133,9 @@ void FunctionService::ReactivateNow(const FunctionKey& key, OpQueue::Done next) 
     return next();
   }
   if (was_live) return next();
-  parts_.dispatcher.Activate(*version, [this, key, version = *version, next](Status activated) {
-    if (activated.ok()) {
-      parts_.registry.Activate(version, {});
-    } else {
-      LogWarning("function " + Title(*version) + ": " + activated.error().message);
-      parts_.registry.SetTrouble(key, activated.error().message);
-      RetryLater(key);
-    }
+  parts_.dispatcher.Restore(*version, [this, version = *version, next] {
+    parts_.registry.Activate(version, {});
     next();
-  });
-}
-
-void FunctionService::RetryLater(const FunctionKey& key) {
-  parts_.loop.CallAfter(kRetryAfter, [this, key] {
-    const FunctionEntry* entry = parts_.registry.Find(key);
-    if (entry != nullptr && !entry->trouble.empty()) Reactivate(key);
   });
 }
 
@@ -285,6 +271,8 @@ void FunctionService::OnActivated(const DeploymentPtr& deployment, const Status&
                      [this, deployment, why = activated.error()](Status dropped) {
                        // The next start drops it as well.
                        if (!dropped.ok()) LogWarning(dropped.error().message);
+                       const FunctionKey& key = deployment->version.key;
+                       if (parts_.registry.Find(key) == nullptr) parts_.logs.Forget(key);
                        Finish(deployment, why);
                      });
 }
@@ -315,13 +303,7 @@ void FunctionService::GoBack(const DeploymentPtr& deployment, const Error& why) 
     parts_.dispatcher.Deactivate(key, [] {});
     return Finish(deployment, why);
   }
-  parts_.dispatcher.Activate(entry->active, [this, deployment, key, why](Status activated) {
-    if (!activated.ok()) {
-      parts_.registry.SetTrouble(key, activated.error().message);
-      RetryLater(key);
-    }
-    Finish(deployment, why);
-  });
+  parts_.dispatcher.Restore(entry->active, [this, deployment, why] { Finish(deployment, why); });
 }
 
 void FunctionService::Finish(const DeploymentPtr& deployment, Result<PutReport> report) {

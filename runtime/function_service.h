@@ -50,7 +50,7 @@ class FunctionService {
   FunctionService(FunctionParts parts, FunctionLimits limits);
 
   void SetLimits(FunctionLimits limits) { limits_ = limits; }
-  // Start-up: fills the registry and activates everything that can run.
+  // Start-up: fills the registry and restores everything that can run; builds nothing.
   void Load(const std::vector<StoredFunction>& functions);
   // Images changed: functions may be broken now, or whole again.
   void Recheck();
@@ -80,7 +80,6 @@ class FunctionService {
                    std::function<void(Status)> done);
   void Reactivate(const FunctionKey& key);
   void ReactivateNow(const FunctionKey& key, OpQueue::Done next);
-  void RetryLater(const FunctionKey& key);
   Result<VersionPtr> ResolveStored(const Version& stored) const;
 
   FunctionParts parts_;

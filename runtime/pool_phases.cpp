@@ -16,6 +16,8 @@ void Pool::Prove(Proof proof, std::function<void(Status)> done) {
   if (proof == Proof::kInstance) {
     phase_ = PoolPhase::kProving;
   } else if (spawner_step_ == SpawnerStep::kNone) {
+    // Nobody has called yet: the spawner stays for a while, but nothing is parked.
+    last_used_ = context_.clock.Now() - idle_;
     BuildSpawner();
   }
   Evaluate();

@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -29,6 +30,11 @@ PULGA = str(BIN / "pulga")
 MUST_RUN = os.environ.get("PULGA_TESTS_MUST_RUN") == "1"
 sys.path.insert(0, str(ROOT / "rootfs"))
 import image_archive  # noqa: E402 (the folder must be on the path first)
+
+
+# How sanitizers (presets dev and tsan) begin what they have to say, in any of our processes.
+FINDING = re.compile(r"^.*(?:(?:ERROR|WARNING): \w+Sanitizer|:\d+: runtime error: |"
+                     r"Sanitizer has encountered).*$", re.MULTILINE)
 
 
 def skip_unless(condition, why):
@@ -114,7 +120,9 @@ class Daemon:
             self.stop()
         if error[0] is not None:
             print("--- daemon log ---\n" + self.log()[-6000:], file=sys.stderr)
+        log = self.log()
         shutil.rmtree(self.temp, ignore_errors=True)
+        check_findings(log)
 
     def command(self):
         return [PULGA, "serve", "--data", str(self.data), "--listen", f"127.0.0.1:{self.port}",
@@ -232,8 +240,10 @@ class Daemon:
         """Runs `pulga ARGS`; a CompletedProcess with bytes."""
         environment = {"PATH": os.environ["PATH"], "PULGA_URL": f"http://127.0.0.1:{self.port}",
                        "PULGA_KEY": self.key or "", **(env or {})}
-        return subprocess.run([PULGA, *args], input=stdin, capture_output=True, timeout=timeout,
+        done = subprocess.run([PULGA, *args], input=stdin, capture_output=True, timeout=timeout,
                               env=environment, check=False)
+        check_findings(done.stderr.decode("utf-8", "replace"))
+        return done
 
     def cli_ok(self, *args, **options):
         done = self.cli(*args, **options)
@@ -241,6 +251,13 @@ class Daemon:
             raise AssertionError(f"pulga {' '.join(args)}: {done.returncode}\n"
                                  f"{done.stdout.decode()}{done.stderr.decode()}")
         return done.stdout.decode()
+
+
+def check_findings(log):
+    """A sanitizer's report in `log` is a failure of the test that made the daemon write it."""
+    found = FINDING.search(log)
+    if found:
+        raise AssertionError("a sanitizer reports:\n" + log[found.start():found.start() + 6000])
 
 
 def read_reply(response):
@@ -377,6 +394,12 @@ def image_of(files, tag="made:1", **config):
     return image_archive.Image([tag], [image_archive.layer(entries)], config)
 
 
+def broken_program_archive():
+    """broken:1, a program by its head alone: a deploy takes it, and execve does not."""
+    image = image_of({"broken": probe_binary()[:64]}, "broken:1", Entrypoint=["/broken"])
+    return image_archive.docker_archive([image])
+
+
 def quote(text):
     return urllib.parse.quote(text, safe="")
 
@@ -399,6 +422,7 @@ class Case(unittest.TestCase):
         """Imports and deploys what the class needs."""
 
     def tearDown(self):
+        check_findings(self.daemon.log())
         self.assertTrue(self.daemon.healthy(), "the daemon is not healthy:\n"
                         + self.daemon.log()[-4000:])
 

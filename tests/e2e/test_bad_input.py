@@ -12,6 +12,11 @@ from harness import Case, IMAGES, image_of, in_parallel, probe_binary, wait_unti
 from image_archive import Entry, Image
 
 
+def left_since(before, daemon):
+    return [line for line in before.differences(leaks.Snapshot(daemon))
+            if line.startswith(("data_files", "cgroups", "mounts", "launcher_mounts"))]
+
+
 class Archives(Case):
     @classmethod
     def prepare(cls):
@@ -27,12 +32,8 @@ class Archives(Case):
     def tearDown(self):
         super().tearDown()
         self.assertEqual(self.daemon.call("probe", b"say alive").text, "alive\n")
-        wait_until(lambda: not self.left(), 10, lambda: self.left())
-
-    def left(self):
-        now = leaks.Snapshot(self.daemon)
-        return [line for line in self.before.differences(now)
-                if line.startswith(("data_files", "cgroups", "mounts", "launcher_mounts"))]
+        wait_until(lambda: not left_since(self.before, self.daemon), 10,
+                   lambda: left_since(self.before, self.daemon))
 
     def refused(self, data, statuses=(400, 415, 422), query=""):
         reply = self.send(data, query)
@@ -315,12 +316,27 @@ class Functions(Case):
     def test_hostile_users_are_refused(self):
         for user in ("4294967296", "-1", "0x0", "+0", " 0", "1:-1", "a b", "99999999999999999999"):
             reply = self.put("users", {"image": "probe:1", "mode": "exec", "user": user})
-            if reply.status in (200, 201):
-                call = self.daemon.call("users", b"ids")
-                self.assertEqual(call.status, 503, f"{user}: {call}")
-            else:
-                self.assertIn(reply.status, (400, 422), f"{user}: {reply}")
-        self.daemon.api("DELETE", "/v1/functions/users")
+            self.assertIn(reply.status, (400, 422), f"{user}: {reply}")
+        self.assertEqual(self.daemon.api("GET", "/v1/functions/users").status, 404)
+
+    def test_a_command_the_image_lacks_is_refused_at_deploy(self):
+        before = leaks.quiet_snapshot(self.daemon)
+        lacking = {"/not/there": "no such file", "nowhere": "PATH", "/tmp": "not a regular file"}
+        for command, word in lacking.items():
+            reply = self.put("lacking", {"image": "probe:1", "mode": "exec", "command": [command]})
+            self.assert_error(reply, 422, "cannot_run", command, word)
+        self.assertEqual(self.daemon.api("GET", "/v1/functions/lacking").status, 404)
+        self.assertEqual(self.daemon.call("lacking", b"").status, 404)
+        wait_until(lambda: not left_since(before, self.daemon), 10,
+                   lambda: left_since(before, self.daemon))
+
+    def test_a_command_the_image_lacks_replaces_nothing(self):
+        good = {"image": "probe:1", "mode": "exec"}
+        self.assertEqual(self.put("kept", good).status, 201)
+        reply = self.put("kept", {**good, "command": ["/not/there"]})
+        self.assert_error(reply, 422, "cannot_run", "/not/there")
+        self.assertEqual(self.daemon.call("kept", b"say hi").text, "hi\n")
+        self.daemon.api("DELETE", "/v1/functions/kept")
 
     def test_management_wants_the_key(self):
         for method, path in (("GET", "/v1/images"), ("GET", "/v1/functions"), ("GET", "/v1/system"),

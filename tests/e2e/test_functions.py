@@ -38,6 +38,15 @@ class Survival(unittest.TestCase):
         self.assertEqual(self.daemon.call("web", path="/").status, 200)
         self.assertEqual(len(self.daemon.api("GET", "/v1/images").json()["images"]), 2)
 
+    def test_a_start_builds_nothing_for_functions_without_a_minimum(self):
+        self.daemon.deploy_probe()
+        for n in range(4):
+            self.daemon.put(f"more-{n}", {"image": "probe:1", "mode": "exec"})
+        self.restart()
+        time.sleep(0.3)
+        self.assertEqual(len(self.daemon.processes()), 3, "keeper, launcher, daemon; no spawner")
+        self.assertEqual(self.daemon.call("more-3", b"say hi").text, "hi\n")
+
     def test_a_deleted_function_stays_deleted(self):
         self.daemon.deploy_probe()
         self.daemon.api("DELETE", "/v1/functions/probe")

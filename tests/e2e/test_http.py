@@ -6,7 +6,7 @@ import threading
 import time
 import unittest
 
-from harness import Case, in_parallel, wait_until
+from harness import Case, broken_program_archive, in_parallel, wait_until
 
 
 class Proxy(Case):
@@ -185,11 +185,11 @@ class Lifecycle(Case):
         self.assert_outcome(reply, 503, "not-ready")
 
     def test_a_server_that_dies_at_start_is_known_at_once(self):
-        self.deploy("dies", command=["/http-hello"], env={"PORT": "99999999"})
-        self.deploy("dies2", image="http-hello:1", command=["/nothing-here"])
+        self.daemon.import_archive(broken_program_archive())
+        self.deploy("dies", image="broken:1")
         started = time.monotonic()
-        reply = self.daemon.call("dies2", path="/")
-        self.assertEqual(reply.status, 503, repr(reply))
+        reply = self.daemon.call("dies", path="/")
+        self.assert_outcome(reply, 503, "setup-failed:exec")
         self.assertLess(time.monotonic() - started, 5, "nobody waited for start_timeout")
 
     def test_a_server_that_dies_answers_and_comes_back(self):

@@ -9,7 +9,7 @@ import unittest
 from collections import Counter
 
 import leaks
-from harness import Case, wait_until
+from harness import Case, broken_program_archive, wait_until
 
 CALLS = int(os.environ.get("PULGA_LEAK_CALLS", "2000"))
 THREADS = 8
@@ -21,7 +21,7 @@ BAD = [("probe", "", b"exit 3", {"exited:3"}), ("probe", "", b"segv", {"signaled
        ("probe", "", b"signal 9", {"signaled:SIGKILL"}), ("probe", "", b"oom", {"oom-killed"}),
        ("probe", "", b"sigsys", {"syscall-denied"}), ("short", "", b"sleep 5", {"timed-out"}),
        ("probe", "", b"output 50000", {"output-limit"}), ("web", "/bad", None, {"bad-response"}),
-       ("missing", "", b"", {"setup-failed"}), ("never", "/", None, {"not-ready"}),
+       ("broken", "", b"", {"setup-failed"}), ("never", "/", None, {"not-ready"}),
        ("tight", "", b"sleep-ms 300", {"ok", "rejected:queue-full", "rejected:queue-timeout"}),
        ("probe", "", b"orphan 5 50; forkbomb 3", {"ok", "exited:1"}),
        ("cancel", "", b"sleep 3", {"cancelled"}), ("nobody", "", b"", {None, "rejected"})]
@@ -37,7 +37,8 @@ class Leaks(Case):
         cls.daemon.deploy_probe(limits={"memory": "16Mi", "output": "20k", "pids": 16},
                                 scale={"max": 8, "queue_wait": "60s", "queue": 1000})
         cls.daemon.put("short", {**probe, "limits": {"timeout": "200ms", "grace": "100ms"}})
-        cls.daemon.put("missing", {**probe, "command": ["/not/there"]})
+        cls.daemon.import_archive(broken_program_archive())
+        cls.daemon.put("broken", {"image": "broken:1", "mode": "exec"})
         cls.daemon.put("tight", {**probe, "scale": {"max": 1, "queue": 1, "queue_wait": "100ms"}})
         cls.daemon.put("cancel", probe)
         cls.daemon.deploy_http(scale={"max": 2})

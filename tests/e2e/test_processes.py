@@ -1,6 +1,7 @@
 """The processes: who has which privileges, who restarts whom, what is left when they die."""
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -204,6 +205,14 @@ class Ends(unittest.TestCase):
         self.assertEqual(daemon.stop(), 0)
         self.assert_nothing_left(daemon)
 
+    def test_an_orderly_stop_is_quiet(self):
+        daemon = self.ready()
+        for n in range(6):  # as many spawners, which end as their daemon does
+            daemon.put(f"more-{n}", {"image": "probe:1", "mode": "exec"})
+        self.assertEqual(daemon.stop(), 0)
+        loud = [line for line in daemon.log().splitlines() if " info " not in line]
+        self.assertEqual(loud, [])
+
     def test_int_does_the_same(self):
         daemon = self.ready()
         self.assertEqual(daemon.stop(signal.SIGINT), 0)
@@ -239,6 +248,24 @@ class Ends(unittest.TestCase):
         self.assertEqual(daemon.call("probe", b"say hi").status, 200)
         daemon.stop()
         self.assert_nothing_left(daemon)
+
+    def test_all_three_killed_at_once_leave_only_cgroups_and_the_next_start_sweeps_them(self):
+        daemon = self.ready()
+        pids = list(daemon.processes())
+        for pid in (daemon.process.pid, daemon.launcher_pid(), daemon.daemon_pid()):
+            os.kill(pid, signal.SIGKILL)
+        daemon.process.wait()
+        wait_until(lambda: not any(is_alive(p) for p in pids), 10, "every process is gone")
+        self.assertEqual([line for line in leaks.nothing_left(daemon) if "cgroup" not in line], [])
+        self.assertTrue(self.version_cgroups(daemon), "nobody was there to remove them")
+        daemon.start()
+        wait_until(lambda: not self.version_cgroups(daemon), 10, "the sweep")
+        self.assertEqual(daemon.call("probe", b"say hi").status, 200)
+        daemon.stop()
+        self.assert_nothing_left(daemon)
+
+    def version_cgroups(self, daemon):
+        return [path for path in leaks.cgroups_of(daemon.data) if re.search(r"/v\d+", path)]
 
     def test_a_crash_loop_backs_off(self):
         daemon = self.ready()

@@ -115,6 +115,12 @@ Status CallTest::Activate(std::shared_ptr<Version> version) {
   return *result;
 }
 
+void CallTest::Restore(std::shared_ptr<Version> version) {
+  bool restored = false;
+  dispatcher->Restore(std::move(version), [&] { restored = true; });
+  PULGA_CHECK(RunUntil([&] { return restored; }));
+}
+
 InvocationRequest CallTest::Request(std::string method) const {
   InvocationRequest request;
   request.function = key;

@@ -72,8 +72,10 @@ class CallTest : public ::testing::Test {
 
   // A version of function "f" to change before Activate.
   std::shared_ptr<Version> MakeVersion(SandboxMode mode);
-  // Activates and waits for it.
+  // Activates, as a deploy does, and waits for it.
   Status Activate(std::shared_ptr<Version> version);
+  // The same as a start of the daemon does it.
+  void Restore(std::shared_ptr<Version> version);
   InvocationRequest Request(std::string method = "GET") const;
   InvocationRequest Post(std::optional<uint64_t> content_length) const;
   // Turns the loop until `done` or 5 s; false: it took longer.

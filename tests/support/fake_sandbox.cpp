@@ -402,7 +402,7 @@ void FakeSandbox::BuildVersion(const VersionSpec& spec, SpawnerEvents& events, B
   specs.push_back(spec);
   loop_.CallAfter(build_delay, [this, spec, &events, done = std::move(done)] {
     if (!available_) return done(Error{Code::kUnavailable, 0, "the launcher is restarting"});
-    if (!build_error.empty()) return done(Error{Code::kIo, EIO, build_error});
+    if (!build_error.empty()) return done(Error{build_error_code, 0, build_error});
     done(std::unique_ptr<Spawner>(std::make_unique<FakeSpawner>(*this, spec, events)));
   });
 }

@@ -157,8 +157,10 @@ TEST(ErrorMapping, GivesEveryCodeAStatusAndAStableName) {
   EXPECT_EQ(map(Code::kInvalidArgument), "400 invalid_argument");
   EXPECT_EQ(map(Code::kNotFound), "404 image_not_found");
   for (const Code code : {Code::kNotFound, Code::kPermission, Code::kUnsupported}) {
-    const ApiError error = ToApiError(Error{code, 0, "cannot run \"x\": it is missing"}, "image");
+    const Error missing{code, 0, "cannot run \"/bin/x\": it is missing"};
+    const ApiError error = ToApiError(missing, "image");
     EXPECT_EQ(std::to_string(error.status) + " " + error.code, "422 cannot_run");
+    EXPECT_EQ(error.message, missing.message) << "the image's paths are no secret";
   }
   EXPECT_EQ(map(Code::kAlreadyExists), "409 image_conflict");
   EXPECT_EQ(map(Code::kTooLarge), "413 too_large");

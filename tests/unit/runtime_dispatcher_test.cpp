@@ -32,10 +32,63 @@ TEST_F(DispatcherTest, AnswersUnknownFunctionsWithAnOutcome) {
   EXPECT_EQ(client->status(), 0);
 }
 
-TEST_F(DispatcherTest, BuildsNothingBeforeTheFirstCall) {
-  ASSERT_TRUE(Activate(MakeVersion(SandboxMode::kExec)).ok());
+TEST_F(DispatcherTest, BuildsNothingOfARestoredVersionBeforeTheFirstCall) {
+  Restore(MakeVersion(SandboxMode::kExec));
   RunFor(std::chrono::milliseconds(5));
   EXPECT_EQ(sandbox->builds, 0);
+  EXPECT_EQ(Call(Request())->outcome(), "ok");
+}
+
+TEST_F(DispatcherTest, ProvesAFirstVersionByItsSpawnerAloneAndKeepsThatForAWhile) {
+  auto version = MakeVersion(SandboxMode::kExec);
+  version->spec.scale.idle = std::chrono::milliseconds(50);
+  ASSERT_TRUE(Activate(version).ok());
+  EXPECT_EQ(sandbox->builds, 1);
+  EXPECT_EQ(sandbox->spawners, 1);
+  EXPECT_TRUE(RunUntil([&] { return sandbox->spawners == 0; })) << "nobody called";
+  EXPECT_EQ(sandbox->parks, 0);
+  EXPECT_EQ(Call(Request())->outcome(), "ok");
+}
+
+TEST_F(DispatcherTest, RefusesAFirstVersionThatCannotBeBuiltAndForgetsIt) {
+  sandbox->build_error = "cannot run \"nonexist\"";
+  EXPECT_EQ(Activate(MakeVersion(SandboxMode::kExec)).error().message, sandbox->build_error);
+  EXPECT_EQ(Call(Request())->outcome(), "rejected:unknown-function");
+  EXPECT_EQ(dispatcher->Scale(key, 1).error().code, Code::kNotFound);
+  sandbox->build_error.clear();
+  EXPECT_TRUE(Activate(MakeVersion(SandboxMode::kExec)).ok());
+}
+
+TEST_F(DispatcherTest, KnowsNoFunctionWhileItsFirstVersionProvesItself) {
+  sandbox->build_delay = std::chrono::milliseconds(20);
+  std::optional<Status> proven;
+  dispatcher->Activate(MakeVersion(SandboxMode::kExec), [&](Status s) { proven = std::move(s); });
+  EXPECT_EQ(Call(Request())->outcome(), "rejected:unknown-function");
+  EXPECT_EQ(dispatcher->Activity(key).version, 0U);
+  EXPECT_EQ(dispatcher->Scale(key, 1).error().code, Code::kNotFound);
+  ASSERT_TRUE(RunUntil([&] { return proven.has_value(); }));
+  EXPECT_EQ(Call(Request())->outcome(), "ok");
+}
+
+TEST_F(DispatcherTest, TakesAFirstVersionUnprovenWhenTheLauncherIsFull) {
+  sandbox->build_error = "too many versions or slots at once";
+  sandbox->build_error_code = Code::kNoSpace;
+  EXPECT_TRUE(Activate(MakeVersion(SandboxMode::kExec)).ok());
+  EXPECT_FALSE(Activate(MakeVersion(SandboxMode::kExec)).ok()) << "not in place of another";
+  sandbox->build_error.clear();
+  RunFor(std::chrono::milliseconds(120));
+  EXPECT_EQ(Call(Request())->outcome(), "ok");
+}
+
+TEST_F(DispatcherTest, RestoresInPlaceOfWhatIsActiveWithoutAFailedCall) {
+  ASSERT_TRUE(Activate(MakeVersion(SandboxMode::kHttp)).ok());
+  auto before = Begin(Request());
+  Restore(MakeVersion(SandboxMode::kHttp));
+  EXPECT_EQ(Call(Request())->outcome(), "ok");
+  ASSERT_TRUE(RunUntil([&] { return before->done(); }));
+  EXPECT_EQ(before->outcome(), "ok");
+  EXPECT_EQ(dispatcher->Activity(key).version, 2U);
+  EXPECT_TRUE(RunUntil([&] { return sandbox->spawners == 1; })) << "the other one is gone";
 }
 
 TEST_F(DispatcherTest, KeepsTheMinimumFromTheStart) {
@@ -168,7 +221,7 @@ TEST_F(DispatcherTest, GivesAVersionItReturnsToANameOfItsOwnWhileItDrains) {
 
 TEST_F(DispatcherTest, ReportsABuildErrorAsSetupFailedAndTriesAgainLater) {
   sandbox->build_error = "mount overlay: Invalid argument";
-  ASSERT_TRUE(Activate(MakeVersion(SandboxMode::kExec)).ok());
+  Restore(MakeVersion(SandboxMode::kExec));
   auto client = Call(Request());
   EXPECT_EQ(client->outcome(), "setup-failed:build-version");
   EXPECT_NE(client->call->FailureText().find("mount overlay"), std::string::npos);
@@ -183,7 +236,8 @@ TEST_F(DispatcherTest, ReportsABuildErrorAsSetupFailedAndTriesAgainLater) {
 
 TEST_F(DispatcherTest, LetsCallsWaitForTheNextLauncher) {
   sandbox->set_available(false);
-  ASSERT_TRUE(Activate(MakeVersion(SandboxMode::kExec)).ok());
+  EXPECT_EQ(Activate(MakeVersion(SandboxMode::kExec)).error().code, Code::kUnavailable);
+  Restore(MakeVersion(SandboxMode::kExec));
   auto client = Begin(Request());
   RunFor(std::chrono::milliseconds(10));
   EXPECT_FALSE(client->done());
@@ -198,7 +252,7 @@ TEST_F(DispatcherTest, SaysUnavailableWhenNoLauncherComesInTime) {
   sandbox->set_available(false);
   auto version = MakeVersion(SandboxMode::kExec);
   version->spec.scale.queue_wait = std::chrono::milliseconds(30);
-  ASSERT_TRUE(Activate(version).ok());
+  Restore(version);
   EXPECT_EQ(Call(Request())->outcome(), "rejected:unavailable");
 }
 

@@ -11,6 +11,7 @@
 #include "runtime/function_service.h"
 #include "runtime/image_service.h"
 #include "runtime/spec_json.h"
+#include "tests/support/layers.h"
 
 namespace pulga {
 namespace {
@@ -18,13 +19,8 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::Layer;
 using ::testing::SizeIs;
-
-LayerId Layer(uint8_t n) {
-  LayerId id;
-  id.bytes.fill(n);
-  return id;
-}
 
 class FakeSandbox final : public Sandbox {
  public:
@@ -91,13 +87,11 @@ class FakeDispatcher final : public Dispatcher {
     }
     done(answer);
   }
+  void Restore(VersionPtr version, std::function<void()> done) override {
+    Note("restore " + version->key.name + " " + std::to_string(version->number), std::move(done));
+  }
   void Deactivate(const FunctionKey& key, std::function<void()> done) override {
-    calls.push_back("deactivate " + key.name);
-    if (hold) {
-      held.emplace_back(std::move(done));
-      return;
-    }
-    done();
+    Note("deactivate " + key.name, std::move(done));
   }
   Status Scale(const FunctionKey&, uint32_t) override { return OkStatus(); }
   std::unique_ptr<Invocation> Invoke(InvocationRequest, InvocationObserver&) override {
@@ -112,6 +106,16 @@ class FakeDispatcher final : public Dispatcher {
   Status answer;
   bool hold = false;
   std::vector<std::function<void()>> held;
+
+ private:
+  void Note(std::string call, std::function<void()> done) {
+    calls.push_back(std::move(call));
+    if (hold) {
+      held.emplace_back(std::move(done));
+    } else {
+      done();
+    }
+  }
 };
 
 class ServicesTest : public ::testing::Test {
@@ -351,13 +355,13 @@ TEST_F(ServicesTest, ASweepRemovesStrangersAndMarksTheMissing) {
   EXPECT_THAT(sandbox_.disk, ElementsAre(Layer(1)));
   EXPECT_THAT(catalog_.Find("hello")->trouble, HasSubstr("import the image again"));
   EXPECT_THAT(functions_->Describe(Key("f"))->activity.trouble, HasSubstr("layers are missing"));
-  EXPECT_THAT(dispatcher_.calls, ElementsAre("activate f 1", "deactivate f"));
+  EXPECT_THAT(dispatcher_.calls, ElementsAre("restore f 1", "deactivate f"));
   EXPECT_EQ(Put("g", Spec()).error().code, Code::kUnavailable);
   // Importing it again repairs both.
   ASSERT_TRUE(Import("hello a 1 2")->anything_new);
   Settle();
   EXPECT_EQ(functions_->Describe(Key("f"))->activity.trouble, "");
-  EXPECT_EQ(dispatcher_.calls.back(), "activate f 1");
+  EXPECT_EQ(dispatcher_.calls.back(), "restore f 1");
 }
 
 TEST_F(ServicesTest, ALayerFoundMissingWhileItsFunctionIsRecoveredIsToldAllTheSame) {
@@ -388,7 +392,7 @@ TEST_F(ServicesTest, ADeployIsOnDiskWhenItIsAnswered) {
   const auto status = functions_->Describe(Key("f"));
   ASSERT_TRUE(status.ok());
   EXPECT_EQ(status->active->argv, std::vector<std::string>{"/app"});
-  EXPECT_THAT(dispatcher_.calls, ElementsAre("activate f 1"));
+  EXPECT_THAT(dispatcher_.calls, ElementsAre("restore f 1"));
 }
 
 TEST_F(ServicesTest, AChangeMakesAVersionAndTheSameAgainDoesNot) {
@@ -436,8 +440,10 @@ TEST_F(ServicesTest, AStopBetweenReadyAndStoredLeavesTheOldVersion) {
 TEST_F(ServicesTest, AFirstDeployThatFailsLeavesNothing) {
   ASSERT_TRUE(Import("hello a 1").ok());
   dispatcher_.answer = Error{Code::kIo, 0, "mount overlay: no"};
+  logs_.Append(Key("f"), {0, 1, "", "pulga", "starts fail"});
   ASSERT_FALSE(Put("f", Spec()).ok());
   EXPECT_FALSE(functions_->Describe(Key("f")).ok());
+  EXPECT_THAT(logs_.Tail(Key("f"), 10), IsEmpty());
   EXPECT_TRUE(RemoveImage("hello").ok());
 }
 

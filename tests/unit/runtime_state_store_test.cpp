@@ -8,6 +8,7 @@
 #include "base/temp_dir.h"
 #include "runtime/state_schema.h"
 #include "runtime/state_store.h"
+#include "tests/support/layers.h"
 
 namespace pulga {
 namespace {
@@ -15,13 +16,8 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::Layer;
 using ::testing::SizeIs;
-
-LayerId Layer(uint8_t n) {
-  LayerId id;
-  id.bytes.fill(n);
-  return id;
-}
 
 std::string Digest(char c) { return "sha256:" + std::string(64, c); }
 

@@ -7,6 +7,7 @@
 #include "runtime/image_catalog.h"
 #include "runtime/op_queue.h"
 #include "runtime/recovery.h"
+#include "tests/support/layers.h"
 
 namespace pulga {
 namespace {
@@ -14,13 +15,8 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::Layer;
 using ::testing::SizeIs;
-
-LayerId Layer(uint8_t n) {
-  LayerId id;
-  id.bytes.fill(n);
-  return id;
-}
 
 std::string Digest(const std::string& start) {
   return "sha256:" + start + std::string(64 - start.size(), '0');
