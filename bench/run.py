@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Measures every figure of bench/README.md in one run and writes the table into it.
+"""Measures the figures of bench/README.md and writes their tables into it.
 
-    bench/run.py [--build build/release] [--rounds 200] [--write]
-                 [--only start,peers,http,memory,import,leaks]
+    bench/run.py [--build build/release] [--rounds 200] [--write] [--busy]
+                 [--only start,peers,http,wrk,memory,import,leaks]
 
-Needs root, a release build, and the packages crun, runc, nginx-light (scripts/setup bench).
-Everything is compared side by side: contenders take turns inside one loop.
+Needs root, a release build, and the packages crun, runc, nginx-light, wrk (scripts/setup bench).
+Everything is compared side by side: contenders take turns inside one loop. A machine that has
+other work is refused, unless --busy is given. --write replaces the tables of what was measured.
 """
 import argparse
 import collections
+import contextlib
 import json
 import os
 import pathlib
@@ -16,6 +18,7 @@ import re
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -238,9 +241,10 @@ http {{
 """
 
 
-def http_figures(build, rounds):
-    """A warm http function: its server directly, through us, and through nginx; all on one core."""
-    rows = []
+@contextlib.contextmanager
+def http_contenders(build):
+    """A warm http function: its server directly, through us, and through nginx; with the client
+    all on one core. Yields {name: "PORT/PATH"}."""
     upstream, nginx_port = free_port(), free_port()
     daemon = Daemon(build)
     daemon.pin(0)
@@ -258,23 +262,8 @@ def http_figures(build, rounds):
                    "--min", "1")
         time.sleep(1)
         daemon.get("/function/web/")
-        targets = [f"direct={upstream}/", f"pulga={daemon.port}/function/web/",
-                   f"nginx={nginx_port}/", f"nginx, our headers={nginx_port}/headers/"]
-        load = build / "bin" / "pulga-http-load"
-        for gap in (0, 20):
-            for r in run_json([load, "latency", str(rounds * (10 if gap == 0 else 1)), str(gap),
-                               *targets]):
-                rows.append(Row(f"warm http, 1 connection, {r['condition']}: {r['name']}",
-                                f"{r['ratio']:.2f} x; {times(r)}",
-                                "<= 3.0 x" if r["name"] == "pulga" else ""))
-        results = {r["name"]: r for r in run_json([load, "throughput", "32", "15", *targets])}
-        ours = results["pulga"]["rps_p50"]
-        for name, wanted in (("direct", ">= 35 %"), ("nginx", ">= 85 %"),
-                             ("nginx, our headers", "")):
-            share = 100 * ours / results[name]["rps_p50"]
-            rows.append(Row(f"throughput, 32 connections, share of {name}",
-                            f"{share:.0f} %; {ours:.0f} against {results[name]['rps_p50']:.0f} "
-                            "requests/s on one core with client and function", wanted))
+        yield {"direct": f"{upstream}/", "pulga": f"{daemon.port}/function/web/",
+               "nginx": f"{nginx_port}/", "nginx, our headers": f"{nginx_port}/headers/"}
     finally:
         for process in (server, nginx):
             process.terminate()
@@ -282,7 +271,66 @@ def http_figures(build, rounds):
         daemon.stop()
         shutil.rmtree(directory)
         os.sched_setaffinity(0, range(os.cpu_count()))
-    return rows
+
+
+def throughput_rows(client, per_second):
+    """Our share of everybody's requests per second."""
+    ours = per_second["pulga"]
+    for name, wanted in (("direct", ">= 35 %"), ("nginx", ">= 85 %"), ("nginx, our headers", "")):
+        yield Row(f"{client}, 32 connections, share of {name}",
+                  f"{100 * ours / per_second[name]:.0f} %; {ours:.0f} against "
+                  f"{per_second[name]:.0f} requests/s", wanted)
+
+
+def http_figures(build, rounds):
+    """By our own light client, whose share of a request is smaller than the function's."""
+    rows = []
+    with http_contenders(build) as contenders:
+        targets = [f"{name}={target}" for name, target in contenders.items()]
+        load = build / "bin" / "pulga-http-load"
+        for gap in (0, 20):
+            for r in run_json([load, "latency", str(rounds * (10 if gap == 0 else 1)), str(gap),
+                               *targets]):
+                rows.append(Row(f"light client, 1 connection, {r['condition']}: {r['name']}",
+                                f"{r['ratio']:.2f} x; {times(r)}",
+                                "<= 3.0 x" if r["name"] == "pulga" else ""))
+        results = run_json([load, "throughput", "32", "10", *targets])
+    return rows + list(throughput_rows("light client",
+                                       {r["name"]: r["rps_p50"] for r in results}))
+
+
+def run_wrk(connections, target):
+    """One second of wrk: (p50 in microseconds, requests per second)."""
+    out = subprocess.run(["wrk", "-t1", f"-c{connections}", "-d1s", "--latency",
+                          f"http://127.0.0.1:{target}"], capture_output=True, text=True).stdout
+    half = re.search(r"^\s*50%\s+([\d.]+)(us|ms|s)", out, re.M)
+    per_second = re.search(r"^Requests/sec:\s+([\d.]+)", out, re.M)
+    if not half or not per_second or "Non-2xx" in out or "Socket errors" in out:
+        sys.exit(f"wrk against {target}: {out}")
+    return float(half[1]) * {"us": 1, "ms": 1e3, "s": 1e6}[half[2]], float(per_second[1])
+
+
+def wrk_figures(build, rounds):
+    """By wrk, a client as heavy as the usual ones."""
+    if not shutil.which("wrk"):
+        sys.exit("wrk is not installed: scripts/setup bench")
+    rows = []
+    with http_contenders(build) as contenders:
+        for connections in (1, 32):
+            taken = collections.defaultdict(list)
+            for _ in range(max(3, rounds // 40)):
+                for name, target in contenders.items():
+                    taken[name].append(run_wrk(connections, target))
+            half = {name: statistics.median(t[0] for t in runs) for name, runs in taken.items()}
+            per_second = {name: statistics.median(t[1] for t in runs)
+                          for name, runs in taken.items()}
+            plural = "s" if connections > 1 else ""
+            for name, runs in taken.items():
+                rows.append(Row(f"wrk, {connections} connection{plural}: {name}",
+                                f"{half[name] / half['direct']:.2f} x; p50 {half[name]:.0f} us, "
+                                f"{per_second[name]:.0f} requests/s (median of {len(runs)})",
+                                "<= 3.0 x" if (name, connections) == ("pulga", 1) else ""))
+    return rows + list(throughput_rows("wrk", per_second))
 
 
 def smaps_kib(pid, field):
@@ -405,31 +453,57 @@ def table(rows):
     return "\n".join(lines)
 
 
+def busy_processors(seconds=1.0):
+    """How many processors' worth of work the machine has without us."""
+    def busy():
+        fields = pathlib.Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
+        user, nice, system, _, _, irq, softirq, steal = map(int, fields)
+        return user + nice + system + irq + softirq + steal
+    before = busy()
+    time.sleep(seconds)
+    return (busy() - before) / os.sysconf("SC_CLK_TCK") / seconds
+
+
+def require_quiet(allow_busy):
+    """The load average remembers a minute of the past, so that it is a warning; work going on now
+    is a refusal."""
+    now, average = busy_processors(), os.getloadavg()[0]
+    if now <= 0.3 and average <= 1.5:
+        return
+    what = f"{now:.2f} processors are busy and the load average is {average:.2f}"
+    if now > 0.3 and not allow_busy:
+        sys.exit(f"run.py: {what}: wait until the machine is quiet, or give --busy")
+    print(f"run.py: WARNING: {what}; wall times below may be wrong", file=sys.stderr)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", default=ROOT / "build" / "release", type=pathlib.Path)
     parser.add_argument("--rounds", default=200, type=int)
-    parser.add_argument("--only", default="start,peers,http,memory,import,leaks")
-    parser.add_argument("--write", action="store_true", help="put the table into bench/README.md")
+    parser.add_argument("--only", default="start,peers,http,wrk,memory,import,leaks")
+    parser.add_argument("--write", action="store_true", help="put the tables into bench/README.md")
+    parser.add_argument("--busy", action="store_true", help="measure although others work")
     options = parser.parse_args()
     build = options.build.resolve()
     sections = {"start": lambda: start_figures(build, options.rounds),
                 "peers": lambda: peer_figures(build, max(40, options.rounds // 5)),
                 "http": lambda: http_figures(build, options.rounds),
+                "wrk": lambda: wrk_figures(build, options.rounds),
                 "memory": lambda: memory_figures(build),
                 "import": lambda: import_figures(build),
                 "leaks": lambda: leak_figures(build)}
-    rows = []
-    for name in options.only.split(","):
-        found = sections[name]()
-        print(table(found), flush=True)
-        rows += found
-    if options.write:
-        readme = ROOT / "bench" / "README.md"
-        text = readme.read_text()
-        begin, end = "<!-- table -->", "<!-- /table -->"
-        head, tail = text.split(begin)[0], text.split(end)[1]
-        readme.write_text(f"{head}{begin}\n{table(rows)}\n{end}{tail}")
+    wanted = options.only.split(",")
+    if set(wanted) - set(sections):
+        parser.error(f"--only knows {', '.join(sections)}")
+    require_quiet(options.busy)
+    for name in wanted:
+        found = table(sections[name]())
+        print(f"{name}\n{found}", flush=True)
+        if options.write:
+            readme = ROOT / "bench" / "README.md"
+            begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+            head, rest = readme.read_text().split(begin)
+            readme.write_text(f"{head}{begin}{found}\n{end}{rest.split(end)[1]}")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ function(pulga_executable name)
   pulga_target(${name})
   set_target_properties(${name} PROPERTIES PULGA_PROGRAM TRUE)
   if(NOT PULGA_SANITIZE)
-    target_link_options(${name} PRIVATE -static-libstdc++ -static-libgcc -Wl,--gc-sections -Wl,-z,now)
+    target_link_options(${name} PRIVATE -static-libstdc++ -static-libgcc
+                        -Wl,--gc-sections -Wl,-z,now)
   endif()
 endfunction()
