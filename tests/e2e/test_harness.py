@@ -1,8 +1,11 @@
 """The harness itself: what a sanitizer reports fails the test, whichever process wrote it."""
 
+import os
+import signal
 import unittest
+from pathlib import Path
 
-from harness import Daemon, check_findings
+from harness import PULGA, Daemon, check_findings, wait_until
 
 REPORTS = ("==7==ERROR: AddressSanitizer: heap-use-after-free on address 0x6020 at pc 0x55d0",
            "==7==ERROR: LeakSanitizer: detected memory leaks",
@@ -26,6 +29,26 @@ class Findings(unittest.TestCase):
         with self.assertRaises(AssertionError):
             daemon.__exit__(None, None, None)
         self.assertFalse(daemon.temp.exists())
+
+
+if Path(PULGA).exists() and b"__asan_init" in Path(PULGA).read_bytes():
+
+    class RealReports(unittest.TestCase):
+        """ASan reports a SIGSEGV from outside like one of its own process."""
+
+        def assert_seen(self, find):
+            daemon = Daemon()
+            daemon.start()
+            os.kill(find(daemon), signal.SIGSEGV)
+            wait_until(lambda: "AddressSanitizer: SEGV" in daemon.log(), 20, "the report")
+            with self.assertRaisesRegex(AssertionError, "sanitizer reports"):
+                daemon.__exit__(None, None, None)
+
+        def test_of_the_daemon(self):
+            self.assert_seen(Daemon.daemon_pid)
+
+        def test_of_the_launcher(self):
+            self.assert_seen(Daemon.launcher_pid)
 
 
 if __name__ == "__main__":
