@@ -9,8 +9,8 @@ import time
 import unittest
 
 import leaks
-from harness import (Case, Daemon, PULGA, in_parallel, is_alive, skip_unless, status_of,
-                     wait_until)
+from harness import (Case, Daemon, PULGA, command_line, in_parallel, is_alive, skip_unless,
+                     status_of, wait_until)
 
 CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
@@ -93,6 +93,16 @@ class Privileges(Case):
         os.rmdir(second.temp)
         self.assertNotEqual(done.returncode, 0)
         self.assertRegex(done.stderr.decode(), "(?i)already|in use|another")
+
+
+class IdleMemory(Case):
+    def test_idle_the_three_processes_together_hold_less_than_ten_megabytes(self):
+        # Resident, not proportional: what others on the machine share with us must not count.
+        kept = {}
+        for pid in self.daemon.processes():
+            kept[command_line(pid)] = int(status_of(pid)["VmRSS"].split()[0]) * 1024
+        self.assertGreaterEqual(len(kept), 3)
+        self.assertLess(sum(kept.values()), 10_000_000, kept)
 
 
 class Death(Case):
