@@ -1,6 +1,7 @@
 // A small seeded mutator: the same inputs in the same order on every machine, for
 // PULGA_FUZZ_SECONDS (3 unless set) or until PULGA_FUZZ_RUNS inputs. Prints the seed; a failing
 // input is left in fuzz-failure.bin before it is tried, and removed when it did no harm.
+// `NAME --seeds FOLDER` writes the seeds there as files.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -21,9 +22,17 @@ uint64_t FromEnv(const char* name, uint64_t fallback) {
 size_t Below(Random& random, size_t limit) { return limit == 0 ? 0 : random() % limit; }
 
 void MutateOnce(std::string& input, const std::vector<std::string>& seeds, Random& random) {
-  static const char* kTokens[] = {"null",    "[",      "]",     "{",   "}", "\"",   ":",
-                                  ",",       "-1",     "1e999", "../", "/", ".wh.", ".wh..wh..opq",
-                                  "\\u0000", "sha256:"};
+  static const char* kTokens[] = {"null",      "[",
+                                  "]",         "{",
+                                  "}",         "\"",
+                                  ":",         ",",
+                                  "-1",        "1e999",
+                                  "../",       "/",
+                                  ".wh.",      ".wh..wh..opq",
+                                  "\\u0000",   "sha256:",
+                                  "\r\n",      "\r\n\r\n",
+                                  "chunked",   "Content-Length: ",
+                                  "0\r\n\r\n", "HTTP/1.1 "};
   const size_t at = Below(random, input.size() + 1);
   switch (Below(random, 7)) {
     case 0:
@@ -60,7 +69,19 @@ void Try(const std::string& input) {
 
 }  // namespace
 
+// The seeds as files, for fuzzers that start from a folder.
+int WriteSeeds(const std::string& folder) {
+  size_t number = 0;
+  for (const std::string& seed : FuzzSeeds()) {
+    const pulga::Status written =
+        pulga::WriteFile(folder + "/seed-" + std::to_string(number++), seed);
+    if (!written.ok()) return fprintf(stderr, "%s\n", written.error().message.c_str()), 2;
+  }
+  return 0;
+}
+
 int main(int argc, char** argv) {
+  if (argc == 3 && std::string_view(argv[1]) == "--seeds") return WriteSeeds(argv[2]);
   for (int i = 1; i < argc; ++i) {
     const auto input = pulga::ReadFile(argv[i], 16 << 20);
     if (!input.ok()) return fprintf(stderr, "%s\n", input.error().message.c_str()), 2;
