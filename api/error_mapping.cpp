@@ -43,6 +43,12 @@ std::string_view ImportCode(ImportReason reason) {
       break;
     case ImportReason::kBadRef:
       return "invalid_ref";
+    case ImportReason::kDenied:
+      return "registry_denied";
+    case ImportReason::kNoSuchImage:
+      return "image_not_found";
+    case ImportReason::kRegistry:
+      return "registry_error";
     case ImportReason::kAmbiguous:
       return "ambiguous_archive";
     case ImportReason::kTooLarge:

@@ -33,11 +33,14 @@ struct ImportLimits {
 enum class ImportReason : int {
   kNone = 0,
   kBadRef = 400,        // the name to give is no image name
+  kDenied = 403,        // by a registry
+  kNoSuchImage = 404,   // in its registry
   kAmbiguous = 409,     // one name for an archive of several images
   kTooLarge = 413,      // a limit of ImportLimits
   kNotAnArchive = 415,  // neither a tar nor a gzip or zstd of one
   kBadImage = 422,      // damaged, inconsistent, hostile, or not for this board
-  kHelper = 503,        // the unpacker could not run
+  kRegistry = 502,      // could not be reached, or gave no useful answer
+  kHelper = 503,        // the unpacker or the fetcher could not run
   kNoSpace = 507,       // disk or memory used up
   kInternal = 500,      // the kernel failed us otherwise
 };

@@ -25,6 +25,8 @@ class JobCall {
   // To wait for the next event together with something else, unless one is here already.
   int channel_fd() const { return channel_.get(); }
   bool buffered() const { return reader_.buffered(); }
+  // The helper itself said why it failed.
+  bool told() const { return told_.has_value(); }
   // Reads to the end and waits. The helper's own reason where it gave one.
   Status Finish();
 

@@ -31,6 +31,7 @@ Status ValidateFunctionName(const std::string& name);
 enum class ModeChoice : uint8_t { kAuto, kHttp, kExec };
 enum class InputKind : uint8_t { kStdin, kArgument };
 enum class InitChoice : uint8_t { kAuto, kNone };
+enum class PullPolicy : uint8_t { kIfNotPresent, kAlways, kNever };
 
 // body_bytes and output_bytes: not given. The resolver replaces it, so no Version ever has it.
 inline constexpr uint64_t kByMode = UINT64_MAX;
@@ -59,7 +60,8 @@ struct ScaleSpec {
 };
 
 struct FunctionSpec {
-  std::string image;  // as the user wrote it
+  std::string image;                            // as the user wrote it
+  PullPolicy pull = PullPolicy::kIfNotPresent;  // when deploying asks the image's registry
   ModeChoice mode = ModeChoice::kAuto;
   std::vector<std::string> command;  // replaces the image's entrypoint and cmd
   std::vector<std::string> args;     // replaces the image's cmd

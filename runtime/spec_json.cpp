@@ -128,6 +128,9 @@ using Names = std::vector<std::pair<const char*, E>>;
 const Names<ModeChoice> kModes = {
     {"auto", ModeChoice::kAuto}, {"http", ModeChoice::kHttp}, {"exec", ModeChoice::kExec}};
 const Names<InputKind> kInputs = {{"stdin", InputKind::kStdin}, {"argument", InputKind::kArgument}};
+const Names<PullPolicy> kPulls = {{"if-not-present", PullPolicy::kIfNotPresent},
+                                  {"always", PullPolicy::kAlways},
+                                  {"never", PullPolicy::kNever}};
 const Names<InitChoice> kInits = {{"auto", InitChoice::kAuto}, {"none", InitChoice::kNone}};
 
 template <typename E>
@@ -303,6 +306,7 @@ Result<FunctionSpec> SpecFromJson(std::string_view text) {
   PULGA_RETURN_IF_ERROR(
       ObjectReader(json, "")
           .Take("image", ReadString, &spec.image)
+          .TakeName("pull", kPulls, &spec.pull)
           .TakeName("mode", kModes, &spec.mode)
           .Take("command", ReadWords, &spec.command)
           .Take("args", ReadWords, &spec.args)
@@ -327,6 +331,7 @@ Result<FunctionSpec> SpecFromJson(std::string_view text) {
 
 std::string SpecToJson(const FunctionSpec& spec) {
   const Json json = {{"image", spec.image},
+                     {"pull", NameOf(kPulls, spec.pull)},
                      {"mode", NameOf(kModes, spec.mode)},
                      {"command", spec.command},
                      {"args", spec.args},

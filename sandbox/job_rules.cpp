@@ -65,11 +65,11 @@ std::optional<JobRules> RulesOf(UnpackKind kind) {
       rules.output = FdRule::kFile;
       rules.timeout = kAsLongAsItStreams;
       return rules;
-      rules.pids = 16;  // a thread for each name that is being resolved
     case UnpackKind::kFetch:
-      rules.output = FdRule::kFile;
+      rules.input = rules.output = FdRule::kFile;
       rules.program = HelperProgram::kFetcher;
       rules.network = HelperNetwork::kHost;
+      rules.pids = 16;  // a thread for each name that is being resolved
       rules.timeout = kAsLongAsItStreams;
       return rules;
     case UnpackKind::kVerify:

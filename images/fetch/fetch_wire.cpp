@@ -116,4 +116,16 @@ std::optional<FetchOrder> FetchOrder::Decode(std::string_view bytes) {
   return order;
 }
 
+std::string TopIndex(const Digest& digest, uint64_t size, TopKind kind) {
+  return std::string(
+             R"({"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.)") +
+         (kind == TopKind::kIndex ? "index" : "manifest") + R"(.v1+json","digest":")" +
+         digest.ToString() + R"(","size":)" + std::to_string(size) + "}]}";
+}
+
+std::string BlobName(const Digest& digest) {
+  const bool sha256 = digest.algorithm == DigestAlgorithm::kSha256;
+  return std::string("blobs/") + (sha256 ? "sha256/" : "sha512/") + digest.hex;
+}
+
 }  // namespace pulga

@@ -47,4 +47,10 @@ struct FetchOrder {
   static std::optional<FetchOrder> Decode(std::string_view bytes);
 };
 
+// The index.json of a layout that holds one image, or one image's index: what kResolve tells last.
+enum class TopKind { kIndex, kManifest };
+std::string TopIndex(const Digest& digest, uint64_t size, TopKind kind);
+// "blobs/sha256/<hex>"
+std::string BlobName(const Digest& digest);
+
 }  // namespace pulga

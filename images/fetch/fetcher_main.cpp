@@ -57,8 +57,7 @@ class OutputSink final : public FetchSink {
     ArchiveMember member;
     member.offset = blob.offset;
     member.size = blob.size;
-    const bool sha256 = blob.digest.algorithm == DigestAlgorithm::kSha256;
-    return Tell(std::string("blobs/") + (sha256 ? "sha256/" : "sha512/") + blob.digest.hex, member);
+    return Tell(BlobName(blob.digest), member);
   }
   Status Progress(size_t blob, uint64_t bytes) override {
     FieldWriter out;

@@ -80,19 +80,6 @@ class BlobSink final : public BodySink {
   uint64_t told_ = 0;
 };
 
-std::string BlobName(const Digest& digest) {
-  const bool sha256 = digest.algorithm == DigestAlgorithm::kSha256;
-  return std::string("blobs/") + (sha256 ? "sha256/" : "sha512/") + digest.hex;
-}
-
-// An index.json that names the one document all else hangs on.
-std::string TopIndex(const Digest& digest, uint64_t size, bool is_index) {
-  return std::string(
-             R"({"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.)") +
-         (is_index ? "index" : "manifest") + R"(.v1+json","digest":")" + digest.ToString() +
-         R"(","size":)" + std::to_string(size) + "}]}";
-}
-
 std::string PlatformNames(const std::vector<Descriptor>& manifests) {
   constexpr size_t kMost = 12;
   std::string out;
@@ -195,7 +182,10 @@ Status RegistryClient::Resolve() {
   std::string top;
   for (int depth = 0;; ++depth) {
     PULGA_ASSIGN_OR_RETURN(const OciDocument document, ParseOciDocument(bytes));
-    if (top.empty()) top = TopIndex(digest, bytes.size(), document.is_index);
+    if (top.empty()) {
+      top =
+          TopIndex(digest, bytes.size(), document.is_index ? TopKind::kIndex : TopKind::kManifest);
+    }
     PULGA_RETURN_IF_ERROR(StoreDocument(digest, bytes));
     if (document.is_index) {
       if (depth >= kMaxIndexDepth) {

@@ -6,6 +6,7 @@
 #include "base/file_io.h"
 #include "base/text.h"
 #include "base/units.h"
+#include "images/image_ref.h"
 
 namespace pulga {
 namespace {
@@ -103,6 +104,38 @@ Status ParseListen(std::string_view value, DaemonConfig& config) {
   return OkStatus();
 }
 
+Status ParsePlainHttp(std::string_view value, DaemonConfig& config) {
+  std::vector<std::string> hosts;
+  for (const std::string_view part : Split(value, ',')) {
+    const std::string host(Trim(part));
+    // An image's name says best what a registry may be called.
+    const auto ref = ParseImageRef(host + "/image");
+    if (!ref.ok() || ref->domain != host) {
+      return Error{
+          Code::kInvalidArgument, 0,
+          "\"" + Printable(host, 60) + "\" is no registry: HOST or HOST:PORT, as in images"};
+    }
+    hosts.push_back(ToLower(host));
+  }
+  config.plain_http = std::move(hosts);
+  return OkStatus();
+}
+
+Rule ProxyRule(Setting setting, std::string DaemonConfig::*member) {
+  return {setting,
+          [member](std::string_view value, DaemonConfig& config) -> Status {
+            const bool http = value.starts_with("http://") || value.starts_with("https://");
+            bool fit = http && value.size() < 512;
+            for (const char c : value) fit = fit && c > 0x20 && c < 0x7f;
+            // Without the value, which may hold a password.
+            if (!fit)
+              return Error{Code::kInvalidArgument, 0, "must be http://[USER:PASSWORD@]HOST:PORT"};
+            config.*member = value;
+            return OkStatus();
+          },
+          CopyOf(member)};
+}
+
 Status ParseInsecure(std::string_view value, DaemonConfig& config) {
   if (value != "yes" && value != "no") return Error{Code::kInvalidArgument, 0, "must be yes or no"};
   config.insecure_listen = value == "yes";
@@ -167,6 +200,28 @@ const std::vector<Rule>& Rules() {
                 &C::reserve_bytes),
       CountRule({"max-uploads", "N", "images uploaded or imported at once", true}, &C::max_uploads,
                 {1, 100}),
+      CountRule({"disk-high", "PERCENT",
+                 "of the disk in use, above which unused images are removed; 100 = never", true},
+                &C::disk_high, {1, 100}),
+      CountRule({"disk-low", "PERCENT", "of the disk in use, down to which they are removed", true},
+                &C::disk_low, {0, 99}),
+      TextRule({"registry-auth", "FILE", "credentials for registries, as docker login writes them",
+                true},
+               &C::registry_auth),
+      TextRule(
+          {"registry-ca", "FILE", "certificate authorities of registries, beside the host's", true},
+          &C::registry_ca),
+      {{"plain-http-registries", "HOST:PORT", "registries without TLS; several with commas", true},
+       ParsePlainHttp,
+       CopyOf(&C::plain_http)},
+      ProxyRule({"https-proxy", "URL", "the proxy towards registries", true}, &C::https_proxy),
+      ProxyRule({"http-proxy", "URL", "the same for registries without TLS", true}, &C::http_proxy),
+      TextRule({"no-proxy", "HOSTS", "what needs no proxy: hosts, .domains, 10.0.0.0/8, *", true},
+               &C::no_proxy),
+      CountRule({"pull-layers", "N", "layers fetched at once from a registry", true},
+                &C::pull_layers, {1, 16}),
+      DurationRule({"pull-stall-timeout", "TIME", "without a byte from a registry", true},
+                   &C::pull_stall_timeout),
   };
   return rules;
 }
@@ -256,6 +311,9 @@ Status ValidateConfig(const DaemonConfig& config) {
   if (config.stop_timeout > kLongestStop) {
     return Error{Code::kInvalidArgument, 0,
                  "stop-timeout: at most " + FormatDuration(kLongestStop)};
+  }
+  if (config.disk_low >= config.disk_high) {
+    return Error{Code::kInvalidArgument, 0, "disk-low: must be less than disk-high"};
   }
   for (const std::string& address : config.listen) {
     if (config.insecure_listen || IsLoopback(address)) continue;

@@ -43,6 +43,18 @@ struct DaemonConfig {
   uint64_t image_bytes = 16ULL << 30;  // unpacked
   uint64_t reserve_bytes = 32 << 20;   // of the disk, never filled by uploads
   uint32_t max_uploads = 4;            // stored or imported at once
+  uint32_t disk_high = 85;             // percent in use above which unused images go; 100 = never
+  uint32_t disk_low = 75;              // and down to which
+
+  // Registries.
+  std::string registry_auth;            // credentials as docker login writes them; "" = in data_dir
+  std::string registry_ca;              // PEM of authorities beside the host's
+  std::vector<std::string> plain_http;  // HOST[:PORT] of registries that may do without TLS
+  std::string https_proxy;              // may hold user:password@
+  std::string http_proxy;
+  std::string no_proxy;
+  uint32_t pull_layers = 3;  // fetched at once
+  Duration pull_stall_timeout = std::chrono::seconds(30);
 };
 
 using SettingList = std::vector<std::pair<std::string, std::string>>;
