@@ -139,7 +139,8 @@ void Launcher::OnBuildReport(Version& version) {
     version.spawner = report.pid;
     const Status watched = WatchChild(std::move(*child), [this, &version](const ExitInfo& info) {
       version.spawner = -1;
-      if (!version.tearing_down) {
+      // Exit code 0: the daemon let go of it. Its drop, or its own end, may be heard of later.
+      if (!version.tearing_down && info.wait_status != 0) {
         LogWarning("spawner of version " + std::to_string(version.id) + " ended, wait status " +
                    std::to_string(info.wait_status));
       }

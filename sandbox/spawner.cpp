@@ -99,7 +99,8 @@ void SpawnerLoop::SendEvent(const SpawnEvent& event, const int* fds, int count) 
   do {
     n = sendmsg(state_->socket_fd, &msg, MSG_NOSIGNAL);
   } while (n < 0 && errno == EINTR);
-  if (n < 0) _exit(1);  // the daemon is gone, and the instances have nobody to answer to
+  // The daemon is gone, and the instances have nobody to answer to.
+  if (n < 0) _exit(errno == EPIPE || errno == ECONNRESET ? 0 : 1);
 }
 
 void SpawnerLoop::SendMemoryFds() {
