@@ -1,7 +1,9 @@
 // What the launcher knows of each version and job; private to launcher*.cpp.
 #pragma once
 
+#include <optional>
 #include <set>
+#include <utility>
 
 #include "sandbox/job_rules.h"
 #include "sandbox/launcher.h"
@@ -12,6 +14,7 @@ struct Launcher::Version {
   uint64_t id = 0;
   uint64_t build_request = 0;  // 0 once answered
   std::vector<uint64_t> drop_requests;
+  std::optional<std::pair<uint64_t, Message>> next;  // a build that waits until this one is gone
   uint16_t slots = 0;
   pid_t setup = -1;  // -1 once reaped
   pid_t spawner = -1;

@@ -63,8 +63,13 @@ void Launcher::BuildVersion(uint64_t request, Message message) {
   if (!spec.ok()) return Reply(request, spec.error());
   const Status fits = CheckAgainstBoard(*spec);
   if (!fits.ok()) return Reply(request, fits);
-  if (versions_.contains(spec->version_id)) {
-    return Reply(request, Error{Code::kAlreadyExists, 0, "that version exists"});
+  if (const auto found = versions_.find(spec->version_id); found != versions_.end()) {
+    Version& there = *found->second;
+    if (!there.tearing_down || there.next) {
+      return Reply(request, Error{Code::kAlreadyExists, 0, "that version exists"});
+    }
+    there.next.emplace(request, std::move(message));
+    return;
   }
   size_t all_slots = spec->slots;
   for (const auto& [id, version] : versions_) all_slots += version->slots;
@@ -175,8 +180,12 @@ void Launcher::DropVersion(uint64_t request, Message message) {
   if (found == versions_.end()) {
     return Reply(request, Error{Code::kNotFound, 0, "no such version"});
   }
-  found->second->drop_requests.push_back(request);
-  TearDown(*found->second, Error{Code::kUnavailable, 0, "the version was dropped"});
+  Version& version = *found->second;
+  const Error dropped{Code::kUnavailable, 0, "the version was dropped"};
+  if (version.next) Reply(version.next->first, dropped);
+  version.next.reset();
+  version.drop_requests.push_back(request);
+  TearDown(version, dropped);
 }
 
 void Launcher::TearDown(Version& version, const Error& why) {
@@ -213,6 +222,7 @@ void Launcher::Continue(Version& version) {
     const std::unique_ptr<Version> gone = std::move(found->second);
     versions_.erase(found);
     for (uint64_t request : gone->drop_requests) Reply(request, OkStatus());
+    if (gone->next && !stopping_) BuildVersion(gone->next->first, std::move(gone->next->second));
   };
   auto child = Fork([this, id] { return RemoveCgroups(*cgroups_, id); });
   if (child.ok()) {

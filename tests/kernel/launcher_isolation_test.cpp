@@ -1,8 +1,12 @@
 // What a program sees and may do inside: one test for each line of the default profile.
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include <fstream>
+#include <map>
+#include <sstream>
 
+#include "base/text.h"
 #include "tests/kernel/launcher_fixture.h"
 
 namespace pulga::testing {
@@ -203,6 +207,46 @@ TEST_F(LauncherIsolation, SharesNoNamespaceWithAnotherInstanceButUserAndNetwork)
     ASSERT_NE(at, std::string::npos) << kind << " in " << seen[0];
     const std::string line = seen[0].substr(at, seen[0].find('\n', at + 1) - at);
     EXPECT_EQ(seen[1].find(line), std::string::npos) << line;
+  }
+}
+
+// A launcher that was given more than any function may have, as far as this machine lets us.
+class LauncherRlimits : public LauncherTest {
+ protected:
+  void SetUp() override {
+    for (const auto resource :
+         {RLIMIT_MEMLOCK, RLIMIT_MSGQUEUE, RLIMIT_NICE, RLIMIT_RTPRIO, RLIMIT_SIGPENDING}) {
+      rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
+      if (setrlimit(resource, &limit) == 0) continue;
+      getrlimit(resource, &limit);
+      limit.rlim_cur = limit.rlim_max;
+      setrlimit(resource, &limit);
+    }
+    LauncherTest::SetUp();
+  }
+  // "soft hard" of a line of /proc/PID/limits.
+  static std::vector<std::string> Values(const std::string& limits, const std::string& name) {
+    std::istringstream line(limits.substr(std::min(limits.find(name), limits.size() - 1)));
+    line.ignore(static_cast<std::streamsize>(name.size()));
+    std::vector<std::string> values(2);
+    line >> values[0] >> values[1];
+    return values;
+  }
+};
+
+TEST_F(LauncherRlimits, BoundWhatNoCgroupCounts) {
+  const std::map<std::string, uint64_t> most = {{"Max locked memory", 8 << 20},
+                                                {"Max msgqueue size", 0},
+                                                {"Max nice priority", 0},
+                                                {"Max realtime priority", 0},
+                                                {"Max pending signals", 1024}};
+  const std::string limits = Say({"cat", "/proc/self/limits"});
+  for (const auto& [name, bound] : most) {
+    for (const std::string& value : Values(limits, name)) {
+      const auto number = ParseUint(value);
+      ASSERT_TRUE(number.has_value()) << name << ": " << value << " in " << limits;
+      EXPECT_LE(*number, bound) << name;
+    }
   }
 }
 

@@ -153,6 +153,15 @@ TEST_F(LauncherLifecycle, CanBuildAVersionAgainAfterDroppingIt) {
   }
 }
 
+TEST_F(LauncherLifecycle, BuildsAVersionAgainWhileTheOneBeforeIsStillBeingRemoved) {
+  const VersionSpec spec = world_.Spec();
+  for (int round = 0; round < 5; ++round) {
+    Build(spec);
+    spawner_.reset();  // the drop is under way when the next build arrives
+  }
+  EXPECT_THAT(Say({"say", "again"}), HasSubstr("again"));
+}
+
 TEST_F(LauncherLifecycle, FreezesAndThaws) {
   const VersionSpec spec = world_.Spec();
   Build(spec);
