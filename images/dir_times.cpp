@@ -23,6 +23,20 @@ struct Record {
 
 }  // namespace
 
+KeepDirTime::KeepDirTime(int dir_fd) : dir_fd_(dir_fd) {
+  struct stat st = {};
+  known_ = fstat(dir_fd, &st) == 0;
+  if (known_) before_ = st.st_mtim;
+}
+
+KeepDirTime::~KeepDirTime() {
+  struct stat st = {};
+  if (!known_ || fstat(dir_fd_, &st) != 0) return;
+  if (st.st_mtim.tv_sec == before_.tv_sec && st.st_mtim.tv_nsec == before_.tv_nsec) return;
+  const timespec times[2] = {{0, UTIME_OMIT}, before_};
+  (void)futimens(dir_fd_, times);  // it may be gone meanwhile
+}
+
 Status DirTimes::Flush() {
   const Status written = WriteAll(file_.get(), pending_);
   pending_.clear();

@@ -31,4 +31,19 @@ class DirTimes {
   std::string pending_;
 };
 
+// While it lives a directory may be changed; then it has the time of before again, which is what a
+// layer that names only a child means. No copy-up of a directory that was not changed.
+class KeepDirTime {
+ public:
+  explicit KeepDirTime(int dir_fd);
+  ~KeepDirTime();
+  KeepDirTime(const KeepDirTime&) = delete;
+  KeepDirTime& operator=(const KeepDirTime&) = delete;
+
+ private:
+  int dir_fd_;
+  timespec before_ = {};
+  bool known_ = false;
+};
+
 }  // namespace pulga

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/limits.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -35,6 +36,33 @@ Error Failed(const char* step, std::string_view path) {
 
 std::string JoinPath(std::string_view dir, std::string_view leaf) {
   return dir.empty() ? std::string(leaf) : std::string(dir) + "/" + std::string(leaf);
+}
+
+// A directory that is not empty stays; the one above keeps its time.
+Status RemoveIfEmpty(int root_fd, const std::string& path) {
+  const auto [above, leaf] = SplitPath(path);
+  const std::string dir = above.empty() ? "." : std::string(above);
+  const UniqueFd fd(sys::OpenBeneath(root_fd, dir.c_str(), O_RDONLY | O_DIRECTORY));
+  if (!fd.valid()) return Failed("open", dir);
+  const KeepDirTime keep(fd.get());
+  if (unlinkat(fd.get(), std::string(leaf).c_str(), AT_REMOVEDIR) == 0) return OkStatus();
+  return errno == ENOTEMPTY ? OkStatus() : Status(Failed("remove", path));
+}
+
+// What a directory of a lower layer, or an earlier member, said before it is named anew.
+Status ClearXattrs(int fd, const std::string& path) {
+  std::string names(XATTR_LIST_MAX, '\0');
+  const ssize_t size = flistxattr(fd, names.data(), names.size());
+  if (size < 0)
+    return errno == EOPNOTSUPP ? OkStatus() : Status(Failed("list attributes of", path));
+  names.resize(static_cast<size_t>(size));
+  for (const std::string_view name : Split(names, '\0')) {
+    if (!name.starts_with("user.") || name.starts_with("user.overlay.")) continue;
+    if (fremovexattr(fd, std::string(name).c_str()) != 0) {
+      return Failed("remove attributes of", path);
+    }
+  }
+  return OkStatus();
 }
 
 timespec SaneTime(const timespec& time) {
@@ -94,6 +122,7 @@ Status LayerWriter::ApplyRoot(const TarEntry& entry) {
     return Refuse(entry.name, "the root must be a directory");
   }
   PULGA_ASSIGN_OR_RETURN(const auto root, walker_.OpenDir("", RootWalker::Missing::kFail));
+  PULGA_RETURN_IF_ERROR(ClearXattrs(root.fd, entry.name));
   PULGA_RETURN_IF_ERROR(SetAttributes(root.fd, entry));
   return times_.Add("", SaneTime(entry.mtime));
 }
@@ -133,8 +162,7 @@ Status LayerWriter::HideLower(const std::string& path) {
   walker_.Forget();
   if (in_both) {
     // Gone unless this layer put something into it.
-    const int gone = unlinkat(target_.root_fd, resolved.c_str(), AT_REMOVEDIR);
-    return gone == 0 || errno == ENOTEMPTY ? OkStatus() : Status(Failed("remove", path));
+    return RemoveIfEmpty(target_.root_fd, resolved);
   }
   PULGA_ASSIGN_OR_RETURN(const auto again, walker_.OpenDir(dir, RootWalker::Missing::kFail));
   PULGA_RETURN_IF_ERROR(RemoveAll(again.fd, leaf));
@@ -152,7 +180,7 @@ Status LayerWriter::HideLowerChildren(const std::string& resolved_dir) {
   // Directories this layer only passed through and that are empty now were lower ones.
   for (size_t i = todo.size(); i-- > 1;) {
     PULGA_ASSIGN_OR_RETURN(const bool own, IsOwn(todo[i]));
-    if (!own) (void)unlinkat(target_.root_fd, todo[i].c_str(), AT_REMOVEDIR);
+    if (!own) (void)RemoveIfEmpty(target_.root_fd, todo[i]);
   }
   return OkStatus();
 }
@@ -161,6 +189,7 @@ Status LayerWriter::HideChildrenOf(const std::string& dir, std::vector<std::stri
   const char* name = dir.empty() ? "." : dir.c_str();
   UniqueFd fd(sys::OpenBeneath(target_.root_fd, name, O_RDONLY | O_DIRECTORY));
   if (!fd.valid()) return Failed("open", dir);
+  const KeepDirTime keep(fd.get());
   UniqueFd copy(fcntl(fd.get(), F_DUPFD_CLOEXEC, 3));
   const std::unique_ptr<DIR, int (*)(DIR*)> stream(fdopendir(copy.get()), closedir);
   if (stream == nullptr) return Failed("read", dir);
@@ -189,17 +218,19 @@ bool LayerWriter::IsInUpper(const std::string& resolved) const {
 // A directory stays where a directory comes; everything else makes way.
 Status LayerWriter::MakeRoom(const RootWalker::Parent& parent, const std::string& leaf,
                              EntryType type) {
+  const std::string resolved = JoinPath(parent.dir, leaf);
+  linked_from_.erase(resolved);
   struct stat st = {};
   if (fstatat(parent.fd, leaf.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
     return errno == ENOENT ? OkStatus() : Status(Failed("stat", leaf));
   }
   if (S_ISDIR(st.st_mode) && type == EntryType::kDirectory) return OkStatus();
-  const std::string resolved = JoinPath(parent.dir, leaf);
-  linked_from_.erase(resolved);
   if (target_.recorder != nullptr && (S_ISDIR(st.st_mode) || S_ISREG(st.st_mode)) &&
       IsInUpper(resolved)) {
     target_.recorder->Lost(resolved);
   }
+  // `parent` may have been found through this very link: "l -> ." and then "l/l".
+  if (!S_ISREG(st.st_mode)) walker_.Doubt();
   return RemoveAll(parent.fd, leaf);
 }
 
@@ -211,11 +242,11 @@ Status LayerWriter::Create(const RootWalker::Parent& parent, const std::string& 
   if (entry.type == EntryType::kFile) return WriteRegular(parent, leaf, entry, tar);
   const timespec times[2] = {SaneTime(entry.mtime), SaneTime(entry.mtime)};
   if (entry.type == EntryType::kDirectory) {
-    if (mkdirat(parent.fd, leaf.c_str(), 0700) != 0 && errno != EEXIST) {
-      return Failed("mkdir", path);
-    }
+    const bool made = mkdirat(parent.fd, leaf.c_str(), 0700) == 0;
+    if (!made && errno != EEXIST) return Failed("mkdir", path);
     UniqueFd fd(openat(parent.fd, leaf.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     if (!fd.valid()) return Failed("open", path);
+    if (!made) PULGA_RETURN_IF_ERROR(ClearXattrs(fd.get(), path));
     PULGA_RETURN_IF_ERROR(SetAttributes(fd.get(), entry));
     return times_.Add(JoinPath(parent.dir, leaf), times[0]);
   }

@@ -32,6 +32,21 @@ Result<std::string> ReadLink(int root_fd, const std::string& path) {
   return std::string(target, static_cast<size_t>(n));
 }
 
+Status MakeDir(int root_fd, const std::string& parent, const std::string& path) {
+  const UniqueFd dir(
+      sys::OpenBeneath(root_fd, parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY));
+  const KeepDirTime keep(dir.get());
+  if (mkdirat(root_fd, path.c_str(), 0755) != 0) return LastError("mkdir " + Printable(path, 200));
+  // Below a setgid directory it would have that one's group.
+  if (fchownat(root_fd, path.c_str(), 0, 0, AT_SYMLINK_NOFOLLOW) != 0) {
+    return LastError("chown " + Printable(path, 200));
+  }
+  if (fchmodat(root_fd, path.c_str(), 0755, 0) != 0) {
+    return LastError("chmod " + Printable(path, 200));
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
 // One step of the walk: `done` is free of links, so the kernel's own lookup of it is safe.
@@ -53,10 +68,7 @@ Result<std::string> RootWalker::Resolve(std::string_view path, Missing missing) 
     struct stat st = {};
     if (fstatat(root_fd_, next.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
       if (errno != ENOENT || missing == Missing::kFail) return LastError(Printable(next, 200));
-      if (mkdirat(root_fd_, next.c_str(), 0755) != 0) return LastError("mkdir " + Printable(next));
-      if (fchmodat(root_fd_, next.c_str(), 0755, 0) != 0) {
-        return LastError("chmod " + Printable(next));
-      }
+      PULGA_RETURN_IF_ERROR(MakeDir(root_fd_, done, next));
       done = std::move(next);
     } else if (S_ISLNK(st.st_mode)) {
       if (++links > kMaxLinks) return Bad(path, "too many symbolic links");
@@ -66,7 +78,9 @@ Result<std::string> RootWalker::Resolve(std::string_view path, Missing missing) 
     } else if (S_ISDIR(st.st_mode)) {
       done = std::move(next);
     } else {
-      return Bad(next, "not a directory");
+      Error error = Bad(next, "not a directory");
+      if (missing == Missing::kFail) error.code = Code::kNotFound;
+      return error;
     }
   }
   return done;
@@ -78,7 +92,9 @@ Result<RootWalker::Parent> RootWalker::OpenDir(std::string_view path, Missing mi
   const char* name = resolved.empty() ? "." : resolved.c_str();
   UniqueFd fd(sys::OpenBeneath(root_fd_, name, O_RDONLY | O_DIRECTORY));
   if (!fd.valid()) return LastError("open " + Printable(resolved, 200));
+  Forget();
   dir_ = std::move(fd);
+  dir_time_.emplace(dir_.get());
   resolved_ = std::move(resolved);
   asked_ = path;
   known_ = true;
@@ -87,6 +103,7 @@ Result<RootWalker::Parent> RootWalker::OpenDir(std::string_view path, Missing mi
 
 void RootWalker::Forget() {
   known_ = false;
+  dir_time_.reset();
   dir_.Reset();
 }
 

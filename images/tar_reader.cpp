@@ -8,10 +8,16 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <utility>
 
 #include "base/text.h"
+#include "images/pax_names.h"
 
 namespace pulga {
+
+namespace {
+constexpr size_t kMaxHeaderBytes = 2 << 20;
+}  // namespace
 
 // What the callbacks see: the stream, its last error, and one buffer.
 struct TarReader::State {
@@ -23,8 +29,17 @@ struct TarReader::State {
   std::optional<Error> error;
   TarEntry entry;
   std::array<char, 65536> buffer = {};
+  size_t filled = 0;               // of `buffer`
+  std::string before;              // what came before it and is not consumed yet
+  std::optional<uint64_t> header;  // where the next header begins, while it is looked for
+  bool in_entry = false;
 
   ~State() { archive_read_free(handle); }
+  uint64_t consumed() const {
+    return static_cast<uint64_t>(std::max<la_int64_t>(archive_filter_bytes(handle, 0), 0));
+  }
+  Result<size_t> Fill();
+  std::string_view HeaderBytes();
   // What went wrong below libarchive, or else what it says itself.
   Error Failure() const {
     if (error) return *error;
@@ -33,6 +48,30 @@ struct TarReader::State {
             std::string("damaged tar: ") + (text != nullptr ? Printable(text) : "unknown error")};
   }
 };
+
+// Reads the next piece. What libarchive has not consumed, or the header it is at, is kept.
+Result<size_t> TarReader::State::Fill() {
+  const uint64_t keep_from = header ? *header : consumed();
+  before.append(buffer.data(), filled);
+  const uint64_t before_at = position - before.size();
+  before.erase(0, keep_from > before_at ? keep_from - before_at : 0);
+  if (before.size() > kMaxHeaderBytes) {
+    return Error{Code::kInvalidArgument, 0, "damaged tar: too many headers before one member"};
+  }
+  filled = 0;
+  PULGA_ASSIGN_OR_RETURN(const size_t n, source->Read(buffer));
+  filled = n;
+  position += n;
+  return n;
+}
+
+// The bytes from `header` on, as far as they have been read.
+std::string_view TarReader::State::HeaderBytes() {
+  before.append(buffer.data(), filled);
+  filled = 0;
+  const uint64_t before_at = position - before.size();
+  return std::string_view(before).substr(*header > before_at ? *header - before_at : 0);
+}
 
 namespace {
 
@@ -101,7 +140,7 @@ Result<std::unique_ptr<TarReader>> TarReader::Open(ByteSource& source) {
                                  [](archive*, void* data, const void** out) -> la_ssize_t {
                                    auto* self = static_cast<State*>(data);
                                    *out = self->buffer.data();
-                                   const auto n = self->source->Read(self->buffer);
+                                   const auto n = self->Fill();
                                    if (n.ok()) return static_cast<la_ssize_t>(*n);
                                    self->error = n.error();
                                    return -1;
@@ -141,8 +180,18 @@ Result<std::unique_ptr<TarReader>> TarReader::OpenFile(int fd, uint64_t size) {
   return std::unique_ptr<TarReader>(new TarReader(std::move(state)));
 }
 
+// To the first of the next member's headers.
+Status TarReader::SkipContent() {
+  if (!std::exchange(state_->in_entry, false)) return OkStatus();
+  const int code = archive_read_data_skip(state_->handle);
+  if (code == ARCHIVE_EOF) return Error{Code::kInvalidArgument, 0, "damaged tar: it is truncated"};
+  return code == ARCHIVE_OK || code == ARCHIVE_WARN ? OkStatus() : Status(state_->Failure());
+}
+
 Result<const TarEntry*> TarReader::Next() {
+  PULGA_RETURN_IF_ERROR(SkipContent());
   archive_entry* entry = nullptr;
+  state_->header = state_->consumed();
   const int code = archive_read_next_header(state_->handle, &entry);
   if (code == ARCHIVE_EOF && !state_->error) return nullptr;
   if (code == ARCHIVE_WARN) {
@@ -152,7 +201,15 @@ Result<const TarEntry*> TarReader::Next() {
   } else if (code != ARCHIVE_OK) {
     return state_->Failure();
   }
+  state_->in_entry = true;
   CopyEntry(entry, state_->entry);
+  if (state_->source != nullptr) {
+    const PaxNames names = FindPaxNames(state_->HeaderBytes());
+    if (!names.path.empty()) state_->entry.name = names.path;
+    const bool link = !state_->entry.link_target.empty();
+    if (link && !names.link_path.empty()) state_->entry.link_target = names.link_path;
+  }
+  state_->header.reset();
   return &state_->entry;
 }
 
@@ -167,6 +224,10 @@ Result<std::optional<TarBlock>> TarReader::ReadBlock() {
   const auto at = static_cast<uint64_t>(archive_filter_bytes(state_->handle, 0));
   return std::optional<TarBlock>(
       TarBlock{{static_cast<const char*>(data), size}, static_cast<uint64_t>(offset), at});
+}
+
+uint64_t TarReader::Position() const {
+  return static_cast<uint64_t>(archive_filter_bytes(state_->handle, 0));
 }
 
 Result<uint64_t> TarReader::DataOffset() {

@@ -273,6 +273,70 @@ TEST_F(Layers, SetDirectoryTimesLast) {
   EXPECT_EQ(st.st_mtime, 12345);
 }
 
+TEST_F(Layers, LeaveTheTimesOfDirectoriesTheyOnlyPassThrough) {
+  TarItem dir = Item("d", '5');
+  dir.mtime = 12345;
+  const std::string base = TarBuilder().Add(dir).File("d/a", "1").File("d/b", "1").Finish();
+  for (const std::string& top :
+       {TarBuilder().File("d/new", "1").Finish(), TarBuilder().File("d/s/new", "1").Finish(),
+        TarBuilder().File("d/.wh.a", "").Finish(),
+        TarBuilder().File("d/.wh..wh..opq", "").Finish()}) {
+    ASSERT_TRUE(Import({base, top}).status.ok());
+    struct stat st = {};
+    ASSERT_EQ(stat(TopPath("d").c_str(), &st), 0);
+    EXPECT_EQ(st.st_mtime, 12345);
+  }
+}
+
+TEST_F(Layers, ReplaceTheAttributesOfDirectoriesTheyName) {
+  TarItem dir = Item("d", '5');
+  dir.pax = {{"SCHILY.xattr.user.old", "1"}};
+  TarItem again = Item("d", '5');
+  again.pax = {{"SCHILY.xattr.user.new", "2"}};
+  ASSERT_TRUE(Import({One(dir), TarBuilder().Add(again).File("d/f", "").Finish()}).status.ok());
+  char value[64];
+  EXPECT_LT(getxattr(TopPath("d").c_str(), "user.old", value, sizeof value), 0);
+  EXPECT_EQ(getxattr(TopPath("d").c_str(), "user.new", value, sizeof value), 1);
+}
+
+TEST_F(Layers, GiveImpliedDirectoriesToRoot) {
+  TarItem dir = Item("d", '5');
+  dir.mode = 02775;
+  dir.gid = 50;
+  EXPECT_EQ(TreeOf({TarBuilder().Add(dir).File("d/implied/f", "").Finish()}),
+            "d/implied/f|f|644|0:0|\nd/implied|d|755|0:0|\nd|d|2775|0:50|\n");
+}
+
+TEST_F(Layers, ReplaceALinkThatLedToItsOwnPlace) {
+  EXPECT_EQ(TreeOf({TarBuilder().Symlink("l", ".").Dir("l/l").File("l/f", "1").Finish()}),
+            "l/f|f|644|0:0|\nl|d|755|0:0|\n");
+  EXPECT_EQ(TreeOf({TarBuilder().Symlink("d/l", "/d").Dir("d").Finish(),
+                    TarBuilder().Dir("d/l/l").File("d/l/f", "1").Finish()}),
+            "d/l/f|f|644|0:0|\nd/l|d|755|0:0|\nd|d|755|0:0|\n");
+}
+
+TEST_F(Layers, KeepWhatReplacesAHardLinkedFileUnderAnOpaqueMarker) {
+  EXPECT_EQ(TreeOf({TarBuilder().File("d/f", "1").Finish(), TarBuilder()
+                                                                .HardLink("h", "d/f")
+                                                                .File("d/.wh..wh..opq", "")
+                                                                .File("d/f", "22", 0600)
+                                                                .File("d/.wh..wh..opq", "")
+                                                                .Finish()}),
+            "d/f|f|600|0:0|\nd|d|755|0:0|\nh|f|644|0:0|\n");
+}
+
+TEST_F(Layers, HideNothingBelowWhatIsNoDirectory) {
+  const std::string base = TarBuilder().File("f", "1").Symlink("l", "f").Finish();
+  EXPECT_EQ(TreeOf({base, TarBuilder()
+                              .File("f/.wh.x", "")
+                              .File("l/.wh.x", "")
+                              .File("l/.wh..wh..opq", "")
+                              .Finish()}),
+            "f|f|644|0:0|\nl|l|777|0:0|f\n");
+  EXPECT_THAT(FailureOf({base, TarBuilder().File("l/x", "").Finish()}),
+              HasSubstr("not a directory"));
+}
+
 TEST_F(Layers, BelongToTheOwnersHostIds) {
   TreeOf({TarBuilder().File("f", "1").Finish()});
   struct stat st = {};
@@ -300,6 +364,17 @@ TEST_F(Layers, TakeNamesAsBytes) {
   for (const std::string& name : odd) EXPECT_TRUE(std::filesystem::exists(TopPath(name))) << name;
   EXPECT_TRUE(std::filesystem::exists(TopPath("p\xff\xfex")));
   EXPECT_THAT(Tree(), HasSubstr("new\\x0aline|f|"));
+}
+
+TEST_F(Layers, ComposeNoNamesOfPaxHeaders) {
+  const std::string decomposed = "e\xcc\x81";
+  TarItem file = Item("short", '0');
+  file.pax = {{"path", decomposed}};
+  TarItem link = Item("l", '2', "short");
+  link.pax = {{"linkpath", decomposed}};
+  const std::string layer = TarBuilder().Add(file).File("\xc3\xa9", "").Add(link).Finish();
+  EXPECT_EQ(TreeOf({layer}),
+            decomposed + "|f|644|0:0|\nl|l|777|0:0|" + decomposed + "\n\xc3\xa9|f|644|0:0|\n");
 }
 
 TEST_F(Layers, TakeLongNamesUpToTheKernelsLimits) {
