@@ -1,6 +1,7 @@
-// The n-th system call of building a version and running a program in it fails, for n = 1, 2, 3 ...
-// until nothing fails any more: each time an error that names its step, never a program half
-// confined, and nothing left behind.
+// A launcher's whole life, from its start to its end, in http mode, with the n-th system call of
+// each of its processes failing: each time an error that names its step, never a program half
+// confined, and nothing left behind. version_fault_test has the calls of all processes in one row,
+// in exec mode.
 #include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -114,9 +115,7 @@ class LauncherFaults : public ::testing::Test {
   LauncherWorld world_;
 };
 
-TEST_F(LauncherFaults, ExecModeSurvivesEveryFailingCall) { Sweep(EIO, world_.Spec()); }
-
-TEST_F(LauncherFaults, HttpModeSurvivesEveryFailingCall) {
+TEST_F(LauncherFaults, AWholeLifeInHttpModeSurvivesEveryFailingCall) {
   VersionSpec spec = world_.Spec();
   spec.mode = SandboxMode::kHttp;
   Sweep(ENOMEM, spec);
