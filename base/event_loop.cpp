@@ -70,7 +70,7 @@ void EventLoop::AddPrepare(std::function<Duration()> prepare) {
   prepares_.push_back(std::move(prepare));
 }
 
-Status EventLoop::OnSignals(std::vector<int> signals, std::function<void(int)> callback) {
+Status EventLoop::OnSignals(const std::vector<int>& signals, std::function<void(int)> callback) {
   sigset_t set;
   sigemptyset(&set);
   for (int signo : signals) sigaddset(&set, signo);

@@ -47,7 +47,7 @@ class EventLoop {
   // This is how libmicrohttpd's external mode nests (contract: call MHD_run until it asks no more).
   void AddPrepare(std::function<Duration()> prepare);
   // Blocks `signals` in this thread and delivers them here.
-  Status OnSignals(std::vector<int> signals, std::function<void(int signo)> callback);
+  Status OnSignals(const std::vector<int>& signals, std::function<void(int signo)> callback);
 
   // Until Stop(). RunOnce waits at most `max_wait` and serves what is ready; for tests.
   void Run();
