@@ -201,14 +201,6 @@ int JoinCgroup(std::span<const int> v1_tasks) {
   return 0;
 }
 
-int JoinCgroupV2(int v2_dir) {
-  const int fd = PULGA_SYS(openat, v2_dir, "cgroup.procs", O_WRONLY | O_CLOEXEC);
-  if (fd < 0) return errno;
-  const int result = write(fd, "0", 1) == 1 ? 0 : errno;
-  close(fd);
-  return result;
-}
-
 CgroupTree::CgroupTree(std::string tree, CgroupLayout layout)
     : tree_(std::move(tree)), layout_(std::move(layout)) {}
 

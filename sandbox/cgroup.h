@@ -32,8 +32,6 @@ struct CgroupJoin {
 // The calling thread joins the v1 cgroups. 0 or the errno; async-signal-safe. Single-threaded
 // callers only, and before unsharing the cgroup namespace (else the host-side name shows inside).
 [[nodiscard]] int JoinCgroup(std::span<const int> v1_tasks);
-// Without CLONE_INTO_CGROUP (Linux < 5.7) a process joins v2 by this; slow (RCU) and root only.
-[[nodiscard]] int JoinCgroupV2(int v2_dir);
 
 struct SlotCgroup {
   CgroupJoin join;

@@ -122,20 +122,14 @@ void GiveBackProcessors(const ChildRun& run) {
 
 // Takes the wake message apart; false when it is not what it should be.
 bool ReceiveWake(ChildRun& run) {
-  iovec iov = {g_wake_buffer, sizeof g_wake_buffer};
-  alignas(cmsghdr) char control[kStdioControlBytes];
-  msghdr msg = {};
-  msg.msg_iov = &iov;
-  msg.msg_iovlen = 1;
-  msg.msg_control = control;
-  msg.msg_controllen = sizeof control;
+  StdioMessage message(g_wake_buffer, sizeof g_wake_buffer);
   ssize_t n;
   do {
-    n = recvmsg(run.wake, &msg, MSG_CMSG_CLOEXEC);
+    n = message.Receive(run.wake, 0);
   } while (n < 0 && errno == EINTR);
   if (n == 0) _exit(0);  // the daemon let go of this instance
   if (n < 0) return false;
-  ReceivedFds fds(msg);
+  ReceivedFds fds(message.header());
   if (!fds.proper() || fds.count() != kStdioFds) return false;
   SpawnRequest request;
   if (n < static_cast<ssize_t>(sizeof request)) return false;

@@ -6,6 +6,15 @@
 
 namespace pulga {
 
+ssize_t StdioMessage::Receive(int socket, int flags) {
+  header_ = {};
+  header_.msg_iov = &bytes_;
+  header_.msg_iovlen = 1;
+  header_.msg_control = control_;
+  header_.msg_controllen = sizeof control_;
+  return recvmsg(socket, &header_, flags | MSG_CMSG_CLOEXEC);
+}
+
 ReceivedFds::ReceivedFds(msghdr& message) {
   if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) proper_ = false;
   for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr;

@@ -11,6 +11,22 @@ namespace pulga {
 inline constexpr int kStdioFds = 3;
 inline constexpr size_t kStdioControlBytes = CMSG_SPACE(kStdioFds * sizeof(int));
 
+// Room for one message and what comes with it; the bytes are the caller's.
+class StdioMessage {
+ public:
+  StdioMessage(char* bytes, size_t size) : bytes_{bytes, size} {}
+  StdioMessage(const StdioMessage&) = delete;
+  StdioMessage& operator=(const StdioMessage&) = delete;
+  // As recvmsg; every descriptor is CLOEXEC from birth.
+  ssize_t Receive(int socket, int flags);
+  msghdr& header() { return header_; }
+
+ private:
+  iovec bytes_;
+  msghdr header_ = {};
+  alignas(cmsghdr) char control_[kStdioControlBytes];
+};
+
 class ReceivedFds {
  public:
   // `message` as recvmsg left it; its control buffer must be aligned like a cmsghdr.

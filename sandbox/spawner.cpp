@@ -240,18 +240,12 @@ void SpawnerLoop::ServeRequest(const SpawnRequest& request, size_t blob_size,
 }
 
 void SpawnerLoop::ServeSocket() {
-  iovec iov = {g_request, sizeof g_request};
-  alignas(cmsghdr) char control[kStdioControlBytes];
-  msghdr msg = {};
-  msg.msg_iov = &iov;
-  msg.msg_iovlen = 1;
-  msg.msg_control = control;
-  msg.msg_controllen = sizeof control;
-  const ssize_t n = recvmsg(state_->socket_fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+  StdioMessage message(g_request, sizeof g_request);
+  const ssize_t n = message.Receive(state_->socket_fd, MSG_DONTWAIT);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
   begun_ns_ = MonotonicNs();
   if (n <= 0) _exit(n == 0 ? 0 : 1);
-  const ReceivedFds fds(msg);
+  const ReceivedFds fds(message.header());
   SpawnRequest request;
   if (!fds.proper() || n < static_cast<ssize_t>(sizeof request)) _exit(1);
   memcpy(&request, g_request, sizeof request);

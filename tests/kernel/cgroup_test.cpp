@@ -32,7 +32,8 @@ using enum CgroupController;
 // Joins by the slow way on v2; only what starts instances needs the fast one.
 int Enter(const CgroupJoin& join) {
   if (join.v2_dir.valid()) {
-    if (const int error = JoinCgroupV2(join.v2_dir.get())) return error;
+    const UniqueFd procs(openat(join.v2_dir.get(), "cgroup.procs", O_WRONLY | O_CLOEXEC));
+    if (!procs.valid() || write(procs.get(), "0", 1) != 1) return errno;
   }
   for (const UniqueFd& fd : join.v1_tasks) {
     const int raw = fd.get();
