@@ -41,6 +41,8 @@ ClientConnection& ClientConnections::Add(const AcceptedConnection& accepted) {
                    accepted.limit_key,
                    accepted.address.ss_family != AF_UNIX,
                    false,
+                   false,
+                   nullptr,
                    ConnectionClock(patience_, loop_.Now()),
                    {}});
   list_.back().self = std::prev(list_.end());

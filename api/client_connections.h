@@ -12,12 +12,18 @@
 
 namespace pulga {
 
+namespace http_server {
+class Exchange;
+}
+
 struct ClientConnection {
   int fd = -1;  // not owned; valid until Remove
   std::string peer;
   std::string limit_key;
   bool is_tcp = true;
   bool cut = false;
+  bool told_why = false;                      // its last words are said
+  http_server::Exchange* exchange = nullptr;  // the request it is busy with
   ConnectionClock clock;
   std::list<ClientConnection>::iterator self;
 };
@@ -43,6 +49,7 @@ class ClientConnections {
   ClientConnection& Add(const AcceptedConnection& accepted);
   void Remove(ClientConnection& connection) { list_.erase(connection.self); }
   std::list<ClientConnection>& all() { return list_; }
+  const std::list<ClientConnection>& all() const { return list_; }
   size_t size() const { return list_.size(); }
   void SetPatience(const ConnectionPatience& patience) { patience_ = patience; }
 

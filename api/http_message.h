@@ -32,13 +32,16 @@ struct HttpRequest {
 
 struct HttpReply {
   int status = 200;
-  HeaderList headers;  // without framing ones; unfit names or values are dropped
-  std::string body;    // used unless `file` or `streamed`
-  UniqueFd file;       // a regular file, sent from its start
+  HeaderList headers;          // without framing ones; unfit names or values are dropped
+  std::string body;            // used unless `file` or `streamed`
+  std::string_view lent_body;  // instead: the handler's, valid as long as that lives
+  UniqueFd file;               // a regular file, sent from its start
   uint64_t file_size = 0;
   bool streamed = false;                // pulled from HttpHandler::Read
   std::optional<uint64_t> stream_size;  // nothing: chunked
   bool close = false;                   // the connection ends after this reply
+
+  std::string_view text() const { return lent_body.empty() ? body : lent_body; }
 };
 
 struct HeadProblem {

@@ -1,13 +1,15 @@
-// The two classes http_server.cpp consists of: the server, and one request with its reply. For that
-// file alone, which includes microhttpd.h before this: no type of the library may be seen
+// The two classes the HTTP server consists of: the server (http_server.cpp), and one request with
+// its reply (http_exchange.cpp). For these files alone: no type of libmicrohttpd may be seen
 // elsewhere.
 #pragma once
 
+#include <microhttpd.h>
+
 #include <cstdarg>
+#include <cstring>
 #include <optional>
 #include <string>
-#include <unordered_map>
-#include <unordered_set>
+#include <string_view>
 #include <vector>
 
 #include "api/client_connections.h"
@@ -45,13 +47,25 @@ class Server final : public HttpServer {
   EventLoop& loop() { return loop_; }
   const HandlerFactory& factory() const { return factory_; }
   void NeedRun() { run_needed_ = true; }
+  // A run changed something that the next one may have to go on with.
+  void NeedAnotherRun() { stirred_ = true; }
+  // Its reply is there: it is handed to the library before the next run.
+  void HasReply(Exchange& exchange) {
+    ready_.push_back(&exchange);
+    run_needed_ = true;
+  }
+  bool MayWaitBriefly() const { return brief_waits_ < kMostBriefWaits && file_replies_ == 0; }
+  size_t& brief_waits() { return brief_waits_; }
+  size_t& file_replies() { return file_replies_; }
   // A handler may be the one that is calling: it is destroyed before the next wait.
   void Bury(std::unique_ptr<HttpHandler> handler) { buried_.push_back(std::move(handler)); }
-  void AddExchange(Exchange* exchange) { exchanges_.insert(exchange); }
-  void RemoveExchange(Exchange* exchange) { exchanges_.erase(exchange); }
+  void Forget(const Exchange& exchange);
   LeaverWatch& leavers() { return leavers_; }
 
  private:
+  // Every run asks each of them again.
+  static constexpr size_t kMostBriefWaits = 64;
+
   static MHD_Result OnAccess(void*, MHD_Connection*, const char*, const char*, const char*,
                              const char*, size_t*, void**);
   static void* OnTarget(void*, const char*, MHD_Connection*);
@@ -60,16 +74,18 @@ class Server final : public HttpServer {
   static size_t KeepEscaped(void*, MHD_Connection*, char* text) { return strlen(text); }
 
   static void OnLibraryLog(void* self, const char* format, va_list);
-  struct Suspect {
-    ClientConnection* connection = nullptr;
-    Exchange* exchange = nullptr;
-  };
-  Suspect FindSuspect();
-  Exchange* ExchangeOn(const ClientConnection& connection) const;
-  void OnLibraryRefusal(unsigned status);
+  ClientConnection* FindJudged();
+  ClientConnection* GuessRefused();
+  bool ChunksComeIn() const;
+  void OnLibraryRefusal(unsigned status, std::string_view text);
+  void EndRefused();
+  void TellWhy(ClientConnection& connection, int status);
+  std::vector<Exchange*> Exchanges();
   void OnExpired(ClientConnection& connection);
   void OnAccepted(AcceptedConnection accepted);
   Duration Prepare();
+  void QueueReady();
+  void RunLibrary();
 
   EventLoop& loop_;
   HttpServerConfig config_;
@@ -82,20 +98,27 @@ class Server final : public HttpServer {
   ClientConnections connections_;
   LeaverWatch leavers_;
   ClientConnection* accepting_ = nullptr;
-  std::unordered_set<Exchange*> exchanges_;
   std::vector<std::unique_ptr<HttpHandler>> buried_;
+  std::vector<Exchange*> ready_;
+  size_t brief_waits_ = 0;
+  size_t file_replies_ = 0;  // the library goes on with these without a word to us
   size_t dropped_since_trim_ = 0;
   bool run_needed_ = false;
+  bool stirred_ = false;
+  bool stalled_ = false;  // the library wants to run, but nothing comes of it
+  int quiet_runs_ = 0;
+  TimePoint last_run_;
+  bool refused_ = false;  // the library refused a request in this run
   bool stopping_ = false;
 };
 
 // One request and its reply, between the library's callbacks and our handler.
-class Exchange final : public HttpExchange {
+class Exchange final : public HttpExchange, private LeaverWatch::Waiter {
  public:
   Exchange(Server& server, const char* target, MHD_Connection* mhd, ClientConnection* connection)
       : server_(server), connection_(connection), mhd_(mhd) {
     request_.target = target != nullptr ? target : "";
-    server_.AddExchange(this);
+    connection_->exchange = this;
   }
   ~Exchange() override;
 
@@ -108,20 +131,37 @@ class Exchange final : public HttpExchange {
 
   MHD_Result OnCall(MHD_Connection* connection, const char* method, const char* version,
                     const char* data, size_t* size);
-  ClientConnection& connection() { return *connection_; }
+  ClientConnection& connection() const { return *connection_; }
   bool begun() const { return begun_; }
   // The head is complete, and the library is judging it at this moment.
   bool judged() const {
     return !begun_ &&
            MHD_get_connection_info(mhd_, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE) != nullptr;
   }
-  bool reads_chunks() const { return begun_ && !suspended_ && request_.chunked; }
+  bool reads_chunks() const {
+    return request_.chunked && (state_ == State::kBody || state_ == State::kLingering);
+  }
+  bool receives() const { return wait_ == Wait::kNone && (!begun_ || reads_chunks()); }
+  // Until Release nothing is read from its client, and nothing the library has queued is sent.
+  void Hold();
+  void Release();
+  // The status of a reply that the library has queued instead of us.
+  std::optional<unsigned> refusal() const {
+    const auto* info = MHD_get_connection_info(mhd_, MHD_CONNECTION_INFO_HTTP_STATUS);
+    if (info == nullptr || state_ == State::kReplying) return std::nullopt;
+    return info->http_status;
+  }
   bool answered() const { return raw_ != nullptr || state_ == State::kReplying; }
   void Leave();
+  MHD_Result Queue();
   HttpHandler* handler() { return handler_.get(); }
 
  private:
   enum class State { kHead, kBody, kEnd, kReplying, kLingering };
+  // kBrief: for the reply, in the library's list of ready connections, asked again by every run.
+  // Suspending takes the socket out of the library's epoll set and back, which costs more system
+  // calls than the whole rest of a short call.
+  enum class Wait { kNone, kBrief, kSuspended };
 
   std::optional<HeadProblem> Begin(MHD_Connection* connection, const char* method,
                                    const char* version);
@@ -129,15 +169,18 @@ class Exchange final : public HttpExchange {
   MHD_Result OnFirstCall();
   MHD_Result OnBodyBytes(const char* data, size_t* size);
   MHD_Result OnFinalCall();
-  MHD_Result Queue();
   MHD_Response* MakeResponse();
   MHD_Result ReplyNow();
   void Linger();
   void OnRawEnd(RawReply::End end);
   ssize_t ReadBody(char* buffer, size_t capacity);
+  void AwaitReply();
   void Suspend();
   void Resume();
+  void EndWait();
   void StopWatching();
+  void OnLongWait() override;
+  void OnLeave() override { Leave(); }
   bool MustReplyNow() const;
 
   Server& server_;
@@ -151,11 +194,13 @@ class Exchange final : public HttpExchange {
   State state_ = State::kHead;
   uint64_t body_received_ = 0;
   bool begun_ = false;
+  bool held_ = false;
   bool expects_continue_ = false;
   bool has_reply_ = false;
   bool hold_body_ = false;
   bool in_callback_ = false;
-  bool suspended_ = false;
+  bool sends_file_ = false;
+  Wait wait_ = Wait::kNone;
   bool gone_ = false;
   std::optional<LeaverWatch::Entry> leaving_;
 };

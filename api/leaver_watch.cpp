@@ -1,20 +1,29 @@
 #include "api/leaver_watch.h"
 
+#include <utility>
+
 #include "base/log.h"
 
 namespace pulga {
 namespace {
 constexpr auto kDelay = std::chrono::milliseconds(10);
-}
+constexpr size_t kMostSpare = 64;
+}  // namespace
 
-LeaverWatch::Entry LeaverWatch::Begin(int fd, std::function<void()> on_leave) {
+LeaverWatch::Entry LeaverWatch::Begin(int fd, Waiter& waiter) {
   if (timer_ == 0) timer_ = loop_.CallAfter(kDelay, [this] { WatchOldOnes(); });
-  return fresh_.insert(fresh_.end(), Wait{fd, loop_.Now(), std::move(on_leave)});
+  if (spare_.empty()) spare_.emplace_back();
+  fresh_.splice(fresh_.end(), spare_, spare_.begin());
+  fresh_.back() = Wait{fd, loop_.Now(), &waiter};
+  return std::prev(fresh_.end());
 }
 
 void LeaverWatch::End(Entry entry) {
   if (entry->watched) loop_.Unwatch(entry->fd);
-  (entry->watched ? watched_ : fresh_).erase(entry);
+  spare_.splice(spare_.end(), entry->watched ? watched_ : fresh_, entry);
+  if (spare_.size() > kMostSpare) spare_.pop_back();
+  // An idle daemon is not woken for a call that is over.
+  if (fresh_.empty()) loop_.Cancel(std::exchange(timer_, 0));
 }
 
 void LeaverWatch::WatchOldOnes() {
@@ -23,8 +32,9 @@ void LeaverWatch::WatchOldOnes() {
     watched_.splice(watched_.end(), fresh_, fresh_.begin());
     Wait& wait = watched_.back();
     wait.watched = true;
-    const auto on_leave = wait.on_leave;
-    const Status status = loop_.Watch(wait.fd, EPOLLRDHUP, [on_leave](uint32_t) { on_leave(); });
+    wait.waiter->OnLongWait();
+    const Status status =
+        loop_.Watch(wait.fd, EPOLLRDHUP, [waiter = wait.waiter](uint32_t) { waiter->OnLeave(); });
     if (!status.ok()) LogWarning("watch a waiting client: " + status.error().message);
   }
   if (fresh_.empty()) return;

@@ -1,10 +1,9 @@
-// LeaverWatch: notices clients that leave while we are not reading from them. A suspended
-// connection is out of the library's epoll set. Most waits are over in a moment, so a socket is
+// LeaverWatch: tells long waits from short ones, and notices clients that leave during a long one.
+// While a call runs we do not read from its client. Most waits are over in a moment, so a socket is
 // only watched once its wait has lasted some milliseconds: a short call costs two list operations.
 // Loop thread.
 #pragma once
 
-#include <functional>
 #include <list>
 
 #include "base/event_loop.h"
@@ -13,10 +12,16 @@ namespace pulga {
 
 class LeaverWatch {
  public:
+  class Waiter {
+   public:
+    virtual ~Waiter() = default;
+    virtual void OnLongWait() = 0;  // before its socket is watched; may not End the entry
+    virtual void OnLeave() = 0;     // may End the entry
+  };
   struct Wait {
     int fd = -1;
     TimePoint since;
-    std::function<void()> on_leave;
+    Waiter* waiter = nullptr;
     bool watched = false;
   };
   using Entry = std::list<Wait>::iterator;
@@ -26,8 +31,7 @@ class LeaverWatch {
   LeaverWatch(const LeaverWatch&) = delete;
   LeaverWatch& operator=(const LeaverWatch&) = delete;
 
-  // `on_leave` may End the entry.
-  Entry Begin(int fd, std::function<void()> on_leave);
+  Entry Begin(int fd, Waiter& waiter);
   void End(Entry entry);
 
  private:
@@ -35,6 +39,7 @@ class LeaverWatch {
   EventLoop& loop_;
   std::list<Wait> fresh_;  // oldest first
   std::list<Wait> watched_;
+  std::list<Wait> spare_;  // nodes to use again
   EventLoop::TimerId timer_ = 0;
 };
 

@@ -14,7 +14,8 @@ std::string HeadOf(const HttpReply& reply, bool chunked) {
   std::string out = "HTTP/1.1 " + std::to_string(reply.status) + " ";
   out += ReasonPhrase(reply.status);
   out += "\r\nConnection: close\r\n";
-  const auto size = reply.streamed ? reply.stream_size : std::optional<uint64_t>(reply.body.size());
+  const auto size =
+      reply.streamed ? reply.stream_size : std::optional<uint64_t>(reply.text().size());
   if (size) out += "Content-Length: " + std::to_string(*size) + "\r\n";
   if (chunked) out += "Transfer-Encoding: chunked\r\n";
   for (const auto& [name, value] : reply.headers) {
@@ -30,7 +31,7 @@ void RawReply::Start(const HttpRequest& request, const HttpReply& reply, HttpHan
   const bool chunked = reply.streamed && !reply.stream_size && request.version == "HTTP/1.1";
   framing_ = chunked ? Framing::kChunked : Framing::kPlain;
   out_ = HeadOf(reply, chunked);
-  if (!reply.streamed && request.method != "HEAD") out_ += reply.body;
+  if (!reply.streamed && request.method != "HEAD") out_ += reply.text();
   handler_ = reply.streamed && request.method != "HEAD" ? handler : nullptr;
   Pump();
 }

@@ -200,9 +200,11 @@ SendResult SendTwo(int fd, std::string_view first, std::string_view second) {
   msghdr message = {};
   message.msg_iov = first.empty() ? parts + 1 : parts;
   message.msg_iovlen = first.empty() || second.empty() ? 1 : 2;
+  constexpr int kFlags = MSG_NOSIGNAL | MSG_DONTWAIT;
   ssize_t n;
   do {
-    n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    n = second.empty() ? send(fd, first.data(), first.size(), kFlags)
+                       : sendmsg(fd, &message, kFlags);
   } while (n < 0 && errno == EINTR);
   if (n >= 0) return {SendResult::State::kSent, static_cast<size_t>(n)};
   if (errno == EAGAIN) return {SendResult::State::kBlocked, 0};

@@ -64,10 +64,12 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
     if (!request.has_body() || !hold) return;
     // A refusal that is known at once is told by this turn's timers, and ours comes after those.
     exchange_.HoldBody();
-    loop_.CallAfter(Duration::zero(), [this, open = std::weak_ptr<char>(open_)] {
-      if (!open.expired()) exchange_.ContinueBody();
+    hold_timer_ = loop_.CallAfter(Duration::zero(), [this] {
+      hold_timer_ = 0;
+      exchange_.ContinueBody();
     });
   }
+  ~CallHandler() override { loop_.Cancel(hold_timer_); }
 
   size_t OnBody(std::string_view bytes) override {
     return invocation_ ? invocation_->Write(bytes) : bytes.size();
@@ -146,7 +148,7 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
     AppendReceipt(&reply.headers);
     const auto whole = invocation_->WholeBody();
     if (whole && !(is_head_ && head.content_length.value_or(0) != 0)) {
-      reply.body = *whole;
+      reply.lent_body = *whole;
     } else {
       reply.streamed = true;
       reply.stream_size = head.content_length;
@@ -184,7 +186,7 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
   bool trailers_ = false;
   int64_t start_ns_ = 0;
   std::string call_id_;
-  std::shared_ptr<char> open_ = std::make_shared<char>();
+  EventLoop::TimerId hold_timer_ = 0;
   std::unique_ptr<Invocation> invocation_;
 };
 

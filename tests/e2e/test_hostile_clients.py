@@ -67,6 +67,7 @@ class Smuggling(Case):
                     pass
             self.assertTrue(received.startswith(b"HTTP/1.1 200"), received)
             self.assertEqual(heads_in(received), 1, received)
+            self.assertFalse(received.endswith(b"0\r\n\r\n"), "it ends as if it were whole")
 
     def test_length_and_chunked_together(self):
         self.assert_refused(b"Content-Length: 5\r\nTransfer-Encoding: chunked",

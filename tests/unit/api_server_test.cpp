@@ -1,4 +1,6 @@
 // The HTTP server against hostile and awkward clients, over a real loopback connection.
+#include "api/handlers.h"
+#include "api/http_server.h"
 #include "tests/support/loopback.h"
 
 namespace pulga::testing {
@@ -261,6 +263,28 @@ TEST_F(HttpServerTest, NeverHurriesACallThatIsOurs) {
   RawClient client = Connect();
   client.Send("GET /function/never HTTP/1.1\r\nHost: x\r\n\r\n");
   EXPECT_FALSE(client.ClosedWithin(milliseconds(600)));
+}
+
+TEST(HttpServerTurn, SendsAReplyThatComesInTheTurnThatMakesItsWaitLong) {
+  const auto loop = std::move(EventLoop::Create()).value();
+  HttpServerConfig config;
+  config.listen = {*ParseListenAddress("127.0.0.1:0")};
+  // Due at the same time as the end of a brief wait, and set before it.
+  const auto late = [&](std::string, ReplyDone done) {
+    loop->CallAfter(milliseconds(10), [done] {
+      HttpReply reply;
+      reply.body = "late";
+      done(std::move(reply));
+    });
+  };
+  const auto server = std::move(*HttpServer::Create(
+      *loop, std::move(config), [&](HttpExchange& e) { return WithBody(e, 0, late); }));
+  const std::string bound = server->bound()[0];
+  RawClient client(static_cast<uint16_t>(*ParseUint(bound.substr(bound.rfind(':') + 1))));
+  client.Send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+  const auto until = std::chrono::steady_clock::now() + milliseconds(100);
+  while (std::chrono::steady_clock::now() < until) loop->RunOnce(milliseconds(5));
+  EXPECT_EQ(BodyOf(client.ReadUntil("late")), "late");
 }
 
 TEST_F(HttpServerTest, CancelsWhenTheClientLeaves) {

@@ -1,0 +1,357 @@
+#include <algorithm>
+#include <cstring>
+
+#include "api/http_server_impl.h"
+#include "base/text.h"
+
+namespace pulga::http_server {
+namespace {
+
+// A rest of a body this small is read and dropped rather than costing the connection.
+constexpr uint64_t kDrainBytes = 256 * 1024;
+// A refused upload may still be sending this much before the connection is cut.
+constexpr uint64_t kLingerBytes = 64ULL << 20;
+constexpr size_t kStreamBlock = 32 * 1024;
+
+}  // namespace
+
+Exchange::~Exchange() {
+  EndWait();
+  if (sends_file_) --server_.file_replies();
+  connection_->exchange = nullptr;
+  server_.Forget(*this);
+}
+
+std::optional<HeadProblem> Exchange::Begin(MHD_Connection* connection, const char* method,
+                                           const char* version) {
+  begun_ = true;
+  mhd_ = connection;
+  request_.method = method;
+  request_.version = version;
+  request_.peer = connection_->peer;
+  const bool tight = ReadHeaders(method, version);
+  if (auto problem = CheckHead(request_)) return problem;
+  if (!tight) return HeadProblem{400, "the head holds a NUL, a bare line feed or a folded line"};
+  return std::nullopt;
+}
+
+// The library cuts values at a NUL, accepts bare LF and glues folded lines; all of these leave gaps
+// between what it hands out, where nothing but CR LF may be. False when there is such a gap.
+bool Exchange::ReadHeaders(const char* method, const char* version) {
+  struct Walk {
+    HeaderList& headers;
+    const char* end;  // of what was read last
+    bool tight = true;
+  } walk{request_.headers, version + strlen(version)};
+  const auto add = [](void* self, MHD_ValueKind, const char* key, size_t key_size,
+                      const char* value, size_t value_size) {
+    auto& to = *static_cast<Walk*>(self);
+    to.tight = to.tight && key - to.end == 2;
+    to.end = value + value_size;
+    to.headers.emplace_back(std::string(key, key_size), std::string(value, value_size));
+    return MHD_YES;
+  };
+  request_.headers.reserve(12);
+  MHD_get_connection_values_n(mhd_, MHD_HEADER_KIND, add, &walk);
+  const auto* info = MHD_get_connection_info(mhd_, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+  if (method + info->header_size - walk.end != 4) walk.tight = false;
+  const std::string* expect = request_.Header("Expect");
+  expects_continue_ = expect != nullptr && EqualsIgnoreCase(*expect, "100-continue");
+  if (request_.Header("Transfer-Encoding") != nullptr) {
+    request_.chunked = true;
+  } else if (const std::string* length = request_.Header("Content-Length")) {
+    request_.content_length = ParseUint(*length);
+  }
+  return walk.tight;
+}
+
+// The library calls: once after the head, then per piece of body, then once more. After a
+// suspension it repeats the call that suspended.
+MHD_Result Exchange::OnCall(MHD_Connection* connection, const char* method, const char* version,
+                            const char* data, size_t* size) {
+  if (gone_) return MHD_NO;
+  in_callback_ = true;
+  MHD_Result result = MHD_YES;
+  if (!begun_) {
+    if (auto problem = Begin(connection, method, version)) {
+      reply_.status = problem->status;
+      reply_.body = problem->text + "\n";
+      reply_.headers = {{"Content-Type", "text/plain; charset=utf-8"}};
+      reply_.close = has_reply_ = true;
+      result = Queue();
+      in_callback_ = false;
+      return result;
+    }
+    connection_->clock.Enter(
+        request_.has_body() ? ConnectionClock::Phase::kBody : ConnectionClock::Phase::kOurs,
+        server_.loop().Now());
+    handler_ = server_.factory()(*this);
+    handler_->Start();
+    result = OnFirstCall();
+  } else if (state_ == State::kHead) {
+    result = OnFirstCall();
+  } else if (*size != 0) {
+    result = OnBodyBytes(data, size);
+  } else {
+    result = OnFinalCall();
+  }
+  in_callback_ = false;
+  return result;
+}
+
+// A large or unknown rest of a body must not delay the reply; and a function that answers while it
+// reads would wait for ever if its answer had to wait for the last byte.
+bool Exchange::MustReplyNow() const {
+  if (!has_reply_ || raw_ || reply_.file.valid()) return false;
+  if (reply_.streamed) return true;
+  return !request_.content_length || *request_.content_length - body_received_ > kDrainBytes;
+}
+
+MHD_Result Exchange::OnFirstCall() {
+  if (request_.has_body()) server_.NeedAnotherRun();
+  if (has_reply_ && request_.has_body()) {
+    // Queued in the first call: the library sends it, reads nothing more and closes. Right for
+    // those who wait for 100-continue; for those already sending, see ReplyNow.
+    if (expects_continue_) return Queue();
+    if (MustReplyNow() && !reply_.streamed) return ReplyNow();
+  } else if (hold_body_ && request_.has_body()) {
+    Suspend();
+    return MHD_YES;
+  }
+  hold_body_ = false;
+  state_ = request_.has_body() ? State::kBody : State::kEnd;
+  if (state_ == State::kEnd && !has_reply_) handler_->OnBodyEnd();
+  if (state_ == State::kBody && MustReplyNow()) return ReplyNow();
+  return MHD_YES;
+}
+
+MHD_Result Exchange::OnBodyBytes(const char* data, size_t* size) {
+  server_.NeedAnotherRun();
+  if (state_ == State::kLingering || (has_reply_ && !raw_)) {
+    body_received_ += *size;
+    connection_->clock.OnBodyBytes(*size, server_.loop().Now());
+    *size = 0;
+    if (MustReplyNow()) return ReplyNow();
+    return body_received_ > kLingerBytes ? MHD_NO : MHD_YES;
+  }
+  const size_t taken = handler_->OnBody(std::string_view(data, *size));
+  body_received_ += taken;
+  connection_->clock.OnBodyBytes(taken, server_.loop().Now());
+  *size -= taken;
+  if (MustReplyNow()) {
+    if (!reply_.streamed) *size = 0;
+    if (ReplyNow() == MHD_NO) return MHD_NO;
+  } else if (has_reply_ && !raw_) {
+    *size = 0;
+  }
+  if (*size != 0) {
+    Suspend();
+  }
+  return MHD_YES;
+}
+
+MHD_Result Exchange::OnFinalCall() {
+  if (state_ == State::kLingering) return MHD_NO;
+  if (state_ == State::kBody) {
+    state_ = State::kEnd;
+    connection_->clock.Enter(ConnectionClock::Phase::kOurs, server_.loop().Now());
+    if (!has_reply_ || raw_) handler_->OnBodyEnd();
+  }
+  if (raw_) {
+    if (raw_->ended()) return MHD_NO;
+    Suspend();
+  } else if (has_reply_) {
+    return Queue();
+  } else {
+    AwaitReply();
+  }
+  return MHD_YES;
+}
+
+void Exchange::Reply(HttpReply reply) {
+  if (has_reply_ || gone_) return;
+  has_reply_ = true;
+  reply_ = std::move(reply);
+  if (server_.stopping()) reply_.close = true;
+  if (state_ == State::kBody && !in_callback_ && MustReplyNow()) {
+    // Between two pieces of body: tell the caller now, not when it has sent everything.
+    (void)ReplyNow();
+    if (reply_.streamed) return;
+  }
+  if (wait_ == Wait::kBrief) {
+    StopWatching();  // it is not a long wait any more
+    return server_.HasReply(*this);
+  }
+  Resume();
+}
+
+void Exchange::ContinueBody() {
+  hold_body_ = false;
+  Resume();
+}
+
+// The library can queue a reply only before or after a body. In the middle of one the reply is
+// written to the socket directly (nothing of the library's is under way there).
+MHD_Result Exchange::ReplyNow() {
+  StopWatching();
+  const auto on_end = [this](RawReply::End end) { OnRawEnd(end); };
+  raw_ = std::make_unique<RawReply>(server_.loop(), connection_->fd, on_end);
+  if (!reply_.streamed) Linger();
+  raw_->Start(request_, reply_, handler_.get());
+  if (!reply_.streamed) server_.Bury(std::move(handler_));
+  return gone_ ? MHD_NO : MHD_YES;
+}
+
+// The caller gets a moment to read the reply while what it still sends is dropped: closing at once
+// would make the kernel discard the reply.
+void Exchange::Linger() {
+  if (state_ != State::kBody && state_ != State::kHead) return;
+  state_ = State::kLingering;
+  if (wait_ == Wait::kNone)
+    connection_->clock.Enter(ConnectionClock::Phase::kLinger, server_.loop().Now());
+}
+
+void Exchange::OnRawEnd(RawReply::End end) {
+  if (end == RawReply::End::kBroken) return Leave();
+  shutdown(connection_->fd, SHUT_WR);
+  Linger();
+  server_.Bury(std::move(handler_));
+  Resume();
+}
+
+MHD_Response* Exchange::MakeResponse() {
+  if (reply_.streamed) {
+    const uint64_t size = reply_.stream_size.value_or(MHD_SIZE_UNKNOWN);
+    const auto read = [](void* self, uint64_t, char* buffer, size_t capacity) {
+      return static_cast<Exchange*>(self)->ReadBody(buffer, capacity);
+    };
+    const size_t block = static_cast<size_t>(std::clamp<uint64_t>(size, 1, kStreamBlock));
+    return MHD_create_response_from_callback(size, block, read, this, nullptr);
+  }
+  if (reply_.file.valid()) {
+    sends_file_ = true;
+    ++server_.file_replies();
+    return MHD_create_response_from_fd64(reply_.file_size, reply_.file.Release());
+  }
+  // The body lives in this exchange or its handler, which outlive the response.
+  const std::string_view body = reply_.text();
+  return MHD_create_response_from_buffer(body.size(), const_cast<char*>(body.data()),
+                                         MHD_RESPMEM_PERSISTENT);
+}
+
+MHD_Result Exchange::Queue() {
+  EndWait();
+  server_.NeedAnotherRun();
+  MHD_Response* response = MakeResponse();
+  if (response == nullptr) return MHD_NO;
+  for (const auto& [name, value] : reply_.headers) {
+    if (!IsFitReplyHeader(name, value) && !EqualsIgnoreCase(name, "Trailer")) continue;
+    (void)MHD_add_response_header(response, name.c_str(), value.c_str());
+  }
+  if (reply_.close || server_.stopping())
+    (void)MHD_add_response_header(response, "Connection", "close");
+  state_ = State::kReplying;
+  response_ = response;
+  connection_->clock.Enter(ConnectionClock::Phase::kReply, server_.loop().Now());
+  const MHD_Result queued =
+      MHD_queue_response(mhd_, static_cast<unsigned>(reply_.status), response);
+  MHD_destroy_response(response);  // drops our reference only
+  return queued;
+}
+
+ssize_t Exchange::ReadBody(char* buffer, size_t capacity) {
+  server_.NeedAnotherRun();
+  if (gone_) return MHD_CONTENT_READER_END_WITH_ERROR;
+  const ReadResult result = handler_->Read(buffer, capacity);
+  switch (result.state) {
+    case ReadState::kData:
+      return static_cast<ssize_t>(result.size);
+    case ReadState::kWait:
+      Suspend();
+      return 0;
+    case ReadState::kEnd:
+      if (!reply_.stream_size) {
+        for (const auto& [name, value] : handler_->Trailers()) {
+          if (IsFitReplyHeader(name, value))
+            (void)MHD_add_response_footer(response_, name.c_str(), value.c_str());
+        }
+      }
+      return MHD_CONTENT_READER_END_OF_STREAM;
+    case ReadState::kAborted:
+      break;
+  }
+  return MHD_CONTENT_READER_END_WITH_ERROR;
+}
+
+// In the final call only, where the library asks again as long as there is no reply.
+void Exchange::AwaitReply() {
+  if (wait_ == Wait::kBrief) return;
+  if (!server_.MayWaitBriefly()) return Suspend();
+  wait_ = Wait::kBrief;
+  ++server_.brief_waits();
+  leaving_ = server_.leavers().Begin(connection_->fd, *this);
+}
+
+void Exchange::OnLongWait() {
+  if (wait_ != Wait::kBrief) return;
+  --server_.brief_waits();
+  wait_ = Wait::kSuspended;
+  MHD_suspend_connection(mhd_);
+  server_.NeedRun();  // what the brief waits hid from us
+}
+
+void Exchange::Suspend() {
+  if (wait_ == Wait::kSuspended) return;
+  wait_ = Wait::kSuspended;
+  connection_->clock.Enter(ConnectionClock::Phase::kOurs, server_.loop().Now());
+  // A raw reply watches the socket itself.
+  if (!raw_) leaving_ = server_.leavers().Begin(connection_->fd, *this);
+  MHD_suspend_connection(mhd_);
+}
+
+void Exchange::Resume() {
+  if (wait_ != Wait::kSuspended) return;
+  EndWait();
+  using Phase = ConnectionClock::Phase;
+  const bool in_body = state_ == State::kBody || (state_ == State::kHead && !has_reply_);
+  const Phase phase = in_body                      ? Phase::kBody
+                      : state_ == State::kReplying ? Phase::kReply
+                                                   : Phase::kOurs;
+  connection_->clock.Enter(phase, server_.loop().Now());
+  MHD_resume_connection(mhd_);
+  server_.NeedRun();
+}
+
+void Exchange::Hold() {
+  held_ = true;
+  MHD_suspend_connection(mhd_);
+}
+
+void Exchange::Release() {
+  if (!std::exchange(held_, false)) return;
+  MHD_resume_connection(mhd_);
+  server_.NeedRun();
+}
+
+void Exchange::EndWait() {
+  if (wait_ == Wait::kBrief) --server_.brief_waits();
+  wait_ = Wait::kNone;
+  StopWatching();
+}
+
+void Exchange::StopWatching() {
+  if (leaving_) server_.leavers().End(*std::exchange(leaving_, std::nullopt));
+}
+
+// The client is gone, or has to go. The handler's destruction cancels whatever runs for it.
+void Exchange::Leave() {
+  gone_ = true;
+  if (raw_) raw_->Stop();
+  shutdown(connection_->fd, SHUT_RDWR);
+  Resume();
+  server_.NeedRun();  // a brief wait is asked again, and answered with the end
+  // While the library sends, the body may still be the handler's.
+  if (state_ != State::kReplying || reply_.streamed) server_.Bury(std::move(handler_));
+}
+
+}  // namespace pulga::http_server
