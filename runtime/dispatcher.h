@@ -35,6 +35,7 @@ struct FunctionActivity {
   uint64_t invocations = 0;
   std::string last_decision;  // one sentence: what the pool last did, and why
   std::string trouble;        // "the launcher is restarting", a build error, back-off; "" normally
+  std::vector<std::string> warnings;  // what this kernel does not enforce, once a spawner was built
 };
 
 struct DispatcherTotals {

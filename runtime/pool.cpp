@@ -188,7 +188,7 @@ void Pool::OnBuilt(Result<std::unique_ptr<Spawner>> built) {
   if (built.ok()) {
     spawner_ = std::move(built).value();
     spawner_step_ = SpawnerStep::kReady;
-    warnings_ = Join(spawner_->warnings(), "; ");
+    warnings_ = spawner_->warnings();
     return Evaluate();
   }
   spawner_step_ = SpawnerStep::kNone;

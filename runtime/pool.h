@@ -140,7 +140,7 @@ class Pool final : private SpawnerEvents {
   Proof proof_ = Proof::kSpawner;
   std::string last_decision_;
   std::string trouble_;
-  std::string warnings_;  // limits this kernel does not enforce
+  std::vector<std::string> warnings_;  // limits this kernel does not enforce
 
   EventLoop::TimerId look_timer_ = 0;
   TimePoint look_at_;

@@ -281,7 +281,8 @@ void Pool::Describe(FunctionActivity* activity) const {
   activity->queued += static_cast<uint32_t>(waiting_.size());
   if (phase_ == PoolPhase::kDraining) return;
   activity->last_decision = last_decision_;
-  activity->trouble = trouble_.empty() ? warnings_ : trouble_;
+  activity->trouble = trouble_;
+  activity->warnings = warnings_;
   if (!context_.sandbox.available()) activity->trouble = "the launcher is restarting";
 }
 

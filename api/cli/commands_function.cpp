@@ -128,6 +128,10 @@ void PrintFacts(const Json& f, const DaemonClient& client) {
   if (const std::string trouble = Text(f, "trouble"); !trouble.empty()) {
     facts.Add({{"trouble", Colour::kFaint}, {trouble, Colour::kRed}});
   }
+  for (const Json& warning : At(f, "warnings")) {
+    if (!warning.is_string()) continue;
+    facts.Add({{"warning", Colour::kFaint}, {warning.get<std::string>(), Colour::kYellow}});
+  }
   PrintOut(facts.Render(style));
 }
 

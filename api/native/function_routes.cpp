@@ -26,10 +26,17 @@ std::unique_ptr<HttpHandler> WithKey(HttpExchange& exchange, const PathParams& p
   return then(key);
 }
 
+// What was asked for and is not so; limits this kernel does not enforce come last.
+std::string Described(const FunctionStatus& status, std::vector<std::string> warnings) {
+  const std::vector<std::string>& unenforced = status.activity.warnings;
+  warnings.insert(warnings.end(), unenforced.begin(), unenforced.end());
+  return FunctionJson(status, warnings);
+}
+
 HttpReply PutReply(const Result<PutReport>& put, std::string_view missing) {
   if (!put.ok()) return Refusal(put.error(), missing);
   const int status = put->effect == PutReport::Effect::kCreated ? 201 : 200;
-  return JsonReply(status, FunctionJson(put->status, put->warnings));
+  return JsonReply(status, Described(put->status, put->warnings));
 }
 
 std::unique_ptr<HttpHandler> Put(HttpExchange& exchange, Engine& engine, const FunctionKey& key) {
@@ -49,7 +56,7 @@ std::unique_ptr<HttpHandler> Put(HttpExchange& exchange, Engine& engine, const F
 std::unique_ptr<HttpHandler> Show(HttpExchange& exchange, Engine& engine, const FunctionKey& key) {
   const auto status = engine.Function(key);
   if (!status.ok()) return Immediately(exchange, Refusal(status.error(), "function"));
-  return Immediately(exchange, JsonReply(200, FunctionJson(*status, {})));
+  return Immediately(exchange, JsonReply(200, Described(*status, {})));
 }
 
 std::unique_ptr<HttpHandler> Delete(HttpExchange& exchange, Engine& engine,

@@ -145,7 +145,7 @@ void FakeConnection::Reset() {
 class FakeSpawner final : public Spawner {
  public:
   FakeSpawner(FakeSandbox& sandbox, VersionSpec spec, SpawnerEvents& events)
-      : sandbox_(sandbox), spec_(std::move(spec)), events_(events) {
+      : sandbox_(sandbox), spec_(std::move(spec)), events_(events), warnings_(sandbox.warnings) {
     sandbox_.live_spawners_.insert(this);
     ++sandbox_.spawners;
   }

@@ -88,7 +88,8 @@ class FakeSandbox final : public Sandbox {
   bool dies_before_exec = false;  // woken ones end without having run
   std::string build_error;        // not empty: builds fail
   Code build_error_code = Code::kIo;
-  int server_exit = -1;  // http: servers end with this instead of listening
+  std::vector<std::string> warnings;  // of every spawner built from now on
+  int server_exit = -1;               // http: servers end with this instead of listening
   void set_available(bool available) { available_ = available; }
   void KillSpawners(const std::string& why);          // OnGone for all
   void KillInstance(uint16_t slot, int wait_status);  // in every version

@@ -92,6 +92,14 @@ TEST_F(RoutesTest, FunctionsAreMadeShownScaledAndRemoved) {
   EXPECT_TRUE(Has(made, "\"mode_reason\":\"the image EXPOSEs no port\""));
   EXPECT_EQ(StatusOf(Admin("PUT /v1/functions/f", "{\"image\":\"hello\"}")), 200);
   EXPECT_TRUE(Has(Admin("GET /v1/functions"), "\"name\":\"f\""));
+  OnLoop([this] {
+    engine_->functions["f"].activity.warnings = {"io limits are not enforced"};
+    return 0;
+  });
+  EXPECT_TRUE(Has(Admin("GET /v1/functions/f"), "\"warnings\":[\"io limits are not enforced\"]"));
+  EXPECT_TRUE(Has(Admin("PUT /v1/functions/f", "{\"image\":\"hello\"}"),
+                  "\"warnings\":[\"swap is not limited on this kernel\","
+                  "\"io limits are not enforced\"]"));
   EXPECT_TRUE(Has(Admin("POST /v1/functions/f/scale", "{\"instances\":2}"), "scaled to 2"));
   EXPECT_EQ(StatusOf(Admin("POST /v1/functions/f/rollback", "")), 200);
   EXPECT_TRUE(Has(Admin("POST /v1/functions/f/rollback", "{\"version\":7}"), "version_not_found"));

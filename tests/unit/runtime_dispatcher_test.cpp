@@ -234,6 +234,13 @@ TEST_F(DispatcherTest, ReportsABuildErrorAsSetupFailedAndTriesAgainLater) {
   EXPECT_EQ(Call(Request())->outcome(), "ok");
 }
 
+TEST_F(DispatcherTest, TellsWhatTheKernelDoesNotEnforceAndCallsItNoTrouble) {
+  sandbox->warnings = {"the swap limit is not enforced", "io limits are not enforced"};
+  ASSERT_TRUE(Activate(MakeVersion(SandboxMode::kExec)).ok());
+  EXPECT_EQ(dispatcher->Activity(key).warnings, sandbox->warnings);
+  EXPECT_EQ(dispatcher->Activity(key).trouble, "");
+}
+
 TEST_F(DispatcherTest, LetsCallsWaitForTheNextLauncher) {
   sandbox->set_available(false);
   EXPECT_EQ(Activate(MakeVersion(SandboxMode::kExec)).error().code, Code::kUnavailable);
