@@ -34,7 +34,6 @@ Result<uint64_t> CopyAll(int from_fd, int to_fd) {
 }  // namespace
 
 Result<uint64_t> RecordStore::Store(const LayerId& layer, int record_fd) const {
-  if (dir_.empty()) return uint64_t{0};
   PULGA_RETURN_IF_ERROR(MakeDirs(dir_, 0700));
   const std::string beside = dir_ + "/" + kUnfinished + layer.Hex();
   const auto failed = [&](const Error& error) {
@@ -58,7 +57,7 @@ Result<UniqueFd> RecordStore::Open(const LayerId& layer) const {
 }
 
 Status RecordStore::Remove(const LayerId& layer) const {
-  if (dir_.empty() || PULGA_SYS(unlink, PathOf(layer).c_str()) == 0 || errno == ENOENT) {
+  if (PULGA_SYS(unlink, PathOf(layer).c_str()) == 0 || errno == ENOENT) {
     return OkStatus();
   }
   return LastError("remove the layer's record");

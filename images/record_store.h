@@ -14,8 +14,8 @@ namespace pulga {
 
 class RecordStore {
  public:
-  // The directory is made with the first record. With "" nothing is kept.
-  explicit RecordStore(std::string dir) : dir_(std::move(dir)) {}
+  // The directory is made with the first record.
+  explicit RecordStore(const std::string& data_dir) : dir_(data_dir + "/layer-records") {}
 
   // Copies `record` beside and renames it; durable once the caller has synced the file system.
   // Returns its size.
