@@ -105,6 +105,11 @@ Result<std::vector<SavedImage>> ParseSavedImages(std::string_view json) {
   constexpr std::string_view kName = "manifest.json";
   PULGA_ASSIGN_OR_RETURN(const JsonDocument document, JsonDocument::Parse(kName, json));
   const JsonValue root = document.root();
+  if (!root.Get("schemaVersion").IsNull()) {
+    return Bad(kName,
+               "a single manifest, as `podman save --format docker-dir` writes; save the image as "
+               "docker-archive or oci-archive");
+  }
   if (!root.IsArray()) return Bad(kName, "must be an array of images");
   std::vector<SavedImage> out;
   for (size_t i = 0; i < root.size(); ++i) {

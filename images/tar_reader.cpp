@@ -17,6 +17,7 @@ namespace pulga {
 
 namespace {
 constexpr size_t kMaxHeaderBytes = 2 << 20;
+constexpr size_t kBlockBytes = 512;
 }  // namespace
 
 // What the callbacks see: the stream, its last error, and one buffer.
@@ -33,6 +34,7 @@ struct TarReader::State {
   std::string before;              // what came before it and is not consumed yet
   std::optional<uint64_t> header;  // where the next header begins, while it is looked for
   bool in_entry = false;
+  uint64_t given = 0;  // of the entry's content
 
   ~State() { archive_read_free(handle); }
   uint64_t consumed() const {
@@ -59,7 +61,12 @@ Result<size_t> TarReader::State::Fill() {
     return Error{Code::kInvalidArgument, 0, "damaged tar: too many headers before one member"};
   }
   filled = 0;
-  PULGA_ASSIGN_OR_RETURN(const size_t n, source->Read(buffer));
+  PULGA_ASSIGN_OR_RETURN(size_t n, source->Read(buffer));
+  // `umoci insert` ends its layers with the last content, not even padded to a block.
+  if (n == 0 && in_entry && given == entry.size) {
+    n = (kBlockBytes - position % kBlockBytes) % kBlockBytes;
+    std::fill_n(buffer.begin(), n, '\0');
+  }
   filled = n;
   position += n;
   return n;
@@ -202,6 +209,7 @@ Result<const TarEntry*> TarReader::Next() {
     return state_->Failure();
   }
   state_->in_entry = true;
+  state_->given = 0;
   CopyEntry(entry, state_->entry);
   if (state_->source != nullptr) {
     const PaxNames names = FindPaxNames(state_->HeaderBytes());
@@ -220,14 +228,11 @@ Result<std::optional<TarBlock>> TarReader::ReadBlock() {
   const int code = archive_read_data_block(state_->handle, &data, &size, &offset);
   if (code == ARCHIVE_EOF && !state_->error) return std::optional<TarBlock>();
   if (code != ARCHIVE_OK) return state_->Failure();
+  state_->given += size;
   // A block is handed out before it counts as consumed.
   const auto at = static_cast<uint64_t>(archive_filter_bytes(state_->handle, 0));
   return std::optional<TarBlock>(
       TarBlock{{static_cast<const char*>(data), size}, static_cast<uint64_t>(offset), at});
-}
-
-uint64_t TarReader::Position() const {
-  return static_cast<uint64_t>(archive_filter_bytes(state_->handle, 0));
 }
 
 Result<uint64_t> TarReader::DataOffset() {

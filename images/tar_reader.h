@@ -55,8 +55,6 @@ class TarReader {
   Result<const TarEntry*> Next();
   // The next piece of the current entry's content; nullopt at its end.
   Result<std::optional<TarBlock>> ReadBlock();
-  // How far the stream is consumed: after an entry's first ReadBlock, where its content begins.
-  uint64_t Position() const;
   // Where the current entry's content begins in the stream; before ReadBlock, not for sparse ones.
   Result<uint64_t> DataOffset();
 

@@ -423,6 +423,15 @@ TEST_F(Layers, KeepHolesOfSparseFiles) {
   EXPECT_LT(st.st_blocks * 512, 65536);
 }
 
+TEST_F(Layers, MayEndWithTheirLastContent) {
+  TarItem file = Item("f", '0');
+  file.content = "abc";
+  const std::string whole = TarBuilder().Dir("d").Add(file).unfinished();
+  EXPECT_EQ(TreeOf({whole.substr(0, 1024 + 3)}), "d|d|755|0:0|\nf|f|644|0:0|\n");
+  EXPECT_EQ(Sums(), Sha256Of("abc") + "  ./f\n");
+  EXPECT_THAT(FailureOf({whole.substr(0, 1024 + 2)}), HasSubstr("damaged tar"));
+}
+
 TEST_F(Layers, WorkUpTo128AndNotBeyond) {
   std::vector<std::string> tars;
   for (int i = 0; i < 128; ++i) {
