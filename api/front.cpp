@@ -35,6 +35,7 @@ HttpReply Refusal(std::string_view path, const ApiError& error, ErrorForm form) 
 
 void AddAllRoutes(Router& router, Engine& engine, EventLoop& loop) {
   AddCallRoutes(router, engine, loop);
+  AddUpkeepRoutes(router, engine);
   AddImageRoutes(router, engine);
   AddFunctionRoutes(router, engine);
   AddSystemRoutes(router, engine);

@@ -27,6 +27,7 @@ Json LayersJson(const std::vector<LayerRecord>& layers) {
     out.push_back({{"diff_id", "sha256:" + layer.diff_id},
                    {"chain_id", "sha256:" + layer.chain_id.Hex()},
                    {"size_bytes", layer.size_bytes},
+                   {"disk_bytes", layer.disk_bytes + layer.record_bytes},
                    {"reused", layer.reused}});
   }
   return out;
@@ -53,7 +54,12 @@ Json ImageToJson(const ImageRecord& image) {
   return {{"refs", refs},
           {"digest", image.digest},
           {"platform", PlatformName(image.platform)},
+          {"owner", image.owner},
           {"size_bytes", image.size_bytes},
+          {"disk_bytes", image.disk_bytes},
+          {"shared_bytes", image.shared_bytes},
+          {"unique_bytes", image.disk_bytes - image.shared_bytes},
+          {"last_used_at", Rfc3339(image.last_used_unix_ms)},
           {"layers", LayersJson(image.layers)},
           {"config",
            {{"entrypoint", c.entrypoint},
@@ -203,6 +209,32 @@ std::string ImportReportJson(const ImportReport& report) {
   return DumpLine({{"images", images}});
 }
 
+std::string VerifyReportJson(const VerifyReport& report) {
+  Json layers = Json::array();
+  for (const LayerVerdict& layer : report.layers) {
+    Json differences = Json::array();
+    for (const LayerDifference& difference : layer.differences) {
+      differences.push_back({{"path", difference.path}, {"what", difference.what}});
+    }
+    layers.push_back({{"diff_id", "sha256:" + layer.diff_id},
+                      {"intact", layer.differences.empty()},
+                      {"differences", differences}});
+  }
+  return DumpLine(
+      {{"digest", report.image.digest}, {"intact", report.intact()}, {"layers", layers}});
+}
+
+std::string PruneReportJson(const PruneReport& report) {
+  Json images = Json::array();
+  for (const ImageRecord& image : report.images) {
+    Json refs = Json::array();
+    for (const std::string& ref : image.refs) refs.push_back(FamiliarName(ref));
+    images.push_back({{"digest", image.digest}, {"refs", refs}});
+  }
+  return DumpLine(
+      {{"images", images}, {"layers", report.layers}, {"freed_bytes", report.freed_bytes}});
+}
+
 std::string ImageJson(const ImageRecord& image) { return DumpLine(ImageToJson(image)); }
 
 std::string ImageListJson(const std::vector<ImageRecord>& images) {
@@ -251,6 +283,50 @@ std::string LogLineJson(const LogLine& line) {
                    {"call_id", line.call_id},
                    {"stream", line.stream},
                    {"text", line.text}});
+}
+
+std::string PullProgressJson(const PullProgress& progress) {
+  return DumpLine({{"progress",
+                    {{"layer", progress.layer + 1},
+                     {"layers", progress.layers},
+                     {"digest", progress.digest},
+                     {"bytes", progress.bytes},
+                     {"size", progress.size},
+                     {"total_size", progress.total_size}}}});
+}
+
+Result<PullRequest> ParsePullBody(std::string_view text) {
+  PULGA_ASSIGN_OR_RETURN(const Json json, ParseObject(text));
+  PullRequest request;
+  for (const auto& [name, value] : json.items()) {
+    if (name == "ref" && value.is_string()) {
+      request.ref = value.get<std::string>();
+    } else if (name == "auth" && (value.is_string() || value.is_object())) {
+      const Json entry = value.is_string() ? Json({{"auth", value}}) : value;
+      // The same rules as for the administrator's file.
+      const Json config = {{"auths", {{"registry.invalid", entry}}}};
+      const auto logins =
+          RegistryLogins::Parse(config.dump(-1, ' ', false, Json::error_handler_t::replace));
+      if (!logins.ok()) return BadBody("auth: base64 of \"user:password\" is expected");
+      request.login = logins->Find("registry.invalid");
+    } else if (name != "auth" || !value.is_null()) {
+      return BadBody(Printable(name, 40) + ": unknown field, or not what is expected there");
+    }
+  }
+  if (request.ref.empty()) return BadBody("say which: {\"ref\": \"hello:1\"}");
+  return request;
+}
+
+Result<PruneScope> ParsePruneBody(std::string_view text) {
+  if (Trim(text).empty()) return PruneScope::kUntagged;
+  PULGA_ASSIGN_OR_RETURN(const Json json, ParseObject(text));
+  PruneScope scope = PruneScope::kUntagged;
+  for (const auto& [name, value] : json.items()) {
+    if (name != "all") return BadBody("unknown field \"" + Printable(name, 40) + "\"");
+    if (!value.is_boolean()) return BadBody("all must be true or false");
+    scope = value.get<bool>() ? PruneScope::kUnused : PruneScope::kUntagged;
+  }
+  return scope;
 }
 
 Result<uint32_t> ParseScaleBody(std::string_view text) {

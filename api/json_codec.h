@@ -18,12 +18,20 @@ std::string ErrorJson(const ApiError& error);
 std::string ImportReportJson(const ImportReport& report);
 std::string ImageJson(const ImageRecord& image);
 std::string ImageListJson(const std::vector<ImageRecord>& images);
+std::string VerifyReportJson(const VerifyReport& report);
+std::string PruneReportJson(const PruneReport& report);
 std::string FunctionJson(const FunctionStatus& status, const std::vector<std::string>& warnings);
 std::string FunctionListJson(const std::vector<FunctionStatus>& list);
 std::string SystemJson(const SystemReport& report);
 std::string FeaturesJson(const std::vector<Feature>& features);
 std::string LogLineJson(const LogLine& line);  // with a newline
 
+std::string PullProgressJson(const PullProgress& progress);  // with a newline, as all of these
+
+// {"ref": "hello:1", "auth": "base64 of user:password" or an entry of Docker's "auths"}
+Result<PullRequest> ParsePullBody(std::string_view text);
+// {"all": true}, {} or nothing at all
+Result<PruneScope> ParsePruneBody(std::string_view text);
 // {"instances": 3}
 Result<uint32_t> ParseScaleBody(std::string_view text);
 // {"version": 2}, {} or nothing at all

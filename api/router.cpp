@@ -9,6 +9,7 @@ namespace {
 constexpr std::string_view kCallMethods[] = {"GET",   "HEAD",   "POST",   "PUT",
                                              "PATCH", "DELETE", "OPTIONS"};
 constexpr size_t kMaxParamBytes = 1024;
+constexpr std::string_view kRefParam = "{ref...}";
 
 enum class Fit { kNo, kYes, kBad };
 
@@ -37,8 +38,10 @@ Fit FitPath(std::string_view pattern, std::string_view path, PathParams* params)
       return fit;
     }
     path.remove_prefix(1);
-    if (pattern == "{ref...}") {
-      if (path.empty()) return Fit::kNo;
+    if (pattern.starts_with(kRefParam)) {
+      const std::string_view behind = pattern.substr(kRefParam.size());
+      if (path.size() <= behind.size() || !path.ends_with(behind)) return Fit::kNo;
+      path.remove_suffix(behind.size());
       return TakeParam(path, &params->name) ? fit : Fit::kBad;
     }
     const std::string_view wanted = TakeSegment(&pattern);

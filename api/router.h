@@ -23,7 +23,7 @@ using RouteHandler = std::function<std::unique_ptr<HttpHandler>(HttpExchange&, c
 struct Route {
   std::string method;  // "*": those a function may be called with
   std::string
-      pattern;  // "/v1/functions/{name}/logs", "/v1/images/{ref...}", "/function/{name}/..."
+      pattern;  // "/v1/functions/{name}/logs", "/v1/images/{ref...}/export", "/function/{name}/..."
   RouteHandler handler;
 };
 

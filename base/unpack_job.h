@@ -24,18 +24,16 @@
 namespace pulga {
 
 enum class UnpackKind : uint32_t {
-  kDecompress = 1,   // input: gzip or zstd; output: the plain bytes
-  kScan = 2,         // input: a plain tar; output: the index of its members
+  kIngest = 1,       // input: an upload as it arrives, or a file; output: its plain bytes; each
+                     // member's name, place and SHA-256 goes to the channel once it is complete
+  kFetch = 2,        // pulga-fetcher: output: blobs of a registry; channel: as kIngest
   kUnpackLayer = 3,  // input: archive or blob; staging becomes the upper of `parents`, published as
                      // `target` by the launcher with one rename; output: the layer record, if any
   kList = 4,         // output: the flattened tree of `parents` (image inspect --tree)
   kSums = 5,         // output: sha256sum lines of `parents` (image inspect --sums)
   kRemove = 6,       // deletes the layer `target`, which the launcher has moved into staging
-  kIngest = 7,       // input: an upload as it arrives, or a file; output: its plain bytes; each
-                     // member's name, place and SHA-256 goes to the channel once it is complete
-  kFetch = 8,        // pulga-fetcher: output: blobs of a registry; channel: as kIngest
-  kVerify = 9,       // input: a layer record; is the topmost of `parents` what it says?
-  kExportLayer = 10  // input: a layer record; output: the layer's tar again
+  kVerify = 7,       // input: a layer record; is the topmost of `parents` what it says?
+  kExportLayer = 8   // input: a layer record; output: the layer's tar again
 };
 
 inline constexpr int kUnpackRequestFd = 3;

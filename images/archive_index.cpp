@@ -1,6 +1,7 @@
 #include "images/archive_index.h"
 
 #include "base/text.h"
+#include "images/digest.h"
 #include "images/layer_path.h"
 #include "images/unpack_wire.h"
 
@@ -27,29 +28,27 @@ std::string EncodeMember(std::string_view name, const ArchiveMember& member) {
   out.PutU64(member.offset);
   out.PutU64(member.size);
   out.PutBytes(member.target);
+  out.PutBytes(member.sha256);
   return out.bytes();
 }
 
-Result<ArchiveIndex> ArchiveIndex::Decode(std::string_view bytes, uint64_t archive_size) {
-  const Error damaged = {Code::kInternal, 0, "the archive's index is damaged"};
+std::optional<NamedMember> DecodeMember(std::string_view bytes) {
   FieldReader in(bytes);
-  ArchiveIndex index;
-  while (!in.empty()) {
-    std::string name(in.Bytes());
-    ArchiveMember member;
-    const uint64_t type = in.U64();
-    member.offset = in.U64();
-    member.size = in.U64();
-    member.target = in.Bytes();
-    if (!in.ok() || type < 1 || type > 3 || name.size() > kMaxMemberNameBytes) return damaged;
-    member.type = static_cast<MemberType>(type);
-    if (member.type == MemberType::kFile &&
-        (member.offset > archive_size || member.size > archive_size - member.offset)) {
-      return Bad(name, "the archive is truncated inside this member");
-    }
-    index.members_[std::move(name)] = std::move(member);
+  NamedMember out;
+  out.name = in.Bytes();
+  const uint64_t type = in.U64();
+  out.member.offset = in.U64();
+  out.member.size = in.U64();
+  out.member.target = in.Bytes();
+  out.member.sha256 = in.Bytes();
+  if (!in.AtEnd() || type < 1 || type > 3 || out.name.size() > kMaxMemberNameBytes ||
+      out.member.target.size() > kMaxMemberNameBytes ||
+      (!out.member.sha256.empty() && !IsSha256Hex(out.member.sha256)) ||
+      out.member.offset > INT64_MAX || out.member.size > INT64_MAX - out.member.offset) {
+    return std::nullopt;
   }
-  return index;
+  out.member.type = static_cast<MemberType>(type);
+  return out;
 }
 
 const ArchiveMember* ArchiveIndex::FindFile(std::string_view name) const {

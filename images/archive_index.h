@@ -1,4 +1,4 @@
-// The members of an image archive, as the unpacker's scan reports them: enough to find JSON
+// The members of an image archive, as the unpacker reports them one by one: enough to find JSON
 // documents and layers by name in the plain file. Both sides of that report.
 #pragma once
 
@@ -19,18 +19,27 @@ struct ArchiveMember {
   uint64_t offset = 0;  // kFile: of its content in the archive
   uint64_t size = 0;    // kFile
   std::string target;   // kSymlink and kHardLink, as written
+  std::string sha256;   // kFile: 64 hex digits of its content, where it was hashed as it came
 };
 
 // A name no image archive uses is not worth keeping.
 inline constexpr size_t kMaxMemberNameBytes = 512;
 
+struct NamedMember {
+  std::string name;
+  ArchiveMember member;
+};
+// The payload of a kMember event (job_events.h).
 std::string EncodeMember(std::string_view name, const ArchiveMember& member);
+std::optional<NamedMember> DecodeMember(std::string_view bytes);
 
 class ArchiveIndex {
  public:
-  // Later members of one name replace earlier ones. Checks that every file lies inside the archive.
-  static Result<ArchiveIndex> Decode(std::string_view bytes, uint64_t archive_size);
-  void Add(std::string name, ArchiveMember member) { members_[std::move(name)] = member; }
+  // Later members of one name replace earlier ones.
+  void Add(std::string name, ArchiveMember member) {
+    members_[std::move(name)] = std::move(member);
+  }
+  bool Has(std::string_view name) const { return members_.find(name) != members_.end(); }
 
   // A member that is a regular file itself.
   const ArchiveMember* FindFile(std::string_view name) const;

@@ -3,9 +3,6 @@
 #include <algorithm>
 #include <string_view>
 
-#include "base/file_io.h"
-#include "base/text.h"
-
 namespace pulga {
 namespace {
 
@@ -61,11 +58,8 @@ bool IsText(std::string_view head) {
 
 }  // namespace
 
-Result<ArchiveKind> DetectArchive(int fd, uint64_t size) {
-  if (size == 0) return ArchiveKind::kEmpty;
-  const auto read = ReadAt(fd, 0, std::min<uint64_t>(size, 512));
-  if (!read.ok()) return read.error();
-  const std::string_view head = *read;
+ArchiveKind DetectArchive(std::string_view head) {
+  if (head.empty()) return ArchiveKind::kEmpty;
   for (const Magic& magic : kMagics) {
     if (head.starts_with(magic.bytes)) return magic.kind;
   }
@@ -73,11 +67,11 @@ Result<ArchiveKind> DetectArchive(int fd, uint64_t size) {
   return IsText(head) ? ArchiveKind::kText : ArchiveKind::kOther;
 }
 
-std::string NotAnArchive(ArchiveKind kind, uint64_t size) {
+std::string NotAnArchive(ArchiveKind kind, size_t head_size) {
   std::string found = "this is no tar archive";
   if (kind == ArchiveKind::kEmpty) found = "the archive is empty";
   if (kind == ArchiveKind::kText) found = "this is text";
-  if (kind == ArchiveKind::kOther && size < 1024) found = "this is too short for an archive";
+  if (kind == ArchiveKind::kOther && head_size < 512) found = "this is too short for an archive";
   for (const Magic& magic : kMagics) {
     if (magic.kind == kind) found = std::string("this is ") + magic.name;
   }

@@ -3,8 +3,7 @@
 
 #include <cstdint>
 #include <string>
-
-#include "base/result.h"
+#include <string_view>
 
 namespace pulga {
 
@@ -24,8 +23,9 @@ enum class ArchiveKind {
   kOther
 };
 
-Result<ArchiveKind> DetectArchive(int fd, uint64_t size);
+// By its first 512 bytes, or all of it when it is shorter.
+ArchiveKind DetectArchive(std::string_view head);
 // For people: what came and what was expected.
-std::string NotAnArchive(ArchiveKind kind, uint64_t size);
+std::string NotAnArchive(ArchiveKind kind, size_t head_size);
 
 }  // namespace pulga

@@ -58,8 +58,10 @@ struct Candidates {
 
 class Planner {
  public:
-  Planner(const ArchiveFiles& files, const PlanOptions& options, std::vector<std::string>* warnings)
-      : files_(files), options_(options), warnings_(warnings) {}
+  // `awaited`: nullptr, or where to name a document that is still to come.
+  Planner(const ArchiveFiles& files, const PlanOptions& options, std::vector<std::string>* warnings,
+          std::string* awaited)
+      : files_(files), options_(options), warnings_(warnings), awaited_(awaited) {}
   Result<std::vector<PlannedImage>> Plan();
 
  private:
@@ -75,11 +77,20 @@ class Planner {
   Status CheckPlatform(const PlannedImage& image) const;
   void AddRef(std::string_view name, PlannedImage* image);
   Status AddNamesOfSaved(std::vector<PlannedImage>* images);
+  // The error for a document that is not there.
+  Error Absent(const std::string& name, std::string message) const;
 
   const ArchiveFiles& files_;
   const PlanOptions& options_;
   std::vector<std::string>* warnings_;
+  std::string* awaited_;
 };
+
+Error Planner::Absent(const std::string& name, std::string message) const {
+  if (awaited_ == nullptr) return {Code::kNotFound, 0, std::move(message)};
+  *awaited_ = name;
+  return {Code::kUnavailable, 0, std::move(message)};
+}
 
 Status CheckLayerCount(size_t layers, size_t diff_ids) {
   if (layers != diff_ids) {
@@ -158,7 +169,7 @@ Result<std::vector<PlannedImage>> Planner::Plan() {
 Result<std::string> Planner::ReadBlob(const Descriptor& descriptor, size_t limit) const {
   const std::string name = BlobName(descriptor.digest);
   const ArchiveMember* member = files_.index().FindFile(name);
-  if (member == nullptr) return Error{Code::kNotFound, 0, name + " is not in the archive"};
+  if (member == nullptr) return Absent(name, name + " is not in the archive");
   if (member->size != descriptor.size) {
     return Bad(name + " has " + std::to_string(member->size) + " bytes, expected " +
                std::to_string(descriptor.size));
@@ -170,7 +181,9 @@ Result<std::string> Planner::ReadBlob(const Descriptor& descriptor, size_t limit
 
 // Follows indexes down to the manifests that are there; what is absent is somebody else's platform.
 Status Planner::Collect(const Descriptor& descriptor, int depth, Candidates* out) {
-  if (files_.index().FindFile(BlobName(descriptor.digest)) == nullptr) {
+  const std::string name = BlobName(descriptor.digest);
+  if (files_.index().FindFile(name) == nullptr) {
+    if (awaited_ != nullptr) return Absent(name, "still to come");
     if (out->missing.size() < kMaxManifests) {
       out->missing.push_back(descriptor.platform.value_or(Platform()));
     }
@@ -238,14 +251,15 @@ Result<PlannedImage> Planner::PlanManifest(const Descriptor& descriptor) {
   for (size_t i = 0; i < diff_ids.size(); ++i) {
     const Descriptor& layer = manifest.layers[i];
     const std::string name = BlobName(layer.digest);
-    const ArchiveMember* member = files_.index().FindFile(name);
-    if (member == nullptr)
-      return Bad("layer " + std::to_string(i + 1) + ": " + name + " is missing");
-    if (member->size != layer.size) {
-      return Bad(name + " has " + std::to_string(member->size) + " bytes, expected " +
-                 std::to_string(layer.size));
+    PlannedLayer planned{name, std::nullopt, layer.size, layer.digest.ToString(), diff_ids[i]};
+    const auto member = FindPlanned(files_.index(), planned);
+    if (member.ok()) {
+      planned.member = *member;
+    } else if (options_.layers == PlanLayers::kMustBeThere ||
+               member.error().code != Code::kNotFound) {
+      return Bad("layer " + std::to_string(i + 1) + ": " + member.error().message);
     }
-    image.layers.push_back({*member, layer.digest.ToString(), diff_ids[i]});
+    image.layers.push_back(std::move(planned));
   }
   return image;
 }
@@ -336,7 +350,12 @@ Status Planner::AddNamesOfSaved(std::vector<PlannedImage>* images) {
 
 Result<PlannedImage> Planner::PlanSavedImage(const SavedImage& saved) {
   auto member = files_.index().FindLayer(saved.config);
-  if (!member.ok()) return Prefix("manifest.json: Config", member.error());
+  if (!member.ok()) {
+    const bool may_come = awaited_ != nullptr && member.error().code == Code::kNotFound;
+    const Error error =
+        may_come ? Absent(CleanPath(saved.config).value_or(""), "still to come") : member.error();
+    return Prefix("manifest.json: Config", error);
+  }
   PULGA_ASSIGN_OR_RETURN(std::string config, files_.Read(*member, kMaxConfigBytes));
   if (const auto promised = PromisedDigest(saved.config)) {
     PULGA_RETURN_IF_ERROR(CheckDigest(saved.config, config, *promised));
@@ -347,10 +366,16 @@ Result<PlannedImage> Planner::PlanSavedImage(const SavedImage& saved) {
   PULGA_RETURN_IF_ERROR(CheckPlatform(image));
   PULGA_RETURN_IF_ERROR(CheckLayerCount(saved.layers.size(), diff_ids.size()));
   for (size_t i = 0; i < diff_ids.size(); ++i) {
-    auto layer = files_.index().FindLayer(saved.layers[i]);
-    if (!layer.ok()) return Prefix("layer " + std::to_string(i + 1), layer.error());
     const auto promised = PromisedDigest(saved.layers[i]);
-    image.layers.push_back({*layer, promised ? promised->ToString() : "", diff_ids[i]});
+    PlannedLayer planned{saved.layers[i], std::nullopt, std::nullopt,
+                         promised ? promised->ToString() : "", diff_ids[i]};
+    const auto layer = FindPlanned(files_.index(), planned);
+    if (layer.ok()) {
+      planned.member = *layer;
+    } else if (options_.layers == PlanLayers::kMustBeThere) {
+      return Prefix("layer " + std::to_string(i + 1), layer.error());
+    }
+    image.layers.push_back(std::move(planned));
   }
   for (const std::string& tag : saved.repo_tags) AddRef(tag, &image);
   return image;
@@ -376,7 +401,23 @@ Result<std::vector<PlannedImage>> Planner::PlanSaved() {
 
 Result<std::vector<PlannedImage>> PlanImport(const ArchiveFiles& files, const PlanOptions& options,
                                              std::vector<std::string>* warnings) {
-  return Planner(files, options, warnings).Plan();
+  return Planner(files, options, warnings, nullptr).Plan();
+}
+
+Result<std::vector<PlannedImage>> PlanEarly(const ArchiveFiles& files, PlanOptions options,
+                                            std::string* awaited) {
+  awaited->clear();
+  options.layers = PlanLayers::kMayCome;
+  std::vector<std::string> unheard;  // they are told by the plan that counts
+  return Planner(files, options, &unheard, awaited).Plan();
+}
+
+Result<ArchiveMember> FindPlanned(const ArchiveIndex& index, const PlannedLayer& layer) {
+  PULGA_ASSIGN_OR_RETURN(ArchiveMember member, index.FindLayer(layer.name));
+  if (!layer.size || *layer.size == member.size) return member;
+  return Error{Code::kInvalidArgument, 0,
+               layer.name + " has " + std::to_string(member.size) + " bytes, expected " +
+                   std::to_string(*layer.size)};
 }
 
 }  // namespace pulga

@@ -28,9 +28,12 @@ class ArchiveFiles {
 };
 
 struct PlannedLayer {
-  ArchiveMember member;
-  std::string blob_digest;  // "sha256:..." of the stored bytes where the archive promises one
-  std::string diff_id;      // 64 hex digits
+  std::string name;  // of its member, in the archive's words
+  std::optional<ArchiveMember>
+      member;                    // nullopt: not there, which only PlanLayers::kMayCome allows
+  std::optional<uint64_t> size;  // as the manifest promises
+  std::string blob_digest;       // "sha256:..." of the stored bytes where the archive promises one
+  std::string diff_id;           // 64 hex digits
 };
 
 struct PlannedImage {
@@ -42,14 +45,24 @@ struct PlannedImage {
   std::vector<PlannedLayer> layers;
 };
 
+enum class PlanLayers { kMustBeThere, kMayCome };
+
 struct PlanOptions {
   HostAbility host;
   AnyPlatform any_platform = AnyPlatform::kRefuse;
   uint32_t max_images = 64;
+  PlanLayers layers = PlanLayers::kMustBeThere;
 };
 
 // At least one image. kUnsupported names both platforms when none is for this board.
 Result<std::vector<PlannedImage>> PlanImport(const ArchiveFiles& files, const PlanOptions& options,
                                              std::vector<std::string>* warnings);
+// The same of an archive that is still arriving: layers may be missing. While documents are, this
+// is kUnavailable and `awaited` the name of one of them; any other error may pass as well once the
+// rest is there.
+Result<std::vector<PlannedImage>> PlanEarly(const ArchiveFiles& files, PlanOptions options,
+                                            std::string* awaited);
+// Where a planned layer lies now. kNotFound, or kInvalidArgument for one of another size.
+Result<ArchiveMember> FindPlanned(const ArchiveIndex& index, const PlannedLayer& layer);
 
 }  // namespace pulga

@@ -31,14 +31,18 @@ Result<size_t> Meter::Read(std::span<char> out) {
   if (count_ > limit_) {
     return Error{Code::kTooLarge, 0, "it unpacks to more than " + HumanBytes(limit_)};
   }
-  hasher_.Update(std::string_view(out.data(), n));
+  if (hasher_) hasher_->Update(std::string_view(out.data(), n));
   return n;
 }
 
 Result<Compression> SniffCompression(int fd, uint64_t offset, uint64_t size) {
   const auto read = ReadAt(fd, static_cast<off_t>(offset), std::min<uint64_t>(size, 4));
   if (!read.ok()) return read.error();
-  const std::string_view head = *read;
+  return SniffCompression(*read);
+}
+
+Compression SniffCompression(std::string_view head) {
+  head = head.substr(0, 4);
   using std::string_view_literals::operator""sv;
   if (head.starts_with("\x1f\x8b"sv)) return Compression::kGzip;
   if (head == "\x28\xb5\x2f\xfd"sv) return Compression::kZstd;

@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 #include "images/digest.h"
@@ -31,24 +33,28 @@ class FileRange final : public ByteSource {
   uint64_t left_;
 };
 
-// Passes bytes on, hashing and counting them; kTooLarge past `limit`.
+// Passes bytes on, counting them and hashing them where somebody will ask; kTooLarge past `limit`.
 class Meter final : public ByteSource {
  public:
-  Meter(ByteSource& from, DigestAlgorithm algorithm, uint64_t limit)
-      : from_(from), hasher_(algorithm), limit_(limit) {}
+  Meter(ByteSource& from, std::optional<DigestAlgorithm> algorithm, uint64_t limit)
+      : from_(from), limit_(limit) {
+    if (algorithm) hasher_.emplace(*algorithm);
+  }
   Result<size_t> Read(std::span<char> out) override;
   uint64_t count() const { return count_; }
-  Digest Finish() { return hasher_.Finish(); }
+  Digest Finish() { return hasher_->Finish(); }  // with an algorithm only
 
  private:
   ByteSource& from_;
-  Hasher hasher_;
+  std::optional<Hasher> hasher_;
   uint64_t limit_;
   uint64_t count_ = 0;
 };
 
 enum class Compression { kNone, kGzip, kZstd };
-// By the first bytes of the range.
+// By the first four bytes.
+Compression SniffCompression(std::string_view head);
+// The same of a range of a file.
 Result<Compression> SniffCompression(int fd, uint64_t offset, uint64_t size);
 
 // All members of a gzip file, then trailing zeros; anything else behind them is an error.

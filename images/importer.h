@@ -1,8 +1,8 @@
-// Importer: from an uploaded archive (docker save of any year, OCI archive; plain, gzip or zstd)
-// to published layers and image records. Blocks: spool thread only. Unprivileged: it reads only
-// the archive's JSON documents; everything else is done by the confined unpacker it asks to run.
-// On failure: nothing but the layers listed in `layers_created` is left behind; the caller removes
-// those no image refers to (Remove), or keeps them for the next try.
+// Importer: from an archive (docker save of any year, OCI archive; plain, gzip or zstd), while it
+// arrives, to published layers and image records. Blocks: a thread of its own. Unprivileged: it
+// reads only the archive's JSON documents; everything else is done by the confined unpacker it asks
+// to run. On failure: nothing but the layers listed in `layers_created` is left behind; the caller
+// removes those no image refers to (Remove), or keeps them for the next try.
 #pragma once
 
 #include <cstdint>
@@ -15,9 +15,12 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "images/image.h"
+#include "images/layer_claims.h"
 #include "images/unpack_runner.h"
 
 namespace pulga {
+
+class MemberFeed;
 
 struct ImportLimits {
   uint64_t archive_bytes = uint64_t{8} << 30;       // the archive once decompressed
@@ -27,6 +30,7 @@ struct ImportLimits {
   uint64_t layer_entries = 1'000'000;
   uint32_t images = 64;                       // in one archive
   uint64_t image_bytes = uint64_t{16} << 30;  // sum of one image's layers
+  uint64_t reserve_bytes = 0;                 // of the disk, which spooling leaves free
 };
 
 // Why an import failed, for the API's error mapping; the number is the HTTP status it stands for.
@@ -48,29 +52,28 @@ enum class ImportReason : int {
 enum class AnyPlatform { kRefuse, kStore };
 
 struct ImportProgress {
-  enum class Step { kDecompress, kScan, kLayer, kDone };
-  Step step = Step::kScan;
-  uint32_t layer = 0;  // 1-based, of all layers in all images, when step is kLayer
-  uint32_t layers = 0;
-  uint64_t layer_bytes = 0;  // of the layer's blob in the archive
+  enum class Step { kReceive, kLayer, kDone };
+  Step step = Step::kReceive;
+  uint32_t layer = 0;        // kLayer: 1-based, of all different layers
+  uint32_t layers = 0;       // 0 until a plan is made
+  uint64_t layer_bytes = 0;  // kLayer: of its blob, which is looked up or unpacked now
 };
 
 struct ImportOptions {
   std::string ref;  // the name to give; empty keeps the archive's own names
   AnyPlatform any_platform = AnyPlatform::kRefuse;
-  // The stored size of a layer that is published already; nullopt when it must be unpacked.
-  // Called on the importer's thread. Empty: no layer exists.
-  std::function<std::optional<uint64_t>(const LayerId&)> find_layer;
+  LayerClaims* claims = nullptr;                        // without: no layer exists
   std::function<void(const ImportProgress&)> progress;  // may be empty
 };
 
 struct ImportReport {
   Status status;  // ok: every image below is complete
   ImportReason reason = ImportReason::kNone;
-  std::vector<ImageRecord> images;      // empty on failure
-  std::vector<std::string> warnings;    // for people, bounded
-  std::vector<LayerId> layers_created;  // published by this call, on failure too
-  bool anything_new = true;             // set by runtime/: false when all of it was stored already
+  std::vector<ImageRecord> images;    // empty on failure
+  std::vector<std::string> warnings;  // for people, bounded
+  // Published by this call, on failure too; an image of the report needs not each of them.
+  std::vector<LayerId> layers_created;
+  bool anything_new = true;  // set by runtime/: false when all of it was stored already
 };
 
 class Importer {
@@ -79,14 +82,17 @@ class Importer {
   // lies on the file system of the layers: it is synced before a successful import returns.
   Importer(UnpackRunner& runner, ImportLimits limits, std::string scratch_dir);
 
-  // `spool` is a regular file holding the upload, read with pread.
-  ImportReport Import(UniqueFd spool, const ImportOptions& options);
+  // An archive: a pipe through which it arrives, or a file, read to its end. `confirm` as in
+  // UploadOptions.
+  ImportReport Import(UniqueFd input, const ImportOptions& options,
+                      std::function<Status()> confirm = {});
+  ImportReport Import(MemberFeed& feed, const ImportOptions& options);
 
   // The flattened tree of `layers` (base first) in the golden formats of images/README.md, as an
   // unnamed file positioned at its start.
   Result<UniqueFd> Tree(const std::vector<LayerId>& layers);
   Result<UniqueFd> Sums(const std::vector<LayerId>& layers);
-  // Deletes a published layer; nobody may use it any more.
+  // Deletes a published layer and its record; nobody may use it any more.
   Status Remove(const LayerId& layer);
 
  private:

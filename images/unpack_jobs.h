@@ -10,17 +10,17 @@
 
 namespace pulga {
 
-// gzip or zstd `input` -> plain bytes, at most request.max_bytes.
-Status RunDecompress(const UnpackOrder& request, int input_fd, int output_fd);
-// Plain tar -> EncodeMember() of each file and link.
-Status RunScan(const UnpackOrder& request, int input_fd, int output_fd);
-
 struct LayerTarget {
   int root_fd = -1;
   int upper_fd = -1;  // -1 without parents
   UniqueFd times_file;
+  UniqueFd spare_file;  // empty, for a record that has to be written twice
+  int record_fd = -1;   // where the layer's record goes
+
+  int tree_fd() const { return upper_fd >= 0 ? upper_fd : root_fd; }
 };
-// Unpacks the blob, verifies both digests, tells a LayerResult. The importer syncs, once.
+// Unpacks the blob, verifies the digests that are asked for, tells a LayerResult. The importer
+// syncs, once.
 Status RunUnpackLayer(const UnpackOrder& request, int input_fd, int channel_fd, LayerTarget target);
 
 }  // namespace pulga

@@ -60,6 +60,7 @@ std::string UnpackOrder::Encode() const {
   out.PutU64(max_entries);
   out.PutU64(max_bytes);
   out.PutU64(max_stream);
+  out.PutU64(reserve_bytes);
   return out.bytes();
 }
 
@@ -77,6 +78,7 @@ std::optional<UnpackOrder> UnpackOrder::Decode(std::string_view bytes) {
   request.max_entries = in.U64();
   request.max_bytes = in.U64();
   request.max_stream = in.U64();
+  request.reserve_bytes = in.U64();
   if (!in.AtEnd() || request.offset > INT64_MAX || request.size > INT64_MAX - request.offset) {
     return std::nullopt;
   }
@@ -91,6 +93,8 @@ std::string LayerResult::Encode() const {
   out.PutU64(devices_skipped);
   out.PutU64(ids_squashed);
   out.PutU64(xattrs_dropped);
+  out.PutU64(stream_bytes);
+  out.PutU64(disk_bytes);
   return out.bytes();
 }
 
@@ -103,6 +107,8 @@ std::optional<LayerResult> LayerResult::Decode(std::string_view bytes) {
   result.devices_skipped = in.U64();
   result.ids_squashed = in.U64();
   result.xattrs_dropped = in.U64();
+  result.stream_bytes = in.U64();
+  result.disk_bytes = in.U64();
   if (!in.AtEnd()) return std::nullopt;
   return result;
 }

@@ -42,13 +42,15 @@ class FieldReader {
 // One request for all kinds; each kind uses the fields named after it.
 struct UnpackOrder {
   UnpackKind kind = UnpackKind::kList;
-  uint64_t offset = 0;       // kUnpackLayer: the blob's place in the input
-  uint64_t size = 0;         // kUnpackLayer
-  std::string blob_digest;   // kUnpackLayer: "sha256:..." of the blob as stored, or empty
-  std::string diff_id;       // kUnpackLayer: 64 hex digits of the uncompressed tar
-  uint64_t max_entries = 0;  // kUnpackLayer: tar entries; kScan: members
-  uint64_t max_bytes = 0;    // kUnpackLayer: of regular files; kDecompress and kScan: of output
-  uint64_t max_stream = 0;   // kUnpackLayer: of the uncompressed tar
+  uint64_t offset = 0;         // kUnpackLayer: the blob's place in the input
+  uint64_t size = 0;           // kUnpackLayer
+  std::string blob_digest;     // kUnpackLayer: "sha256:..." the blob must have as stored, or empty
+  std::string diff_id;         // kUnpackLayer: 64 hex digits the uncompressed tar must have; empty:
+                               // it was checked, the blob is that tar
+  uint64_t max_entries = 0;    // kUnpackLayer: tar entries; kIngest: members
+  uint64_t max_bytes = 0;      // kUnpackLayer: of regular files; kIngest: of output
+  uint64_t max_stream = 0;     // kUnpackLayer: of the uncompressed tar
+  uint64_t reserve_bytes = 0;  // kIngest: of the disk, to be left free
 
   std::string Encode() const;
   static std::optional<UnpackOrder> Decode(std::string_view bytes);
@@ -61,6 +63,8 @@ struct LayerResult {
   uint64_t devices_skipped = 0;
   uint64_t ids_squashed = 0;  // entries whose uid or gid is outside 0..65535
   uint64_t xattrs_dropped = 0;
+  uint64_t stream_bytes = 0;  // of the uncompressed tar
+  uint64_t disk_bytes = 0;    // blocks the layer's directory takes
 
   std::string Encode() const;
   static std::optional<LayerResult> Decode(std::string_view bytes);

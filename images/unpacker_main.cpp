@@ -14,7 +14,9 @@
 
 #include "base/file_io.h"
 #include "images/confine.h"
+#include "images/ingest.h"
 #include "images/job_events.h"
+#include "images/record_jobs.h"
 #include "images/tree_list.h"
 #include "images/tree_remove.h"
 #include "images/unpack_jobs.h"
@@ -42,13 +44,20 @@ void CloseParents(const std::vector<int>& parents) {
   for (const int fd : parents) close(fd);
 }
 
+// Gone from the directory at once.
+Result<UniqueFd> StagingFile(const char* name) {
+  auto file = OpenFileAt(kUnpackStagingFd, name, O_RDWR | O_CREAT | O_EXCL, 0600);
+  unlinkat(kUnpackStagingFd, name, 0);
+  return file;
+}
+
 Status UnpackLayer(const UnpackOrder& request) {
   const std::vector<int> parents = ParentFds();
   PULGA_RETURN_IF_ERROR(LimitFiles(std::max<uint64_t>(request.max_bytes, 1 << 20)));
   LayerTarget target;
-  PULGA_ASSIGN_OR_RETURN(target.times_file,
-                         OpenFileAt(kUnpackStagingFd, "times", O_RDWR | O_CREAT | O_EXCL, 0600));
-  unlinkat(kUnpackStagingFd, "times", 0);
+  PULGA_ASSIGN_OR_RETURN(target.times_file, StagingFile("times"));
+  PULGA_ASSIGN_OR_RETURN(target.spare_file, StagingFile("spare"));
+  target.record_fd = kUnpackOutputFd;
   PULGA_ASSIGN_OR_RETURN(const MergedView view, MountForWriting(parents, kUnpackStagingFd));
   CloseParents(parents);
   close(kUnpackStagingFd);
@@ -69,12 +78,24 @@ Status PrintTree(UnpackKind kind) {
                                    : ListSums(view.root.get(), kUnpackOutputFd);
 }
 
-Status ParseOnly(const UnpackOrder& request) {
+Status Ingest(const UnpackOrder& request) {
   PULGA_RETURN_IF_ERROR(LimitFiles(request.max_bytes));
   PULGA_RETURN_IF_ERROR(LockIn(kUnpackStagingFd, Keep::kNothing));
-  return request.kind == UnpackKind::kScan
-             ? RunScan(request, kUnpackInputFd, kUnpackOutputFd)
-             : RunDecompress(request, kUnpackInputFd, kUnpackOutputFd);
+  return RunIngest(request, kUnpackInputFd, kUnpackOutputFd, kUnpackChannelFd);
+}
+
+// The one layer in `parents`, alone: what it hides or takes from others does not matter.
+Status ReadRecorded(const UnpackOrder& request) {
+  const std::vector<int> parents = ParentFds();
+  PULGA_RETURN_IF_ERROR(LimitFiles(request.max_stream));
+  if (parents.size() != 1) return Error{Code::kInternal, 0, "one layer is expected"};
+  PULGA_ASSIGN_OR_RETURN(const MergedView view, MountForReading(parents, kUnpackStagingFd));
+  CloseParents(parents);
+  close(kUnpackStagingFd);
+  PULGA_RETURN_IF_ERROR(LockIn(view.root.get(), Keep::kFileOwnership));
+  const RecordedLayer layer{kUnpackInputFd, view.root.get(), kUnpackOutputFd};
+  return request.kind == UnpackKind::kVerify ? RunVerify(request, layer)
+                                             : RunExportLayer(request, layer);
 }
 
 Status RunJob() {
@@ -82,9 +103,8 @@ Status RunJob() {
   const auto request = UnpackOrder::Decode(bytes);
   if (!request) return Error{Code::kInternal, 0, "the unpacker got a damaged request"};
   switch (request->kind) {
-    case UnpackKind::kDecompress:
-    case UnpackKind::kScan:
-      return ParseOnly(*request);
+    case UnpackKind::kIngest:
+      return Ingest(*request);
     case UnpackKind::kUnpackLayer:
       return UnpackLayer(*request);
     case UnpackKind::kList:
@@ -93,10 +113,10 @@ Status RunJob() {
     case UnpackKind::kRemove:
       PULGA_RETURN_IF_ERROR(LockIn(kUnpackStagingFd, Keep::kFileOwnership));
       return RemoveAll(kUnpackStagingFd, "victim");
-    case UnpackKind::kIngest:
-    case UnpackKind::kFetch:
     case UnpackKind::kVerify:
     case UnpackKind::kExportLayer:
+      return ReadRecorded(*request);
+    case UnpackKind::kFetch:
       break;
   }
   return Error{Code::kInternal, 0, "unknown job"};

@@ -4,17 +4,21 @@
 // codes to HTTP.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "images/fetch/registry_feed.h"
 #include "images/image.h"
 #include "images/importer.h"
+#include "images/layer_difference.h"
 #include "runtime/dispatcher.h"
 #include "runtime/function_log.h"
 #include "runtime/function_spec.h"
@@ -47,29 +51,87 @@ struct SystemReport {
   std::vector<Feature> features;
 };
 
+struct UploadRequest {
+  std::optional<uint64_t> content_length;
+  std::optional<std::string> ref;  // the name to give; nothing keeps the archive's own names
+  AnyPlatform any_platform = AnyPlatform::kRefuse;
+  std::function<void()> on_room;
+  // Once, never from inside NewUpload: the import is over. A bad archive may be known as one while
+  // its bytes still come; what comes after that is thrown away.
+  std::function<void(ImportReport)> on_done;
+};
+
 enum class TreeView { kTree, kSums };
+
+// What `image verify` found.
+struct LayerVerdict {
+  std::string diff_id;
+  std::vector<LayerDifference> differences;  // none: as it was unpacked
+};
+struct VerifyReport {
+  ImageRecord image;
+  std::vector<LayerVerdict> layers;
+  bool intact() const {
+    return std::all_of(layers.begin(), layers.end(),
+                       [](const LayerVerdict& layer) { return layer.differences.empty(); });
+  }
+};
+
+enum class PruneScope { kUntagged, kUnused };
+struct PruneReport {
+  std::vector<ImageRecord> images;  // gone
+  size_t layers = 0;
+  uint64_t freed_bytes = 0;
+};
+
+struct PullRequest {
+  std::string ref;                     // as the user wrote it
+  std::optional<RegistryLogin> login;  // instead of the administrator's
+};
 
 class Engine {
  public:
   virtual ~Engine() = default;
 
-  // --- images. An upload is written to the spool by the engine's storage thread in order.
+  // --- images. An upload is imported while it arrives.
   class Upload {
    public:
-    // Without Finish: everything is dropped. After Finish: the import goes on, `done` is forgotten.
+    // Without Finish: everything is dropped. After Finish: the import goes on, nobody hears of it.
     virtual ~Upload() = default;
-    // `done` once these bytes are stored; at most one call outstanding. kTooLarge and kNoSpace end
-    // it.
-    virtual void Write(std::string bytes, std::function<void(Status)> done) = 0;
-    using Done = std::function<void(ImportReport)>;
-    virtual void Finish(std::optional<std::string> ref, AnyPlatform any_platform, Done done) = 0;
+    // Takes what there is room for at once; on_room is called after it took less than all.
+    virtual size_t Write(std::string_view bytes) = 0;
+    // These were all.
+    virtual void Finish() = 0;
   };
-  virtual Result<std::unique_ptr<Upload>> NewUpload(std::optional<uint64_t> content_length) = 0;
+  virtual Result<std::unique_ptr<Upload>> NewUpload(UploadRequest request) = 0;
+  // From the registry that `request.ref` names. Neither callback comes from inside this call.
+  // Destroying the Pull cancels it unless it is done.
+  class Pull {
+   public:
+    virtual ~Pull() = default;
+  };
+  virtual std::unique_ptr<Pull> PullImage(PullRequest request,
+                                          std::function<void(const PullProgress&)> progress,
+                                          std::function<void(ImportReport)> done) = 0;
   virtual std::vector<ImageRecord> Images() const = 0;
   virtual Result<ImageRecord> Image(const std::string& ref) const = 0;
   // The lines of `image inspect --tree|--sums` as an unnamed file, positioned at 0.
   virtual void ImageView(const std::string& ref, TreeView view,
                          std::function<void(Result<UniqueFd>)> done) = 0;
+  // The image as an archive (images/archive_export.h). Loop thread; destroying it ends it.
+  class Download {
+   public:
+    virtual ~Download() = default;
+    virtual uint64_t size() const = 0;
+    // Called when Read has more to give, or an end, after it said kWait.
+    virtual void OnReady(std::function<void()> ready) = 0;
+    virtual ReadResult Read(char* buffer, size_t capacity) = 0;  // as HttpHandler::Read
+  };
+  virtual Result<std::unique_ptr<Download>> ExportImage(const std::string& ref) = 0;
+  virtual void VerifyImage(const std::string& ref,
+                           std::function<void(Result<VerifyReport>)> done) = 0;
+  // Images no function uses: those without a name, or all.
+  virtual void PruneImages(PruneScope scope, std::function<void(Result<PruneReport>)> done) = 0;
   // kAlreadyExists ("in use by ...") while a function's active or kept version needs it.
   virtual void RemoveImage(const std::string& ref, std::function<void(Status)> done) = 0;
 

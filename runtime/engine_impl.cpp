@@ -18,10 +18,15 @@ Error Stopping() {
 EngineImpl::EngineImpl(EngineParts parts)
     : parts_(std::move(parts)), started_(parts_.clock.Now()) {}
 
-Result<std::unique_ptr<Engine::Upload>> EngineImpl::NewUpload(
-    std::optional<uint64_t> content_length) {
+Result<std::unique_ptr<Engine::Upload>> EngineImpl::NewUpload(UploadRequest request) {
   if (stopping_) return Stopping();
-  return parts_.images.NewUpload(content_length);
+  return parts_.images.NewUpload(std::move(request));
+}
+
+std::unique_ptr<Engine::Pull> EngineImpl::PullImage(
+    PullRequest request, std::function<void(const PullProgress&)> progress,
+    std::function<void(ImportReport)> done) {
+  return parts_.pulls.Start(std::move(request), std::move(progress), std::move(done));
 }
 
 Result<ImageRecord> EngineImpl::Image(const std::string& ref) const {
@@ -31,6 +36,22 @@ Result<ImageRecord> EngineImpl::Image(const std::string& ref) const {
 void EngineImpl::ImageView(const std::string& ref, TreeView view,
                            std::function<void(Result<UniqueFd>)> done) {
   parts_.images.View(ref, view, std::move(done));
+}
+
+Result<std::unique_ptr<Engine::Download>> EngineImpl::ExportImage(const std::string& ref) {
+  if (stopping_) return Stopping();
+  return parts_.images.Export(ref);
+}
+
+void EngineImpl::VerifyImage(const std::string& ref,
+                             std::function<void(Result<VerifyReport>)> done) {
+  if (stopping_) return done(Stopping());
+  parts_.images.Verify(ref, std::move(done));
+}
+
+void EngineImpl::PruneImages(PruneScope scope, std::function<void(Result<PruneReport>)> done) {
+  if (stopping_) return done(Stopping());
+  parts_.images.Prune(scope, std::move(done));
 }
 
 void EngineImpl::RemoveImage(const std::string& ref, std::function<void(Status)> done) {

@@ -11,6 +11,7 @@
 #include "runtime/function_registry.h"
 #include "runtime/function_service.h"
 #include "runtime/image_catalog.h"
+#include "runtime/image_pulls.h"
 #include "runtime/image_service.h"
 
 namespace pulga {
@@ -20,6 +21,7 @@ struct EngineParts {
   const Clock& clock;
   ImageCatalog& catalog;
   ImageService& images;
+  ImagePulls& pulls;
   FunctionRegistry& registry;
   FunctionService& functions;
   Dispatcher& dispatcher;
@@ -43,11 +45,17 @@ class EngineImpl final : public Engine {
   // Before the drain: uploads and changes are refused from now on.
   void BeginStopping() { stopping_ = true; }
 
-  Result<std::unique_ptr<Upload>> NewUpload(std::optional<uint64_t> content_length) override;
+  Result<std::unique_ptr<Upload>> NewUpload(UploadRequest request) override;
+  std::unique_ptr<Pull> PullImage(PullRequest request,
+                                  std::function<void(const PullProgress&)> progress,
+                                  std::function<void(ImportReport)> done) override;
   std::vector<ImageRecord> Images() const override { return parts_.catalog.List(); }
   Result<ImageRecord> Image(const std::string& ref) const override;
   void ImageView(const std::string& ref, TreeView view,
                  std::function<void(Result<UniqueFd>)> done) override;
+  Result<std::unique_ptr<Download>> ExportImage(const std::string& ref) override;
+  void VerifyImage(const std::string& ref, std::function<void(Result<VerifyReport>)> done) override;
+  void PruneImages(PruneScope scope, std::function<void(Result<PruneReport>)> done) override;
   void RemoveImage(const std::string& ref, std::function<void(Status)> done) override;
 
   void PutFunction(const FunctionKey& key, FunctionSpec spec,

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "base/units.h"
+#include "images/image_ref.h"
 #include "runtime/spec_json.h"
 #include "runtime/version_resolver.h"
 
@@ -39,6 +40,23 @@ Version BareVersion(const FunctionKey& key, const StoredVersion& stored) {
     version.image_ref = version.spec.image;
   }
   return version;
+}
+
+// As the API tells a failed pull.
+Code CodeOfPull(ImportReason reason, Code code) {
+  switch (reason) {
+    case ImportReason::kDenied:
+      return Code::kPermission;
+    case ImportReason::kNoSuchImage:
+      return Code::kNotFound;
+    case ImportReason::kRegistry:
+    case ImportReason::kHelper:
+      return Code::kUnavailable;
+    case ImportReason::kBadImage:
+      return Code::kUnsupported;
+    default:
+      return code;
+  }
 }
 
 }  // namespace
@@ -141,8 +159,8 @@ void FunctionService::ReactivateNow(const FunctionKey& key, OpQueue::Done next) 
 
 // --- deploy and roll back
 
-Result<FunctionService::DeploymentPtr> FunctionService::PlanPut(const FunctionKey& key,
-                                                                const FunctionSpec& wanted) const {
+Result<FunctionSpec> FunctionService::CheckSpec(const FunctionKey& key,
+                                                const FunctionSpec& wanted) const {
   const FunctionEntry* entry = parts_.registry.Find(key);
   if (entry == nullptr && parts_.registry.functions().size() >= limits_.max_functions) {
     return Error{Code::kNoSpace, 0,
@@ -156,6 +174,13 @@ Result<FunctionService::DeploymentPtr> FunctionService::PlanPut(const FunctionKe
   PULGA_RETURN_IF_ERROR(Validate(spec));
   PULGA_RETURN_IF_ERROR(CheckAgainstBoard(spec, parts_.board));
   PULGA_RETURN_IF_ERROR(CheckEnforceable(spec, parts_.features));
+  return spec;
+}
+
+Result<FunctionService::DeploymentPtr> FunctionService::PlanPut(const FunctionKey& key,
+                                                                const FunctionSpec& wanted) const {
+  const FunctionEntry* entry = parts_.registry.Find(key);
+  PULGA_ASSIGN_OR_RETURN(const FunctionSpec spec, CheckSpec(key, wanted));
   auto deployment = std::make_shared<Deployment>();
   PULGA_ASSIGN_OR_RETURN(const ImageRecord image, parts_.catalog.Find(spec.image));
   if (!image.trouble.empty()) {
@@ -195,25 +220,61 @@ void FunctionService::Put(const FunctionKey& key, FunctionSpec spec, PutDone don
   const Status name = ValidateFunctionName(key.name);
   if (!name.ok()) return done(name.error());
   Enqueue(key, [this, key, spec = std::move(spec), done = std::move(done)](OpQueue::Done next) {
-    auto planned = PlanPut(key, spec);
-    if (!planned.ok()) {
-      done(planned.error());
+    const auto checked = CheckSpec(key, spec);
+    if (!checked.ok()) {
+      done(checked.error());
       return next();
     }
-    const DeploymentPtr& deployment = *planned;
-    deployment->done = done;
-    deployment->next = std::move(next);
-    if (!IsUnchanged(*deployment)) return Deploy(deployment);
-    PutReport report;
-    report.effect = PutReport::Effect::kReplaced;
-    report.warnings = deployment->warnings;
-    report.warnings.push_back("nothing changed: version " +
-                              std::to_string(deployment->old->number) + " stays active");
-    auto status = Describe(key);
-    if (status.ok()) report.status = std::move(status).value();
-    deployment->done(std::move(report));
-    deployment->next();
+    EnsureImage(spec, [this, key, spec, done, next](const Status& there) {
+      if (there.ok()) return PutNow(key, spec, done, next);
+      done(there.error());
+      next();
+    });
   });
+}
+
+void FunctionService::EnsureImage(const FunctionSpec& spec, std::function<void(Status)> done) {
+  const auto here = parts_.catalog.Find(spec.image);
+  const bool absent = !here.ok() && here.error().code == Code::kNotFound;
+  // An image's id names no registry.
+  const bool has_registry = ParseImageRef(spec.image).ok() && !spec.image.starts_with("sha256:");
+  if (absent && spec.pull == PullPolicy::kNever) {
+    return done(Prefix("with the pull policy \"never\"", here.error()));
+  }
+  const bool wanted =
+      spec.pull == PullPolicy::kAlways || (spec.pull == PullPolicy::kIfNotPresent && absent);
+  if (!wanted || !has_registry || !parts_.pull) return done(OkStatus());
+  const std::string why =
+      absent ? "image " + Printable(spec.image, 120) + " is not here, and pulling it failed"
+             : "the pull policy is \"always\", and that failed";
+  parts_.pull(spec.image, [why, done = std::move(done)](const ImportReport& report) {
+    if (report.status.ok()) return done(OkStatus());
+    Error error = Prefix(why, report.status.error());
+    error.code = CodeOfPull(report.reason, error.code);
+    done(error);
+  });
+}
+
+void FunctionService::PutNow(const FunctionKey& key, const FunctionSpec& spec, PutDone done,
+                             OpQueue::Done next) {
+  auto planned = PlanPut(key, spec);
+  if (!planned.ok()) {
+    done(planned.error());
+    return next();
+  }
+  const DeploymentPtr& deployment = *planned;
+  deployment->done = std::move(done);
+  deployment->next = std::move(next);
+  if (!IsUnchanged(*deployment)) return Deploy(deployment);
+  PutReport report;
+  report.effect = PutReport::Effect::kReplaced;
+  report.warnings = deployment->warnings;
+  report.warnings.push_back("nothing changed: version " + std::to_string(deployment->old->number) +
+                            " stays active");
+  auto status = Describe(key);
+  if (status.ok()) report.status = std::move(status).value();
+  deployment->done(std::move(report));
+  deployment->next();
 }
 
 void FunctionService::Rollback(const FunctionKey& key, std::optional<uint32_t> number,
@@ -280,7 +341,9 @@ void FunctionService::OnActivated(const DeploymentPtr& deployment, const Status&
 void FunctionService::OnCommitted(const DeploymentPtr& deployment,
                                   Result<std::vector<uint64_t>> forgotten) {
   if (!forgotten.ok()) return GoBack(deployment, Prefix("store the function", forgotten.error()));
+  TouchImagesOf(deployment->version.key);  // also of what is forgotten now
   parts_.registry.Activate(deployment->ready, *forgotten);
+  parts_.catalog.Touch(deployment->ready->image_digest, UnixMillis(parts_.clock));
   LogInfo("deployed " + Title(*deployment->ready));
   PutReport report;
   report.effect =
@@ -334,9 +397,19 @@ void FunctionService::DeleteNow(const FunctionKey& key, std::function<void(Statu
                        const FunctionEntry* gone = parts_.registry.Find(key);
                        if (!deleted.ok() || gone == nullptr) return done(std::move(deleted));
                        const FunctionEntry copy = *gone;
+                       TouchImagesOf(key);
                        parts_.registry.Erase(key);
                        AfterDelete(key, copy, done);
                      });
+}
+
+// As the store does it in its own transaction.
+void FunctionService::TouchImagesOf(const FunctionKey& key) {
+  const FunctionEntry* entry = parts_.registry.Find(key);
+  if (entry == nullptr) return;
+  for (const VersionPtr& version : entry->versions) {
+    parts_.catalog.Touch(version->image_digest, UnixMillis(parts_.clock));
+  }
 }
 
 void FunctionService::AfterDelete(const FunctionKey& key, const FunctionEntry& entry,

@@ -41,6 +41,8 @@ struct FunctionParts {
   FunctionLogs& logs;
   Board board;
   std::vector<Feature> features;  // what this kernel offers
+  // An image from its registry; `done` is called later, with an import's report.
+  std::function<void(const std::string& ref, std::function<void(ImportReport)> done)> pull;
 };
 
 class FunctionService {
@@ -66,6 +68,11 @@ class FunctionService {
   using DeploymentPtr = std::shared_ptr<Deployment>;
 
   void Enqueue(const FunctionKey& key, OpQueue::Op op);
+  // What can be said against a spec before its image is looked at; fills in defaults.
+  Result<FunctionSpec> CheckSpec(const FunctionKey& key, const FunctionSpec& spec) const;
+  // Pulls the image where the spec's policy says so.
+  void EnsureImage(const FunctionSpec& spec, std::function<void(Status)> done);
+  void PutNow(const FunctionKey& key, const FunctionSpec& spec, PutDone done, OpQueue::Done next);
   Result<DeploymentPtr> PlanPut(const FunctionKey& key, const FunctionSpec& spec) const;
   Result<DeploymentPtr> PlanRollback(const FunctionKey& key, std::optional<uint32_t> number) const;
   bool IsUnchanged(const Deployment& deployment) const;
@@ -76,6 +83,7 @@ class FunctionService {
   void GoBack(const DeploymentPtr& deployment, const Error& why);
   void Finish(const DeploymentPtr& deployment, Result<PutReport> report);
   void DeleteNow(const FunctionKey& key, std::function<void(Status)> done);
+  void TouchImagesOf(const FunctionKey& key);
   void AfterDelete(const FunctionKey& key, const FunctionEntry& entry,
                    std::function<void(Status)> done);
   void Reactivate(const FunctionKey& key);

@@ -26,8 +26,13 @@ bool IsShortDigest(const std::string& text) {
 bool ImageCatalog::Add(const ImageRecord& image) {
   const auto [it, is_new] = images_.try_emplace(image.digest);
   bool changed = is_new;
-  if (is_new) it->second.record = image;
+  if (is_new) {
+    it->second.record = image;
+    for (const LayerRecord& layer : image.layers) ++layer_users_[layer.chain_id];
+  }
   it->second.record.refs.clear();
+  it->second.record.last_used_unix_ms =
+      std::max(it->second.record.last_used_unix_ms, image.last_used_unix_ms);
   for (const LayerRecord& layer : image.layers)
     changed = missing_.erase(layer.chain_id) != 0 || changed;
   for (const std::string& ref : image.refs) {
@@ -41,7 +46,12 @@ bool ImageCatalog::Add(const ImageRecord& image) {
 void ImageCatalog::RemoveRef(const std::string& ref) { refs_.erase(ref); }
 
 void ImageCatalog::RemoveImage(const std::string& digest) {
-  images_.erase(digest);
+  const auto it = images_.find(digest);
+  if (it == images_.end()) return;
+  for (const LayerRecord& layer : it->second.record.layers) {
+    if (--layer_users_[layer.chain_id] == 0) layer_users_.erase(layer.chain_id);
+  }
+  images_.erase(it);
   std::erase_if(refs_, [&digest](const auto& ref) { return ref.second == digest; });
 }
 
@@ -55,6 +65,10 @@ ImageRecord ImageCatalog::Describe(const Entry& entry) const {
   for (LayerRecord& layer : record.layers) {
     layer.reused = false;
     missing += missing_.count(layer.chain_id);
+    const uint64_t bytes = DiskBytes(layer);
+    record.disk_bytes += bytes;
+    const auto users = layer_users_.find(layer.chain_id);
+    if (users != layer_users_.end() && users->second > 1) record.shared_bytes += bytes;
   }
   if (missing != 0) {
     record.trouble = std::to_string(missing) + " of its " + std::to_string(record.layers.size()) +
@@ -104,6 +118,16 @@ std::vector<ImageRecord> ImageCatalog::List() const {
   return images;
 }
 
+std::optional<LayerRecord> ImageCatalog::FindLayer(const LayerId& id) const {
+  if (missing_.contains(id)) return std::nullopt;
+  for (const auto& [digest, entry] : images_) {
+    for (const LayerRecord& layer : entry.record.layers) {
+      if (layer.chain_id == id) return layer;
+    }
+  }
+  return std::nullopt;
+}
+
 std::map<LayerId, uint64_t> ImageCatalog::Layers() const {
   std::map<LayerId, uint64_t> layers;
   for (const auto& [digest, entry] : images_) {
@@ -116,6 +140,27 @@ std::map<LayerId, uint64_t> ImageCatalog::Layers() const {
 
 void ImageCatalog::MarkMissing(const std::vector<LayerId>& layers) {
   missing_.insert(layers.begin(), layers.end());
+}
+
+void ImageCatalog::Touch(const std::string& digest, int64_t now_unix_ms) {
+  const auto it = images_.find(digest);
+  if (it != images_.end()) it->second.record.last_used_unix_ms = now_unix_ms;
+}
+
+ImageCatalog::Pin ImageCatalog::PinImage(const std::string& digest) {
+  Pin pin = pins_[digest].lock();
+  if (pin == nullptr) pins_[digest] = pin = std::make_shared<const std::string>(digest);
+  return pin;
+}
+
+bool ImageCatalog::pinned(const std::string& digest) const {
+  const auto it = pins_.find(digest);
+  return it != pins_.end() && !it->second.expired();
+}
+
+uint64_t DiskBytes(const LayerRecord& layer) {
+  // Of layers from before it was counted, the files' own size is the best there is.
+  return (layer.disk_bytes != 0 ? layer.disk_bytes : layer.size_bytes) + layer.record_bytes;
 }
 
 void ImageCatalog::SetLeaving(const std::string& digest, bool leaving) {

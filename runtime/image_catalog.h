@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
@@ -12,6 +13,9 @@
 #include "images/image.h"
 
 namespace pulga {
+
+// What a layer and its record take on the disk.
+uint64_t DiskBytes(const LayerRecord& layer);
 
 class ImageCatalog {
  public:
@@ -27,12 +31,22 @@ class ImageCatalog {
   std::vector<ImageRecord> List() const;  // by first name, untagged ones last
   size_t size() const { return images_.size(); }
 
+  // A layer of any image, unless it is missing on disk.
+  std::optional<LayerRecord> FindLayer(const LayerId& id) const;
   // Layers that are published and sound, with their sizes: what an import may skip.
   std::map<LayerId, uint64_t> Layers() const;
   // Rows without a directory. Their images get a `trouble` until they are imported again.
   void MarkMissing(const std::vector<LayerId>& layers);
   // Hidden from Find while its removal is under way.
   void SetLeaving(const std::string& digest, bool leaving);
+
+  void Touch(const std::string& digest, int64_t now_unix_ms);
+  // Somebody reads its layers, for as long as the token lives.
+  using Pin = std::shared_ptr<const std::string>;
+  Pin PinImage(const std::string& digest);
+  bool pinned(const std::string& digest) const;
+  // How many images use each layer, as their rows say.
+  const std::map<LayerId, uint32_t>& layer_users() const { return layer_users_; }
 
  private:
   struct Entry {
@@ -44,6 +58,8 @@ class ImageCatalog {
   std::map<std::string, Entry> images_;      // by digest
   std::map<std::string, std::string> refs_;  // normalised name -> digest
   std::set<LayerId> missing_;
+  std::map<LayerId, uint32_t> layer_users_;
+  std::map<std::string, std::weak_ptr<const std::string>> pins_;  // by digest
 };
 
 }  // namespace pulga

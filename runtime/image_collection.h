@@ -28,8 +28,7 @@ struct DiskUse {
 
 struct CollectionCandidate {
   std::string digest;
-  bool named = false;
-  bool in_use = false;  // by a function, a deploy, an export
+  bool in_use = false;  // by a function, a deploy, an export; or until just now
   int64_t last_used_unix_ms = 0;
   std::map<LayerId, uint64_t> layers;  // with what each takes on the disk
 };

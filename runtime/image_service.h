@@ -15,7 +15,10 @@
 #include "base/work_queue.h"
 #include "runtime/engine.h"
 #include "runtime/image_catalog.h"
+#include "runtime/image_collection.h"
 #include "runtime/image_worker.h"
+#include "runtime/import_service.h"
+#include "runtime/layer_table.h"
 #include "runtime/op_queue.h"
 #include "runtime/state_store.h"
 #include "sandbox/sandbox.h"
@@ -27,6 +30,7 @@ struct ImageLimits {
   uint64_t image_bytes = 16ULL << 30;
   uint64_t reserve_bytes = 32ULL << 20;
   uint32_t max_uploads = 4;
+  CollectionMarks marks;
 };
 
 // What the daemon built; all of it outlives the service.
@@ -55,33 +59,48 @@ class ImageService {
   ~ImageService();
 
   void SetLimits(ImageLimits limits) { limits_ = limits; }
-  Result<std::unique_ptr<Engine::Upload>> NewUpload(std::optional<uint64_t> content_length);
+  Result<std::unique_ptr<Engine::Upload>> NewUpload(UploadRequest request) {
+    return imports_.NewUpload(std::move(request), LimitsForUpload());
+  }
+  // Ends all uploads; their imports are over once importing() is false.
+  void StopImports() { imports_.Stop(); }
   void View(const std::string& name, TreeView view, std::function<void(Result<UniqueFd>)> done);
   void Remove(const std::string& name, std::function<void(Status)> done);
+  void Verify(const std::string& name, std::function<void(Result<VerifyReport>)> done);
+  void Prune(PruneScope scope, std::function<void(Result<PruneReport>)> done);
+  Result<std::unique_ptr<Engine::Download>> Export(const std::string& name);
+  // Removes unused images, the longest unused first, when the disk is fuller than the high mark.
+  void Collect(std::function<void()> done);
   // Compares the layers on disk with the rows: unknown ones go, missing ones are marked. Ahead of
   // everything else when called first. kUnavailable while there is no launcher.
   void Sweep(std::function<void(Status)> done);
-  size_t busy() const { return ops_.size() + uploads_; }
+  // For imports of other kinds than uploads.
+  ImportService& imports() { return imports_; }
+  UploadLimits LimitsForUpload() const;
+  bool importing() const { return imports_.under_way() > 0; }
+  size_t busy() const { return ops_.size() + imports_.under_way(); }
 
  private:
-  class UploadImpl;
-  struct ImportRequest;
-  void StartImport(std::shared_ptr<ImportRequest> request, OpQueue::Done next);
-  void OnImported(std::shared_ptr<ImportRequest> request, ImportReport report, OpQueue::Done next);
-  void OnStored(std::shared_ptr<ImportRequest> request, ImportReport report, OpQueue::Done next);
+  // Rows and catalog; a report of a failure when that fails.
+  void Store(ImportReport report, std::function<void(ImportReport)> done);
+  void Show(ImportReport* report);
   void RemoveNow(const std::string& name, std::function<void(Status)> done);
-  void RemoveRow(const ImageRecord& image, std::function<void(Status)> done);
+  // The rows, then the layers nobody else has. Inside an operation; all or none of the rows.
+  void RemoveRows(std::vector<ImageRecord> images, std::function<void(Result<PruneReport>)> done);
+  std::string UserOf(const std::string& digest) const;
+  std::vector<CollectionCandidate> Candidates() const;
+  void CollectNow(const DiskUse& disk, std::function<void()> done);
   // Those no row needs; failures are logged and left to the next sweep.
   void RemoveLayers(std::vector<LayerId> layers, std::function<void()> done);
   void ApplySweep(const std::vector<LayerId>& on_disk, std::function<void()> done);
-  ImportLimits LimitsForImport() const;
 
   ImageParts parts_;
   ImageLimits limits_;
   Hooks hooks_;
   OpQueue ops_;
-  uint32_t uploads_ = 0;  // begun and not yet imported or dropped
-  std::shared_ptr<ImageService*> self_ = std::make_shared<ImageService*>(this);
+  std::string last_collection_;  // what the log was told
+  LayerTable table_;
+  ImportService imports_;
 };
 
 }  // namespace pulga

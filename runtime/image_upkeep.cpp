@@ -14,6 +14,9 @@
 namespace pulga {
 namespace {
 
+// Who has just imported an image is about to deploy it.
+constexpr std::chrono::minutes kJustUsed{10};
+
 Result<DiskUse> LookAtDisk(const std::string& dir) {
   struct statvfs disk = {};
   if (statvfs(dir.c_str(), &disk) != 0) return LastError("look at the disk");
@@ -72,13 +75,14 @@ void ImageService::Prune(PruneScope scope, std::function<void(Result<PruneReport
 }
 
 std::vector<CollectionCandidate> ImageService::Candidates() const {
+  const auto now = parts_.clock.WallTime().time_since_epoch();
   std::vector<CollectionCandidate> out;
   for (const ImageRecord& image : parts_.catalog.List()) {
     CollectionCandidate candidate;
     candidate.digest = image.digest;
-    candidate.named = !image.refs.empty();
-    candidate.in_use = !UserOf(image.digest).empty();
     candidate.last_used_unix_ms = image.last_used_unix_ms;
+    const auto unused = now - std::chrono::milliseconds(image.last_used_unix_ms);
+    candidate.in_use = unused < kJustUsed || !UserOf(image.digest).empty();
     for (const LayerRecord& layer : image.layers) {
       candidate.layers[layer.chain_id] = DiskBytes(layer);
     }

@@ -1,7 +1,9 @@
-// ImageWorker: what the spool thread does for ImageService, blocking: imports, listings, removals.
+// ImageWorker: what other threads do for ImageService, blocking: listings and removals on the spool
+// thread, each import on its own.
 // The real one is images/Importer over an UnpackRunner; tests have one in memory. Spool thread.
 #pragma once
 
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -10,6 +12,8 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "images/importer.h"
+#include "images/layer_verify.h"
+#include "images/record_store.h"
 #include "runtime/engine.h"
 
 namespace pulga {
@@ -17,10 +21,15 @@ namespace pulga {
 class ImageWorker {
  public:
   virtual ~ImageWorker() = default;
-  virtual ImportReport Import(UniqueFd spool, const ImportOptions& options,
-                              const ImportLimits& limits) = 0;
+  // On a thread of the import's own; `confirm` as in UploadOptions.
+  virtual ImportReport Import(UniqueFd input, const ImportOptions& options,
+                              const ImportLimits& limits, std::function<Status()> confirm) = 0;
   virtual Result<UniqueFd> List(const std::vector<LayerId>& layers, TreeView view) = 0;
+  virtual Result<VerifyReport> Verify(const ImageRecord& image) = 0;
+  // The layer and its record.
   virtual Status Remove(const LayerId& layer) = 0;
+  // Removes what is no layer's record.
+  virtual Status SweepRecords(const std::set<LayerId>& layers) = 0;
 };
 
 class ImporterWorker final : public ImageWorker {
@@ -29,16 +38,31 @@ class ImporterWorker final : public ImageWorker {
   ImporterWorker(UnpackRunner& runner, std::string scratch_dir)
       : runner_(runner), scratch_dir_(std::move(scratch_dir)) {}
 
-  ImportReport Import(UniqueFd spool, const ImportOptions& options,
-                      const ImportLimits& limits) override {
-    return Importer(runner_, limits, scratch_dir_).Import(std::move(spool), options);
+  ImportReport Import(UniqueFd input, const ImportOptions& options, const ImportLimits& limits,
+                      std::function<Status()> confirm) override {
+    return Importer(runner_, limits, scratch_dir_)
+        .Import(std::move(input), options, std::move(confirm));
   }
   Result<UniqueFd> List(const std::vector<LayerId>& layers, TreeView view) override {
     Importer importer(runner_, ImportLimits{}, scratch_dir_);
     return view == TreeView::kTree ? importer.Tree(layers) : importer.Sums(layers);
   }
+  Result<VerifyReport> Verify(const ImageRecord& image) override {
+    const VerifyTools tools{runner_, RecordStore(scratch_dir_), scratch_dir_};
+    VerifyReport report;
+    report.image = image;
+    for (const LayerRecord& layer : image.layers) {
+      PULGA_ASSIGN_OR_RETURN(auto differences, VerifyLayer(tools, layer));
+      report.layers.push_back({layer.diff_id, std::move(differences)});
+    }
+    return report;
+  }
   Status Remove(const LayerId& layer) override {
     return Importer(runner_, ImportLimits{}, scratch_dir_).Remove(layer);
+  }
+  Status SweepRecords(const std::set<LayerId>& layers) override {
+    const auto swept = RecordStore(scratch_dir_).Sweep(layers);
+    return swept.ok() ? OkStatus() : Status(swept.error());
   }
 
  private:

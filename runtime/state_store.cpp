@@ -222,7 +222,8 @@ Status StateStore::StoreImage(const ImageRecord& image, int64_t now_unix_ms) {
                                     " DO UPDATE SET size_bytes = excluded.size_bytes,"
                                     " stream_bytes = excluded.stream_bytes,"
                                     " disk_bytes = excluded.disk_bytes,"
-                                    " record_bytes = excluded.record_bytes"));
+                                    " record_bytes = excluded.record_bytes"
+                                    " WHERE excluded.disk_bytes <> 0"));
     PULGA_RETURN_IF_ERROR(stored->Text(chain_id)
                               .Text(image.owner)
                               .Text(layer.diff_id)

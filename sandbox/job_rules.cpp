@@ -45,10 +45,6 @@ Status CheckAccess(const UniqueFd& fd, Access access, const std::string& name) {
 std::optional<JobRules> RulesOf(UnpackKind kind) {
   JobRules rules;
   switch (kind) {
-    case UnpackKind::kDecompress:
-    case UnpackKind::kScan:
-      rules.input = rules.output = FdRule::kFile;
-      return rules;
     case UnpackKind::kUnpackLayer:
       rules.input = rules.output = FdRule::kFile;
       rules.staging = StagingUse::kPublish;

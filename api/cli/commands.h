@@ -10,7 +10,9 @@
 namespace pulga::cli {
 
 std::vector<Command> ServerCommands();    // serve, serve-daemon, doctor, version
-std::vector<Command> ImageCommands();     // image import|ls|inspect|rm
+std::vector<Command> ImageCommands();     // image import|ls|inspect|rm|...
+std::vector<Command> PullCommands();      // pull, image pull
+std::vector<Command> ImageUpkeepCommands();  // image export|verify|prune
 std::vector<Command> DeployCommands();    // deploy, rollback, scale, rm
 std::vector<Command> FunctionCommands();  // ls, describe, logs
 std::vector<Command> InvokeCommands();    // invoke
@@ -26,6 +28,12 @@ struct ImportRequest {
 Result<ClientReply> ImportArchive(const DaemonClient& client, const ImportRequest& request);
 // The names the import gave, first the one to deploy.
 std::vector<std::string> ImportedRefs(const std::string& json);
+
+// A line for each image of such a reply; warnings on stderr.
+void PrintImages(const std::string& json, const std::string& verb);
+// From a registry, with a progress bar. `auth_json` "": what the daemon has. Gives the same JSON.
+Result<std::string> PullImage(const DaemonClient& client, const std::string& ref,
+                              const std::string& auth_json);
 
 // The receipt of a call, as `invoke -v` prints it.
 std::string ReceiptTable(const ClientReply& reply);

@@ -7,6 +7,7 @@
 #include "api/cli/output.h"
 #include "base/file_io.h"
 #include "base/text.h"
+#include "images/image_ref.h"
 
 namespace pulga::cli {
 namespace {
@@ -50,6 +51,19 @@ Result<std::string> ImportForDeploy(const DaemonClient& client, const std::strin
                file + " holds several images; deploy one of them by name: " + Join(refs, ", ")};
 }
 
+// The daemon would do it too, but without showing how far it is.
+Status PullForDeploy(const DaemonClient& client, const std::string& image) {
+  const auto here = client.Get("/v1/images/" + PercentEncode(image));
+  if (here.ok() || here.error().code != Code::kNotFound) return OkStatus();
+  PULGA_ASSIGN_OR_RETURN(const ImageRef ref, ParseImageRef(image));
+  const auto pulled = PullImage(client, ref.Familiar(), "");
+  if (pulled.ok()) {
+    PrintImages(*pulled, "pulled");
+    return OkStatus();
+  }
+  return Prefix("image " + image + " is not here, and pulling it failed", pulled.error());
+}
+
 int RunDeploy(const Args& args) {
   auto client = DaemonClient::FromArgs(args);
   if (!client.ok()) return UsageError(client.error().message);
@@ -68,6 +82,10 @@ int RunDeploy(const Args& args) {
     const auto ref = ImportForDeploy(*client, spec->image, false);
     if (!ref.ok()) return Fail(ref.error());
     spec->json = WithImage(spec->json, *ref);
+  }
+  if (spec->pulls && !LooksLikeArchive(spec->image)) {
+    const Status there = PullForDeploy(*client, spec->image);
+    if (!there.ok()) return Fail(there.error());
   }
   ClientRequest request;
   request.method = "PUT";

@@ -46,10 +46,12 @@ std::string LayerSummary(const Json& image) {
   return out;
 }
 
-void PrintImported(const Json& reply) {
+}  // namespace
+
+void PrintImages(const std::string& reply, const std::string& verb) {
   const Style style = Style::ForFd(STDOUT_FILENO);
-  for (const Json& image : Array(reply, "images")) {
-    PrintOut("imported " + style.Paint(Colour::kBold, Text(image, "ref")) + "  " +
+  for (const Json& image : Array(Parse(reply), "images")) {
+    PrintOut(verb + " " + style.Paint(Colour::kBold, Text(image, "ref")) + "  " +
              Text(image, "platform") + "  " + HumanBytes(Number(image, "size_bytes")) + "  " +
              LayerSummary(image) + "\n");
     for (const Json& warning : Array(image, "warnings")) {
@@ -58,6 +60,8 @@ void PrintImported(const Json& reply) {
     }
   }
 }
+
+namespace {
 
 int RunImport(const Args& args) {
   auto client = DaemonClient::FromArgs(args);
@@ -69,7 +73,7 @@ int RunImport(const Args& args) {
   if (args.Has("json")) {
     PrintOut(reply->body);
   } else {
-    PrintImported(Parse(reply->body));
+    PrintImages(reply->body, "imported");
   }
   return kExitOk;
 }
@@ -83,7 +87,7 @@ int RunList(const Args& args) {
     PrintOut(reply->body);
     return kExitOk;
   }
-  Table table({"IMAGE", "ID", "PLATFORM", "LAYERS", "SIZE"});
+  Table table({"IMAGE", "ID", "PLATFORM", "LAYERS", "ON DISK", "SHARED"});
   for (const Json& image : Array(Parse(reply->body), "images")) {
     Json refs = Array(image, "refs");
     if (refs.empty()) refs.push_back("<none>");
@@ -92,7 +96,8 @@ int RunList(const Args& args) {
                  {ShortDigest(Text(image, "digest")), Colour::kFaint},
                  {Text(image, "platform")},
                  {std::to_string(Array(image, "layers").size())},
-                 {HumanBytes(Number(image, "size_bytes"))}});
+                 {HumanBytes(Number(image, "disk_bytes"))},
+                 {HumanBytes(Number(image, "shared_bytes"))}});
     }
   }
   if (table.empty()) {
@@ -119,16 +124,24 @@ void PrintImage(const Json& image) {
   add("names", Words(Array(image, "refs")));
   add("digest", Text(image, "digest"));
   add("platform", Text(image, "platform"));
-  add("size", HumanBytes(Number(image, "size_bytes")));
+  add("owner", Text(image, "owner"));
+  add("files", HumanBytes(Number(image, "size_bytes")));
+  add("on disk", HumanBytes(Number(image, "disk_bytes")) + ", " +
+                     HumanBytes(Number(image, "shared_bytes")) +
+                     " of it shared with other images, " +
+                     HumanBytes(Number(image, "unique_bytes")) + " its own");
+  add("last used", Text(image, "last_used_at"));
   add("entrypoint", Words(Array(config, "entrypoint")));
   add("cmd", Words(Array(config, "cmd")));
   add("user", Text(config, "user").empty() ? "root" : Text(config, "user"));
   add("working dir", Text(config, "working_dir").empty() ? "/" : Text(config, "working_dir"));
   add("ports", Words(Array(config, "exposed_ports")));
   PrintOut(facts.Render(Style::ForFd(STDOUT_FILENO)));
-  Table layers({"LAYER", "SIZE"});
+  Table layers({"LAYER", "FILES", "ON DISK"});
   for (const Json& layer : Array(image, "layers")) {
-    layers.Add({{Text(layer, "diff_id")}, {HumanBytes(Number(layer, "size_bytes"))}});
+    layers.Add({{Text(layer, "diff_id")},
+                {HumanBytes(Number(layer, "size_bytes"))},
+                {HumanBytes(Number(layer, "disk_bytes"))}});
   }
   PrintOut("\n" + layers.Render(Style::ForFd(STDOUT_FILENO)));
 }

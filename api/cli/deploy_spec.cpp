@@ -41,6 +41,7 @@ constexpr SpecFlag kFlags[] = {
     {"queue-wait", "scale", "queue_wait", "TIME", "how long they may wait"},
     {"parked", "scale", "parked", "N", "sandboxes kept ready (exec)"},
     {"idle", "scale", "idle", "TIME", "until an unused instance goes, or auto"},
+    {"pull", "", "pull", "WHEN", "ask the registry: if-not-present, always or never"},
     {"mode", "", "mode", "MODE", "auto, http or exec"},
     {"port", "", "port", "N", "the port an http function listens on"},
     {"input", "", "input", "KIND", "stdin or argument (exec)"},
@@ -105,7 +106,7 @@ Status ApplyFlags(const Args& args, Json* spec) {
 
 std::vector<Option> DeploySpecOptions() {
   std::vector<Option> out = {
-      {"image", 'i', "REF|FILE", "an imported image, or an archive to import first"},
+      {"image", 'i', "REF|FILE", "an image, pulled when it is not here, or an archive to import"},
       {"file", 'f', "FILE", "function.json; flags win over it"},
       {"env", 'e', "K=V", "an environment variable; may be repeated"},
       {"command", 0, "WORD", "replaces the image's command; repeat for each word"},
@@ -137,6 +138,7 @@ Result<DeploySpec> BuildDeploySpec(const Args& args, const std::string& file_tex
   }
   PULGA_RETURN_IF_ERROR(ApplyFlags(args, &spec));
   if (spec.contains("image") && spec["image"].is_string()) out.image = spec["image"];
+  out.pulls = !spec.contains("pull") || spec["pull"] == "if-not-present";
   out.json = spec.dump(-1, ' ', false, Json::error_handler_t::replace);
   return out;
 }

@@ -16,6 +16,7 @@ struct DeploySpec {
   std::string name;   // of a "name" field in the file; "" without
   std::string image;  // as written: a reference or a file; "" when neither flag nor file says
   std::string json;
+  bool pulls = true;  // may be asked of its registry when it is not here
 };
 // `file_text` is function.json, or "" without -f.
 Result<DeploySpec> BuildDeploySpec(const Args& args, const std::string& file_text);

@@ -76,7 +76,7 @@ int Main(std::vector<std::string> given) {
     if (all[0] == "image") {
       return all.size() > 1 && (all[1] == "--help" || all[1] == "-h")
                  ? ShowHelp(commands, {"image"})
-                 : UsageError("pulga image wants one of import, ls, inspect, rm");
+                 : UsageError("pulga image wants one of import, pull, ls, inspect, rm");
     }
     return UsageError("there is no command \"" + all[0] + "\"; pulga help lists them");
   }
@@ -95,8 +95,8 @@ int Main(std::vector<std::string> given) {
 
 std::vector<Command> AllCommands() {
   std::vector<Command> all;
-  for (auto group : {&ServerCommands, &ImageCommands, &DeployCommands, &InvokeCommands,
-                     &FunctionCommands, &RunCommands}) {
+  for (auto group : {&ServerCommands, &ImageCommands, &ImageUpkeepCommands, &PullCommands,
+                     &DeployCommands, &InvokeCommands, &FunctionCommands, &RunCommands}) {
     for (Command& command : group()) all.push_back(std::move(command));
   }
   return all;

@@ -70,6 +70,9 @@ void AddImageRoutes(Router& router, Engine& engine) {
   router.Add("POST", "/v1/images", [&engine](HttpExchange& exchange, const PathParams&) {
     return MakeUploadHandler(exchange, engine);
   });
+  router.Add("POST", "/v1/images/pull", [&engine](HttpExchange& exchange, const PathParams&) {
+    return MakePullHandler(exchange, engine);
+  });
   router.Add("GET", "/v1/images", [&engine](HttpExchange& exchange, const PathParams&) {
     return Immediately(exchange, JsonReply(200, ImageListJson(engine.Images())));
   });

@@ -10,11 +10,15 @@ namespace pulga {
 
 void AddImageRoutes(Router& router, Engine& engine);
 void AddFunctionRoutes(Router& router, Engine& engine);
+// Before AddImageRoutes: an image may be called "x/export", its other routes end with {ref...}.
+void AddUpkeepRoutes(Router& router, Engine& engine);
 void AddCallRoutes(Router& router, Engine& engine, EventLoop& loop);
 void AddSystemRoutes(Router& router, Engine& engine);
 
 // POST /v1/images: streams the body to the engine's spool with backpressure.
 std::unique_ptr<HttpHandler> MakeUploadHandler(HttpExchange& exchange, Engine& engine);
+// POST /v1/images/pull: answers when done, or with the progress, one JSON line each.
+std::unique_ptr<HttpHandler> MakePullHandler(HttpExchange& exchange, Engine& engine);
 // GET /v1/functions/{name}/logs?tail=&follow=1: JSON lines, chunked.
 std::unique_ptr<HttpHandler> MakeLogHandler(HttpExchange& exchange, Engine& engine,
                                             const FunctionKey& key);

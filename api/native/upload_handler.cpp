@@ -9,9 +9,6 @@
 namespace pulga {
 namespace {
 
-constexpr size_t kBlock = 256 * 1024;     // handed to the spool at once
-constexpr size_t kBuffered = 2 * kBlock;  // held while the spool is busy
-
 using RefSet = std::set<std::pair<std::string, std::string>>;
 
 RefSet RefsOf(const std::vector<ImageRecord>& images) {
@@ -30,7 +27,8 @@ class UploadHandler final : public ReplyingHandler {
 
   void Start() override {
     const HttpRequest& request = exchange().request();
-    if (!ReadQuery(request)) return;
+    UploadRequest wanted;
+    if (!ReadQuery(request, &wanted)) return;
     const std::string* type = request.Header("Content-Type");
     if (type != nullptr && EqualsIgnoreCase(std::string_view(*type).substr(0, 10), "multipart/")) {
       return Refuse({415,
@@ -39,33 +37,33 @@ class UploadHandler final : public ReplyingHandler {
                      "curl --data-binary @image.tar, or -T image.tar -X POST",
                      {}});
     }
-    auto upload = engine_.NewUpload(request.content_length);
+    wanted.content_length = request.content_length;
+    wanted.on_room = WhileOpen([this] { exchange().ContinueBody(); });
+    wanted.on_done = WhileOpen([this](const ImportReport& report) { OnImported(report); });
+    auto upload = engine_.NewUpload(std::move(wanted));
     if (!upload.ok()) return Refuse(ToApiError(upload.error(), "image"));
     upload_ = std::move(*upload);
   }
 
   size_t OnBody(std::string_view bytes) override {
-    if (!upload_) return bytes.size();
-    const size_t taken = std::min(bytes.size(), kBuffered - buffer_.size());
-    buffer_.append(bytes.substr(0, taken));
-    stalled_ = taken < bytes.size();
-    if (buffer_.size() >= kBlock) Flush();
-    return taken;
+    return upload_ ? upload_->Write(bytes) : bytes.size();
   }
 
   void OnBodyEnd() override {
-    ended_ = true;
-    if (upload_) Flush();
+    if (!upload_) return;
+    before_ = RefsOf(engine_.Images());
+    upload_->Finish();
   }
 
  private:
-  bool ReadQuery(const HttpRequest& request) {
-    ref_ = QueryValue(request.query(), "ref");
-    if (ref_ && ref_->empty()) ref_.reset();
-    any_platform_ = QueryValue(request.query(), "any_platform") == "1" ? AnyPlatform::kStore
-                                                                       : AnyPlatform::kRefuse;
-    if (!ref_) return true;
-    const auto parsed = ParseImageRef(*ref_);
+  bool ReadQuery(const HttpRequest& request, UploadRequest* wanted) {
+    wanted->ref = QueryValue(request.query(), "ref");
+    if (wanted->ref && wanted->ref->empty()) wanted->ref.reset();
+    if (QueryValue(request.query(), "any_platform") == "1") {
+      wanted->any_platform = AnyPlatform::kStore;
+    }
+    if (!wanted->ref) return true;
+    const auto parsed = ParseImageRef(*wanted->ref);
     if (parsed.ok()) return true;
     ApiError error = ToApiError(parsed.error(), "image");
     error.code = "invalid_ref";
@@ -73,35 +71,9 @@ class UploadHandler final : public ReplyingHandler {
     return false;
   }
 
-  void Refuse(const ApiError& error) {
-    upload_.reset();
-    exchange().Reply(ErrorReply(error));
-  }
+  void Refuse(const ApiError& error) { exchange().Reply(ErrorReply(error)); }
 
-  void Flush() {
-    if (writing_ || !upload_) return;
-    if (buffer_.empty()) {
-      if (ended_) Finish();
-      return;
-    }
-    writing_ = true;
-    upload_->Write(std::exchange(buffer_, {}),
-                   WhileOpen([this](Status stored) { OnStored(stored); }));
-  }
-
-  void OnStored(const Status& stored) {
-    writing_ = false;
-    if (!stored.ok()) return Refuse(ToApiError(stored.error(), "image"));
-    if (ended_ || buffer_.size() >= kBlock) Flush();
-    if (std::exchange(stalled_, false)) exchange().ContinueBody();
-  }
-
-  void Finish() {
-    before_ = RefsOf(engine_.Images());
-    upload_->Finish(ref_, any_platform_,
-                    WhileOpen([this](const ImportReport& report) { OnImported(report); }));
-  }
-
+  // At the end, or early: a bad archive is known as one while its bytes still come.
   void OnImported(const ImportReport& report) {
     if (!report.status.ok()) return exchange().Reply(ErrorReply(ToApiError(report)));
     bool all_known = report.layers_created.empty();
@@ -111,13 +83,7 @@ class UploadHandler final : public ReplyingHandler {
 
   Engine& engine_;
   std::unique_ptr<Engine::Upload> upload_;
-  std::optional<std::string> ref_;
-  AnyPlatform any_platform_ = AnyPlatform::kRefuse;
-  std::string buffer_;
   RefSet before_;
-  bool writing_ = false;
-  bool stalled_ = false;
-  bool ended_ = false;
 };
 
 }  // namespace

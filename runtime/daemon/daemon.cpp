@@ -18,6 +18,7 @@
 #include "runtime/daemon/notify.h"
 #include "runtime/engine_impl.h"
 #include "runtime/function_service.h"
+#include "runtime/image_pulls.h"
 #include "runtime/image_service.h"
 #include "runtime/state_store.h"
 #include "runtime/unpack_bridge.h"
@@ -29,6 +30,7 @@ namespace {
 
 constexpr Duration kTrimInterval = std::chrono::seconds(30);
 constexpr size_t kTrimBytes = 2 << 20;
+constexpr Duration kCollectInterval = std::chrono::minutes(1);
 // After the drain's deadline every call has its outcome; this is for writing it out.
 constexpr Duration kFlushTime = std::chrono::seconds(2);
 
@@ -56,9 +58,12 @@ class Daemon {
   void BeginStop();
   void StopWhenQuiet();
   void ScheduleTrim();
+  void ScheduleCollection();
   void TearDown();
   ImageLimits LimitsOfImages() const;
   FunctionLimits LimitsOfFunctions() const;
+  RegistryAccess AccessToRegistries() const;
+  void PullForDeploy(const std::string& ref, std::function<void(ImportReport)> done);
 
   const ConfigSources sources_;
   DaemonConfig config_;
@@ -79,6 +84,7 @@ class Daemon {
   std::unique_ptr<UnpackBridge> runner_;
   std::unique_ptr<ImporterWorker> worker_;
   std::unique_ptr<ImageService> images_;
+  std::unique_ptr<ImagePulls> pulls_;
   std::unique_ptr<FunctionService> functions_;
   std::unique_ptr<EngineImpl> engine_;
   std::unique_ptr<KeeperLink> keeper_;
@@ -118,11 +124,37 @@ Status Daemon::OpenState() {
 }
 
 ImageLimits Daemon::LimitsOfImages() const {
-  return {config_.upload_bytes, config_.image_bytes, config_.reserve_bytes, config_.max_uploads};
+  return {config_.upload_bytes, config_.image_bytes, config_.reserve_bytes, config_.max_uploads,
+          CollectionMarks{config_.disk_high, config_.disk_low}};
 }
 
 FunctionLimits Daemon::LimitsOfFunctions() const {
   return {config_.keep_versions, config_.max_functions};
+}
+
+RegistryAccess Daemon::AccessToRegistries() const {
+  RegistryAccess access;
+  access.auth_file_is_named = !config_.registry_auth.empty();
+  access.auth_file =
+      access.auth_file_is_named ? config_.registry_auth : config_.data_dir + "/registry-auth.json";
+  access.ca_file = config_.registry_ca;
+  access.plain_http = config_.plain_http;
+  access.proxies = {config_.https_proxy, config_.http_proxy, config_.no_proxy};
+  access.at_once = config_.pull_layers;
+  access.stall_timeout = config_.pull_stall_timeout;
+  access.reserve_bytes = config_.reserve_bytes;
+  return access;
+}
+
+// A deploy goes on without its client, and so does its pull.
+void Daemon::PullForDeploy(const std::string& ref, std::function<void(ImportReport)> done) {
+  const auto pull = std::make_shared<std::unique_ptr<Engine::Pull>>();
+  *pull = pulls_->Start(
+      {ref, std::nullopt}, [](const PullProgress&) {},
+      [pull, done = std::move(done)](ImportReport report) {
+        pull->reset();
+        done(std::move(report));
+      });
 }
 
 void Daemon::BuildServices() {
@@ -142,13 +174,18 @@ void Daemon::BuildServices() {
       LimitsOfImages(),
       ImageService::Hooks{[this](const std::string& digest) { return registry_.UserOf(digest); },
                           [this] { functions_->Recheck(); }});
+  pulls_ = std::make_unique<ImagePulls>(*loop_, *runner_, images_->imports(), config_.data_dir);
+  pulls_->SetLimits(images_->LimitsForUpload(), AccessToRegistries());
   functions_ = std::make_unique<FunctionService>(
       FunctionParts{*loop_, clock_, *storage_, *store_, catalog_, registry_, *dispatcher_, logs_,
-                    board_, features_},
+                    board_, features_,
+                    [this](const std::string& ref, std::function<void(ImportReport)> done) {
+                      PullForDeploy(ref, std::move(done));
+                    }},
       LimitsOfFunctions());
-  engine_ = std::make_unique<EngineImpl>(EngineParts{*loop_, clock_, catalog_, *images_, registry_,
-                                                     *functions_, *dispatcher_, logs_, admin_key_,
-                                                     board_.budget_bytes, features_});
+  engine_ = std::make_unique<EngineImpl>(EngineParts{*loop_, clock_, catalog_, *images_, *pulls_,
+                                                     registry_, *functions_, *dispatcher_, logs_,
+                                                     admin_key_, board_.budget_bytes, features_});
 }
 
 Status Daemon::Listen(const FrontFactory& make_front) {
@@ -188,6 +225,7 @@ Status Daemon::Start(const DaemonOptions& options, const FrontFactory& make_fron
   OnLauncher(std::move(launcher));
   PULGA_RETURN_IF_ERROR(Listen(make_front));
   ScheduleTrim();
+  ScheduleCollection();
   LogInfo("pulga " PULGA_VERSION " serves " + std::to_string(registry_.functions().size()) +
           " functions from " + std::to_string(catalog_.size()) + " images; instances may use " +
           HumanBytes(board_.budget_bytes));
@@ -246,6 +284,7 @@ void Daemon::Reload() {
   config_ = MergeReloaded(config_, *fresh, &ignored);
   SetLogLevel(config_.log_level);
   images_->SetLimits(LimitsOfImages());
+  pulls_->SetLimits(images_->LimitsForUpload(), AccessToRegistries());
   functions_->SetLimits(LimitsOfFunctions());
   front_->Reload(config_);
   LogInfo("settings reloaded");
@@ -257,6 +296,7 @@ void Daemon::BeginStop() {
   NotifyServiceManager("STOPPING=1");
   engine_->BeginStopping();
   runner_->Stop();
+  pulls_->Stop();
   const TimePoint deadline = loop_->Now() + config_.stop_timeout;
   if (front_ != nullptr) front_->StopAccepting();
   dispatcher_->Drain(deadline, [this] { drained_ = true; });
@@ -282,6 +322,12 @@ void Daemon::ScheduleTrim() {
   });
 }
 
+void Daemon::ScheduleCollection() {
+  loop_->CallAfter(kCollectInterval, [this] {
+    if (!stopping_) images_->Collect([this] { ScheduleCollection(); });
+  });
+}
+
 // Everything that may still call back ends before what it would call.
 void Daemon::TearDown() {
   if (loop_ == nullptr) return;
@@ -292,13 +338,17 @@ void Daemon::TearDown() {
     ++busy;
     queue->Run([] { return true; }, [&busy](bool) { --busy; });
   }
-  while (busy > 0) loop_->RunOnce(std::chrono::seconds(1));
+  if (images_ != nullptr) images_->StopImports();
+  while (busy > 0 || (images_ != nullptr && images_->importing())) {
+    loop_->RunOnce(std::chrono::seconds(1));
+  }
   storage_.reset();
   spool_.reset();
   store_.reset();  // before the sandbox: without us the launcher ends, and the keeper all of it
   front_.reset();  // the loop, whose turns it takes part in, does not run any more
   engine_.reset();
   functions_.reset();
+  pulls_.reset();
   images_.reset();
   dispatcher_.reset();
   keeper_.reset();

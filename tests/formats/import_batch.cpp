@@ -21,6 +21,7 @@
 #include "base/text.h"
 #include "images/importer.h"
 #include "tests/support/forked_unpacker.h"
+#include "tests/support/ingest_harness.h"
 
 namespace pulga {
 namespace {
@@ -34,10 +35,7 @@ class Batch {
         runner_(scratch + "/layers", PULGA_UNPACKER),
         importer_(runner_, ImportLimits(), scratch) {
     options_.any_platform = AnyPlatform::kStore;
-    options_.find_layer = [this](const LayerId& id) -> std::optional<uint64_t> {
-      const auto it = stored_.find(id);
-      return it == stored_.end() ? std::nullopt : std::optional(it->second);
-    };
+    options_.claims = &stored_;
   }
 
   void Run(const std::string& name, const std::string& path) {
@@ -52,7 +50,7 @@ class Batch {
   }
 
   Status RemoveAll() {
-    for (const auto& [id, size] : stored_) PULGA_RETURN_IF_ERROR(importer_.Remove(id));
+    for (const auto& [id, layer] : stored_.layers) PULGA_RETURN_IF_ERROR(importer_.Remove(id));
     if (!std::filesystem::is_empty(scratch_ + "/layers")) {
       return Error{Code::kInternal, 0, "something is left in " + scratch_ + "/layers"};
     }
@@ -76,7 +74,7 @@ class Batch {
     std::string layers;
     std::string refs;
     for (const LayerRecord& layer : image.layers) {
-      stored_[layer.chain_id] = layer.size_bytes;
+      stored_.layers[layer.chain_id] = layer;
       ids.push_back(layer.chain_id);
       layers += (layers.empty() ? "" : ",") + layer.chain_id.Hex();
     }
@@ -100,7 +98,7 @@ class Batch {
   testing::ForkedUnpacker runner_;
   Importer importer_;
   ImportOptions options_;
-  std::map<LayerId, uint64_t> stored_;
+  testing::KnownLayers stored_;
 };
 
 int Main(const std::string& scratch) {

@@ -34,7 +34,8 @@ SHELL ["/bin/sh", "-c"]
 RUN rm -r /data/drop /etc/old.conf
 RUN rm -rf /data/opaque && mkdir /data/opaque && echo new > /data/opaque/new
 RUN ln /data/keep /data/hard && chown 5:6 /data/owned && chmod 4755 /usr/bin/tool
-RUN rm /data/link && mkdir /data/link && echo x > /data/link/x && rm -r /data/dir && ln -s keep /data/dir
+RUN rm /data/link && mkdir /data/link && echo x > /data/link/x
+RUN rm -r /data/dir && ln -s keep /data/dir
 RUN true
 RUN true
 ENV A=1 PATH=/bin
@@ -275,7 +276,7 @@ class Maker:
         self.skopeo(layout, oci)
 
     def manifest_list(self, buildah, build):
-        """An index of this machine's image and one for another, both with their blobs."""
+        """An index pushed with all its images, which become an index in an index."""
         run(*buildah, "manifest", "create", "list:1")
         run(*buildah, "manifest", "add", "list:1", "containers-storage:localhost/second:1")
         run(*buildah, "manifest", "push", "--all", "list:1", f"oci:{self.folder / 'listed'}:l")

@@ -1,4 +1,5 @@
-// Whole archives: detection, decompression, scan, index, plan, and every layer's tar to its end.
+// Whole archives: ingest, index, plan, and every layer's tar to its end.
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -8,12 +9,12 @@
 #include "base/check.h"
 #include "base/file_io.h"
 #include "base/sys.h"
-#include "images/archive_kind.h"
 #include "images/archive_plan.h"
 #include "images/byte_source.h"
+#include "images/ingest.h"
+#include "images/job_events.h"
 #include "images/layer_path.h"
 #include "images/tar_reader.h"
-#include "images/unpack_jobs.h"
 #include "tests/fuzz/fuzz_target.h"
 #include "tests/support/archive_builder.h"
 
@@ -61,8 +62,8 @@ void ReadLayer(ByteSource& source) {
 void ReadPlanned(int fd, const std::vector<PlannedImage>& images) {
   for (const PlannedImage& image : images) {
     for (const PlannedLayer& layer : image.layers) {
-      FileRange range(fd, layer.member.offset, layer.member.size);
-      const auto kind = SniffCompression(fd, layer.member.offset, layer.member.size);
+      FileRange range(fd, layer.member->offset, layer.member->size);
+      const auto kind = SniffCompression(fd, layer.member->offset, layer.member->size);
       if (!kind.ok()) continue;
       const auto plain = MakeDecompressor(*kind, range);
       ReadLayer(plain != nullptr ? *plain : static_cast<ByteSource&>(range));
@@ -108,27 +109,33 @@ std::vector<std::string> FuzzSeeds() {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   setlocale(LC_CTYPE, "C.UTF-8");
   UniqueFd input = MemoryFile({reinterpret_cast<const char*>(data), size});
-  const auto kind = DetectArchive(input.get(), size);
-  PULGA_CHECK(kind.ok());
-  UnpackOrder order;
-  order.max_entries = 1000;
-  order.max_bytes = 4 << 20;
-  if (*kind == ArchiveKind::kGzip || *kind == ArchiveKind::kZstd) {
-    UniqueFd plain = MemoryFile("");
-    if (!RunDecompress(order, input.get(), plain.get()).ok()) return 0;
-    input = std::move(plain);
-    size = static_cast<size_t>(lseek(input.get(), 0, SEEK_END));
-  }
   FileRange whole(input.get(), 0, size);
   ReadLayer(whole);
-  const UniqueFd output = MemoryFile("");
-  if (!RunScan(order, input.get(), output.get()).ok()) return 0;
-  lseek(output.get(), 0, SEEK_SET);
-  auto index = ArchiveIndex::Decode(ReadFd(output.get(), 8 << 20).value(), size);
-  PULGA_CHECK(index.ok());
+  lseek(input.get(), 0, SEEK_SET);
+  UnpackOrder order;
+  order.max_entries = 40;  // what a pipe holds while nobody reads it
+  order.max_bytes = 4 << 20;
+  int channel[2];
+  PULGA_CHECK(pipe2(channel, O_CLOEXEC) == 0);
+  const UniqueFd told(channel[0]);
+  const UniqueFd plain = MemoryFile("");
+  {
+    const UniqueFd tell(channel[1]);
+    if (!RunIngest(order, input.get(), plain.get(), tell.get()).ok()) return 0;
+  }
+  ArchiveIndex index;
+  JobEventReader reader(told.get());
+  while (true) {
+    const auto event = reader.Next();
+    PULGA_CHECK(event.ok());
+    if (!event->has_value()) break;
+    auto member = DecodeMember((*event)->payload);
+    PULGA_CHECK(member.has_value());
+    index.Add(std::move(member->name), std::move(member->member));
+  }
   std::vector<std::string> warnings;
-  const Files files(input.get(), std::move(*index));
+  const Files files(plain.get(), std::move(index));
   const auto images = PlanImport(files, {DetectHostAbility(), AnyPlatform::kStore, 8}, &warnings);
-  if (images.ok()) ReadPlanned(input.get(), *images);
+  if (images.ok()) ReadPlanned(plain.get(), *images);
   return 0;
 }

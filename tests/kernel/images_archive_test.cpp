@@ -6,6 +6,7 @@
 
 #include "images/digest.h"
 #include "tests/support/image_lab.h"
+#include "tests/support/ingest_harness.h"
 
 namespace pulga::testing {
 namespace {
@@ -40,17 +41,14 @@ TEST_F(Archives, OfEveryShapeAndCompressionGiveTheSameTree) {
 }
 
 TEST_F(Archives, ShareLayersThatExist) {
-  std::map<LayerId, uint64_t> known;
-  options_.find_layer = [&](const LayerId& id) -> std::optional<uint64_t> {
-    const auto it = known.find(id);
-    return it == known.end() ? std::nullopt : std::optional(it->second);
-  };
+  KnownLayers known;
+  options_.claims = &known;
   ASSERT_TRUE(ImportArchive(ArchiveBuilder(ArchiveShape::kOci, {Hello()}).Tar()).status.ok());
-  for (const auto& layer : report_.images[0].layers) known[layer.chain_id] = layer.size_bytes;
+  for (const auto& layer : report_.images[0].layers) known.layers[layer.chain_id] = layer;
   const auto created = std::exchange(report_.layers_created, {});
   const size_t jobs = runner_.jobs();
   ASSERT_TRUE(ImportArchive(ArchiveBuilder(ArchiveShape::kOci, {Hello()}).Tar()).status.ok());
-  EXPECT_EQ(runner_.jobs(), jobs + 1) << "the scan alone";
+  EXPECT_EQ(runner_.jobs(), jobs + 1) << "the ingest alone";
   EXPECT_TRUE(report_.images[0].layers[0].reused);
   EXPECT_EQ(report_.images[0].size_bytes, 5u);
   report_.layers_created = created;
@@ -177,11 +175,13 @@ TEST_F(Archives, ThatUnpackToTooMuchStopAtTheLimit) {
   const std::string zeros = TarBuilder().File("z", std::string(1 << 21, '\0')).Finish();
   const std::string padding = TarBuilder().File("z", "").Finish() + std::string(3 << 20, '\0');
   for (const std::string& bytes :
-       {Gzip(std::string(3 << 20, '\0')), layer(zeros, Compression::kGzip),
-        layer(zeros, Compression::kZstd), layer(padding, Compression::kGzip),
-        layer(many.Finish(), Compression::kPlain), members.Finish()}) {
+       {Gzip(TarBuilder().File("z", std::string(3 << 20, '\0')).Finish()),
+        layer(zeros, Compression::kGzip), layer(zeros, Compression::kZstd),
+        layer(padding, Compression::kGzip), layer(many.Finish(), Compression::kPlain),
+        members.Finish()}) {
     auto spool = OpenUnnamedFile(dir_.path()).value();
     ASSERT_TRUE(WriteAll(spool.get(), bytes).ok());
+    lseek(spool.get(), 0, SEEK_SET);
     const ImportReport report = importer.Import(std::move(spool), options_);
     ASSERT_FALSE(report.status.ok());
     EXPECT_EQ(report.reason, ImportReason::kTooLarge) << report.status.error().message;

@@ -125,32 +125,90 @@ class FakeCall final : public Invocation {
   std::shared_ptr<char> open_ = std::make_shared<char>();
 };
 
+// Has room for so many bytes, and again a little later.
 class FakeUpload final : public Engine::Upload {
  public:
-  explicit FakeUpload(FakeEngine& engine) : engine_(engine) { engine_.upload_abandoned = true; }
-  void Write(std::string bytes, std::function<void(Status)> done) override {
-    engine_.uploaded += bytes;
-    const bool fits = engine_.uploaded.size() <= engine_.upload_limit;
-    engine_.loop().CallAfter(engine_.upload_delay, [fits, done] {
-      done(fits ? OkStatus()
-                : Status(Error{Code::kTooLarge, 0, "the archive is larger than the limit"}));
-    });
+  FakeUpload(FakeEngine& engine, UploadRequest request)
+      : engine_(engine), request_(std::make_shared<UploadRequest>(std::move(request))) {
+    engine_.upload_abandoned = true;
   }
-  void Finish(std::optional<std::string> ref, AnyPlatform, Done done) override {
+  ~FakeUpload() override { request_->on_room = nullptr, request_->on_done = nullptr; }
+  size_t Write(std::string_view bytes) override {
+    const size_t taken = std::min(bytes.size(), engine_.upload_room);
+    engine_.uploaded += bytes.substr(0, taken);
+    if (engine_.uploaded.size() > engine_.upload_limit && !std::exchange(failed_, true)) {
+      ImportReport report;
+      report.status = Error{Code::kTooLarge, 0, "the archive is larger than the limit"};
+      report.reason = ImportReason::kTooLarge;
+      End(std::move(report));
+    }
+    if (taken < bytes.size()) {
+      engine_.loop().CallAfter(engine_.upload_delay, [request = request_] {
+        if (request->on_room) request->on_room();
+      });
+    }
+    return taken;
+  }
+  void Finish() override {
     engine_.upload_abandoned = false;
-    FakeEngine* engine = &engine_;
-    engine_.loop().Post([engine, ref, done] {
-      for (const ImageRecord& image : engine->import_report.images)
-        engine->images[ref.value_or("hello")] = image;
-      done(engine->import_report);
+    if (failed_) return;
+    for (const ImageRecord& image : engine_.import_report.images) {
+      engine_.images[request_->ref.value_or("hello")] = image;
+    }
+    End(engine_.import_report);
+  }
+
+ private:
+  void End(ImportReport report) {
+    engine_.loop().Post([request = request_, report = std::move(report)] {
+      if (request->on_done) request->on_done(report);
     });
   }
+
+  FakeEngine& engine_;
+  std::shared_ptr<UploadRequest> request_;
+  bool failed_ = false;
+};
+
+}  // namespace
+
+class FakePull final : public Engine::Pull {
+ public:
+  explicit FakePull(FakeEngine& engine) : engine_(engine) {}
+  ~FakePull() override { engine_.pulls_cancelled += done ? 0 : 1; }
+  bool done = false;
 
  private:
   FakeEngine& engine_;
 };
 
-}  // namespace
+// Its first byte comes after a turn of the loop.
+class FakeDownload final : public Engine::Download {
+ public:
+  explicit FakeDownload(FakeEngine& engine) : engine_(engine), rest_(engine.archive) {}
+  uint64_t size() const override { return engine_.archive.size(); }
+  void OnReady(std::function<void()> ready) override { ready_ = std::move(ready); }
+  ReadResult Read(char* buffer, size_t capacity) override {
+    if (!std::exchange(waited_, true)) {
+      engine_.loop().Post(ready_);
+      return {ReadState::kWait, 0};
+    }
+    if (engine_.archive_breaks && rest_.size() <= engine_.archive.size() / 2) {
+      return {ReadState::kAborted, 0};
+    }
+    if (rest_.empty()) return {ReadState::kEnd, 0};
+    const size_t size = std::min<size_t>(capacity, std::max<size_t>(rest_.size() / 2, 1));
+    rest_.copy(buffer, size);
+    rest_.erase(0, size);
+    return {ReadState::kData, size};
+  }
+
+ private:
+  FakeEngine& engine_;
+  std::string rest_;
+  std::function<void()> ready_;
+  bool waited_ = false;
+};
 
 ImageRecord SampleImage(const std::string& name) {
   ImageRecord image;
@@ -167,12 +225,25 @@ ImageRecord SampleImage(const std::string& name) {
   return image;
 }
 
-Result<std::unique_ptr<Engine::Upload>> FakeEngine::NewUpload(
-    std::optional<uint64_t> content_length) {
-  if (content_length.value_or(0) > upload_limit) {
+std::unique_ptr<Engine::Pull> FakeEngine::PullImage(
+    PullRequest request, std::function<void(const PullProgress&)> progress,
+    std::function<void(ImportReport)> done) {
+  auto pull = std::make_unique<FakePull>(*this);
+  const bool slow = request.ref == "slow";
+  pulls.push_back(std::move(request));
+  pull->done = !slow;
+  loop_.Post([this, slow, progress = std::move(progress), done = std::move(done)] {
+    progress({0, 2, "sha256:aa", 5, 10, 30});
+    if (!slow) done(import_report);
+  });
+  return pull;
+}
+
+Result<std::unique_ptr<Engine::Upload>> FakeEngine::NewUpload(UploadRequest request) {
+  if (request.content_length.value_or(0) > upload_limit) {
     return Error{Code::kTooLarge, 0, "the archive is larger than the limit"};
   }
-  return std::unique_ptr<Upload>(std::make_unique<FakeUpload>(*this));
+  return std::unique_ptr<Upload>(std::make_unique<FakeUpload>(*this, std::move(request)));
 }
 
 std::vector<ImageRecord> FakeEngine::Images() const {
@@ -196,6 +267,33 @@ void FakeEngine::ImageView(const std::string& ref, TreeView view,
     lseek(file->get(), 0, SEEK_SET);
   }
   done(std::move(file));
+}
+
+Result<std::unique_ptr<Engine::Download>> FakeEngine::ExportImage(const std::string& ref) {
+  if (!images.contains(ref)) return kNoImage;
+  return std::unique_ptr<Download>(std::make_unique<FakeDownload>(*this));
+}
+
+void FakeEngine::VerifyImage(const std::string& ref,
+                             std::function<void(Result<VerifyReport>)> done) {
+  if (!images.contains(ref)) return done(kNoImage);
+  VerifyReport report;
+  report.image = images[ref];
+  report.layers = {{std::string(64, 'd'), differences}};
+  done(report);
+}
+
+void FakeEngine::PruneImages(PruneScope scope, std::function<void(Result<PruneReport>)> done) {
+  PruneReport report;
+  for (const auto& [name, image] : images) {
+    if (scope == PruneScope::kUnused || image.refs.empty()) report.images.push_back(image);
+  }
+  report.layers = report.images.size();
+  report.freed_bytes = 1000 * report.layers;
+  for (const ImageRecord& image : report.images) {
+    std::erase_if(images, [&](const auto& entry) { return entry.second.digest == image.digest; });
+  }
+  done(report);
 }
 
 void FakeEngine::RemoveImage(const std::string& ref, std::function<void(Status)> done) {

@@ -26,11 +26,17 @@ class FakeEngine final : public Engine {
  public:
   explicit FakeEngine(EventLoop& loop) : loop_(loop) {}
 
-  Result<std::unique_ptr<Upload>> NewUpload(std::optional<uint64_t> content_length) override;
+  Result<std::unique_ptr<Upload>> NewUpload(UploadRequest request) override;
+  std::unique_ptr<Pull> PullImage(PullRequest request,
+                                  std::function<void(const PullProgress&)> progress,
+                                  std::function<void(ImportReport)> done) override;
   std::vector<ImageRecord> Images() const override;
   Result<ImageRecord> Image(const std::string& ref) const override;
   void ImageView(const std::string& ref, TreeView view,
                  std::function<void(Result<UniqueFd>)> done) override;
+  Result<std::unique_ptr<Download>> ExportImage(const std::string& ref) override;
+  void VerifyImage(const std::string& ref, std::function<void(Result<VerifyReport>)> done) override;
+  void PruneImages(PruneScope scope, std::function<void(Result<PruneReport>)> done) override;
   void RemoveImage(const std::string& ref, std::function<void(Status)> done) override;
   void PutFunction(const FunctionKey& key, FunctionSpec spec,
                    std::function<void(Result<PutReport>)> done) override;
@@ -54,9 +60,15 @@ class FakeEngine final : public Engine {
   std::vector<std::shared_ptr<CallRecord>> calls;
   std::string uploaded;
   uint64_t upload_limit = UINT64_MAX;
-  Duration upload_delay{0};
+  size_t upload_room = 100'000;  // at a time
+  Duration upload_delay{0};      // until there is room again
   bool upload_abandoned = false;
-  ImportReport import_report;
+  std::string archive = "an archive";  // what ExportImage gives, after a wait
+  bool archive_breaks = false;         // in its middle
+  std::vector<LayerDifference> differences;
+  ImportReport import_report;  // of pulls, too; one of "slow" never comes
+  std::vector<PullRequest> pulls;
+  int pulls_cancelled = 0;
 
  private:
   EventLoop& loop_;

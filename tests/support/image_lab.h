@@ -57,6 +57,7 @@ class ImageLab : public ::testing::Test {
     for (const LayerId& id : report_.layers_created) EXPECT_TRUE(importer_.Remove(id).ok());
     auto spool = OpenUnnamedFile(dir_.path()).value();
     EXPECT_TRUE(WriteAll(spool.get(), bytes).ok());
+    lseek(spool.get(), 0, SEEK_SET);
     report_ = importer_.Import(std::move(spool), options_);
     return report_;
   }

@@ -213,7 +213,7 @@ TEST(Json, AnImportTellsEachImageAndLayer) {
       "{\"images\":[{\"ref\":\"hello:1\",\"digest\":\"sha256:" + std::string(64, 'd') +
           "\",\"platform\":\"linux/amd64\",\"size_bytes\":1234,\"layers\":[{\"diff_id\":\"sha256:" +
           std::string(64, 'a') + "\",\"chain_id\":\"sha256:" + std::string(64, 'c') +
-          "\",\"size_bytes\":1234,\"reused\":false}],\"warnings\":[\"w\"]}]}\n");
+          "\",\"size_bytes\":1234,\"disk_bytes\":0,\"reused\":false}],\"warnings\":[\"w\"]}]}\n");
 }
 
 TEST(Json, LogLinesAreOneRecordEach) {

@@ -125,7 +125,8 @@ TEST(ArchiveExport, ALayerOfNineGigabytesKeepsItsSize) {
   image.layers[1].stream_bytes = uint64_t{9} << 30;
   const auto plan = PlanExport(image, "");
   ASSERT_TRUE(plan.ok());
-  Text text(plan->parts[1].text.substr(plan->parts[1].text.size() - 512));
+  const std::string_view before = plan->parts[1].text;
+  Text text(before.substr(before.size() - 512));
   const auto reader = TarReader::Open(text);
   ASSERT_TRUE(reader.ok());
   EXPECT_EQ((*reader)->Next().value()->size, uint64_t{9} << 30);

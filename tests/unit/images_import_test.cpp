@@ -11,6 +11,7 @@
 #include "base/temp_dir.h"
 #include "images/archive_plan.h"
 #include "images/importer.h"
+#include "images/ingest.h"
 #include "images/job_events.h"
 #include "images/unpack_jobs.h"
 #include "tests/support/archive_builder.h"
@@ -65,9 +66,7 @@ class FakeRunner final : public UnpackRunner {
     const auto order = UnpackOrder::Decode(job.request);
     if (!order) return Error{Code::kInternal, 0, "bad order"};
     if (job.kind == UnpackKind::kUnpackLayer) return Unpack(job);
-    const Status done = job.kind == UnpackKind::kScan
-                            ? RunScan(*order, job.input.get(), job.output.get())
-                            : RunDecompress(*order, job.input.get(), job.output.get());
+    const Status done = RunIngest(*order, job.input.get(), job.output.get(), job.channel.get());
     return done.ok() ? done : Refuse(job, done.error());
   }
   static Status Refuse(const UnpackJob& job, const Error& error) {
@@ -98,6 +97,7 @@ class Import : public ::testing::Test {
   ImportReport Run(const std::string& bytes) {
     auto spool = OpenUnnamedFile(dir_.path()).value();
     EXPECT_TRUE(WriteAll(spool.get(), bytes).ok());
+    lseek(spool.get(), 0, SEEK_SET);
     return importer_.Import(std::move(spool), options_);
   }
   ImportReport Run(const ArchiveBuilder& archive) { return Run(archive.Tar()); }
@@ -135,11 +135,11 @@ TEST_F(Import, TellsProgressLayerByLayer) {
   std::vector<ImportProgress> seen;
   options_.progress = [&](const ImportProgress& progress) { seen.push_back(progress); };
   ASSERT_TRUE(Run(testing::Gzip(ArchiveBuilder(ArchiveShape::kOci, {Image(2)}).Tar())).status.ok());
-  ASSERT_EQ(seen.size(), 5u);
-  EXPECT_EQ(seen[0].step, ImportProgress::Step::kDecompress);
-  EXPECT_EQ(seen[2].layer, 1u);
-  EXPECT_EQ(seen[3].layers, 2u);
-  EXPECT_EQ(seen[4].step, ImportProgress::Step::kDone);
+  ASSERT_EQ(seen.size(), 4u);
+  EXPECT_EQ(seen[0].step, ImportProgress::Step::kReceive);
+  EXPECT_EQ(seen[1].layer, 1u);
+  EXPECT_EQ(seen[2].layers, 2u);
+  EXPECT_EQ(seen[3].step, ImportProgress::Step::kDone);
 }
 
 TEST_F(Import, ListsWhatItPublishedBeforeItFailed) {

@@ -120,61 +120,8 @@ class Files : public ::testing::Test {
     return fd;
   }
   UniqueFd Root() { return OpenFile(dir_.path(), O_RDONLY | O_DIRECTORY).value(); }
-  Result<ArchiveIndex> Scan(const std::string& bytes) {
-    const UniqueFd input = Spool(bytes);
-    const UniqueFd output = Spool("");
-    UnpackOrder order;
-    order.max_entries = 100;
-    order.max_bytes = 10'000;
-    PULGA_RETURN_IF_ERROR(RunScan(order, input.get(), output.get()));
-    lseek(output.get(), 0, SEEK_SET);
-    return ArchiveIndex::Decode(ReadFd(output.get(), 1 << 20).value(), bytes.size());
-  }
   TempDir dir_ = TempDir::Create("/tmp/pulga-stream-").value();
 };
-
-TEST_F(Files, ScanFindsContentByOffset) {
-  testing::TarItem pax;
-  pax.name = "short";
-  pax.content = "content";
-  pax.pax = {{"path", "dir/" + std::string(150, 'n')}};
-  const std::string tar =
-      testing::TarBuilder().File("a", "").Add(pax).File("./b/../c", "see").Finish();
-  const auto index = Scan(tar);
-  ASSERT_TRUE(index.ok()) << index.error().message;
-  const ArchiveMember* member = index->FindFile("dir/" + std::string(150, 'n'));
-  ASSERT_NE(member, nullptr);
-  EXPECT_EQ(tar.substr(member->offset, member->size), "content");
-  EXPECT_EQ(tar.substr(index->FindFile("c")->offset, 3), "see");
-  EXPECT_NE(index->FindFile("a"), nullptr);
-}
-
-TEST_F(Files, ScanSeesTruncation) {
-  const std::string tar = testing::TarBuilder().File("a", Text(3000)).Finish();
-  for (size_t size : {600, 1024, 3000}) EXPECT_FALSE(Scan(tar.substr(0, size)).ok()) << size;
-  EXPECT_TRUE(Scan(tar.substr(0, 512 + 3072)).ok()) << "without end marks";
-}
-
-TEST_F(Files, LayersAreFoundThroughOneLinkInsideTheArchive) {
-  const std::string tar = testing::TarBuilder()
-                              .File("x/layer.tar", "1")
-                              .Symlink("y/layer.tar", "../x/layer.tar")
-                              .Symlink("z/layer.tar", "../y/layer.tar")
-                              .Symlink("out", "../x")
-                              .Symlink("abs", "/etc/shadow")
-                              .Symlink("self", "self")
-                              .Symlink("dir", "x")
-                              .HardLink("hard", "x/layer.tar")
-                              .Finish();
-  const auto index = Scan(tar);
-  ASSERT_TRUE(index.ok());
-  for (const char* good : {"x/layer.tar", "y/layer.tar", "hard"})
-    EXPECT_TRUE(index->FindLayer(good).ok()) << good;
-  for (const char* bad :
-       {"z/layer.tar", "out", "abs", "self", "dir", "gone", "/x/layer.tar", "../x", ""}) {
-    EXPECT_FALSE(index->FindLayer(bad).ok()) << bad;
-  }
-}
 
 TEST_F(Files, WalkStaysInsideTheRoot) {
   const UniqueFd root = Root();

@@ -47,9 +47,9 @@ TEST(ImageCollection, LeavesEverythingBelowTheHighMark) {
 }
 
 TEST(ImageCollection, GivesUpTheLongestUnusedFirstAndStopsAtTheLowMark) {
-  const std::vector<Given> images = {{"new", 9, {20}}, {"old", 1, {10}}, {"older", 0, {10}}};
+  const std::vector<Given> images = {{"new", 9, {20}}, {"old", 1, {11}}, {"older", 0, {10}}};
   EXPECT_THAT(Collected({90, 10}, images), ElementsAre("older", "old"));
-  EXPECT_THAT(Collected({96, 4}, images), ElementsAre("older", "old", "new"));
+  EXPECT_THAT(Collected({97, 3}, images), ElementsAre("older", "old", "new"));
 }
 
 TEST(ImageCollection, NeverTouchesWhatIsInUse) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <mutex>
 
 #include "base/file_io.h"
 #include "base/temp_dir.h"
@@ -39,27 +40,45 @@ class FakeSandbox final : public Sandbox {
 class FakeWorker final : public ImageWorker {
  public:
   explicit FakeWorker(std::vector<LayerId>& disk) : disk_(disk) {}
-  ImportReport Import(UniqueFd spool, const ImportOptions& options, const ImportLimits&) override {
+  ImportReport Import(UniqueFd input, const ImportOptions& options, const ImportLimits&,
+                      std::function<Status()> confirm) override {
     ImportReport report;
-    lseek(spool.get(), 0, SEEK_SET);
-    const std::string text = ReadFd(spool.get(), 4096).value();
+    const auto fail = [&report](ImportReason reason, Status why) {
+      report.status = std::move(why);
+      report.reason = reason;
+      return report;
+    };
+    if (text_at_most == 0) input.Reset();
+    const auto read = input.valid() ? ReadFd(input.get(), text_at_most) : std::string();
+    if (!read.ok()) return fail(ImportReason::kBadImage, read.error());
+    const std::string& text = *read;
+    if (text.empty()) {
+      return fail(ImportReason::kNotAnArchive, Error{Code::kUnsupported, 0, "empty"});
+    }
     const auto words = Split(text, ' ');
+    if (words.size() < 2) {
+      return fail(ImportReason::kBadImage, Error{Code::kInvalidArgument, 0, "no archive"});
+    }
     const bool bad = words[0] == "bad";
     ImageRecord image;
     image.platform = HostPlatform();
     image.config.entrypoint = {"/app"};
     for (const auto word : std::vector(words.begin() + (bad ? 1 : 2), words.end())) {
       const LayerId id = Layer(static_cast<uint8_t>(ParseUint(word).value()));
-      const bool reused = options.find_layer(id).has_value();
-      if (!reused) report.layers_created.push_back(id);
-      if (!reused) disk_.push_back(id);
-      image.layers.push_back({"", id, 1, reused});
+      auto layer = options.claims->FindOrMake(id);
+      const bool reused = layer.has_value();
+      if (!reused) {
+        layer = LayerRecord{"", id, 1, false};
+        report.layers_created.push_back(id);
+        AddToDisk(id);
+        options.claims->Made(id, &*layer);
+      }
+      layer->reused = reused;
+      image.layers.push_back(*layer);
     }
-    if (bad) {
-      report.status = Error{Code::kInvalidArgument, 0, "damaged"};
-      report.reason = ImportReason::kBadImage;
-      return report;
-    }
+    const Status complete = confirm();
+    if (!complete.ok()) return fail(ImportReason::kHelper, complete);
+    if (bad) return fail(ImportReason::kBadImage, Error{Code::kInvalidArgument, 0, "damaged"});
     image.digest = "sha256:" + std::string(64, words[1][0]);
     image.refs = {"docker.io/library/" + std::string(words[0]) + ":latest"};
     report.images = {image};
@@ -68,12 +87,22 @@ class FakeWorker final : public ImageWorker {
   Result<UniqueFd> List(const std::vector<LayerId>&, TreeView) override {
     return OpenUnnamedFile("/tmp");
   }
+  Result<VerifyReport> Verify(const ImageRecord& image) override { return VerifyReport{image, {}}; }
+  Status SweepRecords(const std::set<LayerId>&) override { return OkStatus(); }
   Status Remove(const LayerId& layer) override {
+    const std::lock_guard lock(mutex_);
     std::erase(disk_, layer);
     return OkStatus();
   }
 
+  size_t text_at_most = 4096;  // an archive that is longer is bad; 0: not even read
+
  private:
+  void AddToDisk(const LayerId& id) {
+    const std::lock_guard lock(mutex_);
+    disk_.push_back(id);
+  }
+  std::mutex mutex_;            // guards disk_: each import has a thread
   std::vector<LayerId>& disk_;  // read by the test only when no work is queued
 };
 
@@ -155,10 +184,18 @@ class ServicesTest : public ::testing::Test {
         ImageService::Hooks{[this](const std::string& digest) { return registry_.UserOf(digest); },
                             [this] { functions_->Recheck(); }});
     Board board{4, 8ULL << 30, 0, 4ULL << 30};
-    functions_ = std::make_unique<FunctionService>(
-        FunctionParts{
-            *loop_, clock_, *storage_, *store_, catalog_, registry_, dispatcher_, logs_, board, {}},
-        FunctionLimits{});
+    functions_ = std::make_unique<FunctionService>(FunctionParts{*loop_,
+                                                                 clock_,
+                                                                 *storage_,
+                                                                 *store_,
+                                                                 catalog_,
+                                                                 registry_,
+                                                                 dispatcher_,
+                                                                 logs_,
+                                                                 board,
+                                                                 {},
+                                                                 {}},
+                                                   FunctionLimits{});
     functions_->Load(state.functions);
   }
 
@@ -178,16 +215,25 @@ class ServicesTest : public ::testing::Test {
     ASSERT_TRUE(condition());
   }
 
+  // An upload whose report lands in `report`.
+  Result<std::unique_ptr<Engine::Upload>> NewUpload(std::optional<ImportReport>* report = nullptr) {
+    UploadRequest request;
+    request.on_room = [this] { room_ = true; };
+    request.on_done = [report](ImportReport r) {
+      if (report != nullptr) *report = std::move(r);
+    };
+    return images_->NewUpload(std::move(request));
+  }
   Result<ImportReport> Import(const std::string& archive) {
-    auto upload = images_->NewUpload(std::nullopt);
-    if (!upload.ok()) return upload.error();
-    std::optional<Status> stored;
-    (*upload)->Write(archive, [&](Status s) { stored = std::move(s); });
-    WaitFor([&] { return stored.has_value(); });
-    if (!stored->ok()) return stored->error();
     std::optional<ImportReport> report;
-    (*upload)->Finish(std::nullopt, AnyPlatform::kRefuse,
-                      [&](ImportReport r) { report = std::move(r); });
+    auto upload = NewUpload(&report);
+    if (!upload.ok()) return upload.error();
+    for (std::string_view rest = archive; !rest.empty();) {
+      room_ = false;
+      rest.remove_prefix((*upload)->Write(rest));
+      if (!rest.empty()) WaitFor([&] { return room_; });
+    }
+    (*upload)->Finish();
     WaitFor([&] { return report.has_value(); });
     return *report;
   }
@@ -226,11 +272,12 @@ class ServicesTest : public ::testing::Test {
   std::unique_ptr<TempDir> dir_;
   SystemClock clock_;
   std::unique_ptr<EventLoop> loop_;
-  ImageLimits limits_{1 << 20, 1 << 20, 0, 2};
+  ImageLimits limits_{1 << 20, 1 << 20, 0, 2, {}};
   FakeSandbox sandbox_;
   FakeWorker worker_{sandbox_.disk};
   FakeDispatcher dispatcher_;
   bool hold_at_start_ = false;
+  bool room_ = false;
   FunctionLogs logs_;
   ImageCatalog catalog_;
   FunctionRegistry registry_;
@@ -296,52 +343,110 @@ TEST_F(ServicesTest, AnImageInUseIsNotRemoved) {
 }
 
 TEST_F(ServicesTest, AnUploadOverTheLimitIsRefusedAtOnceOrWhenItGetsThere) {
-  EXPECT_EQ(images_->NewUpload(2 << 20).error().code, Code::kTooLarge);
-  EXPECT_EQ(Import(std::string(2 << 20, 'x')).error().code, Code::kTooLarge);
-}
-
-TEST_F(ServicesTest, AFullDiskIsSaidAndNotFilled) {
-  limits_.reserve_bytes = UINT64_MAX / 2;
-  images_->SetLimits(limits_);
-  EXPECT_EQ(Import("hello a 1").error().code, Code::kNoSpace);
+  UploadRequest announced;
+  announced.content_length = 2 << 20;
+  EXPECT_EQ(images_->NewUpload(announced).error().code, Code::kTooLarge);
+  worker_.text_at_most = 4 << 20;
+  const auto report = Import(std::string(2 << 20, 'x'));
+  ASSERT_TRUE(report.ok());
+  EXPECT_EQ(report->status.error().code, Code::kTooLarge) << report->status.error().message;
+  EXPECT_EQ(report->reason, ImportReason::kTooLarge);
 }
 
 TEST_F(ServicesTest, OnlySoManyUploadsAtOnceAndADroppedOneMakesRoom) {
-  auto one = images_->NewUpload(std::nullopt);
-  auto two = images_->NewUpload(std::nullopt);
+  auto one = NewUpload();
+  auto two = NewUpload();
   ASSERT_TRUE(one.ok() && two.ok());
-  EXPECT_EQ(images_->NewUpload(std::nullopt).error().code, Code::kUnavailable);
+  EXPECT_EQ(NewUpload().error().code, Code::kUnavailable);
   two->reset();
-  EXPECT_TRUE(images_->NewUpload(std::nullopt).ok());
+  bool room = false;
+  WaitFor([&] { return room = room || NewUpload().ok(); });
 }
 
 TEST_F(ServicesTest, AnEmptyUploadIsNoArchive) {
-  auto upload = images_->NewUpload(std::nullopt);
   std::optional<ImportReport> report;
-  (*upload)->Finish(std::nullopt, AnyPlatform::kRefuse, [&](ImportReport r) { report = r; });
+  auto upload = NewUpload(&report);
+  (*upload)->Finish();
   WaitFor([&] { return report.has_value(); });
   EXPECT_EQ(report->reason, ImportReason::kNotAnArchive);
 }
 
-TEST_F(ServicesTest, AnUploadOfWhichAPartWasNotStoredIsNotImported) {
-  auto upload = images_->NewUpload(std::nullopt);
-  (*upload)->Write("hello a 1", [](const Status&) {});
-  (*upload)->Write(std::string(2 << 20, 'x'), [](const Status&) {});
+TEST_F(ServicesTest, AnUploadThatIsDroppedLeavesNothing) {
   std::optional<ImportReport> report;
-  (*upload)->Finish(std::nullopt, AnyPlatform::kRefuse, [&](ImportReport r) { report = r; });
-  WaitFor([&] { return report.has_value(); });
-  EXPECT_EQ(report->reason, ImportReason::kTooLarge);
+  auto upload = NewUpload(&report);
+  (*upload)->Write("hello a 1");  // as it looks, a whole archive
+  upload->reset();
+  WaitFor([&] { return !images_->importing(); });
   EXPECT_EQ(catalog_.size(), 0U);
+  EXPECT_THAT(sandbox_.disk, IsEmpty());
+  EXPECT_FALSE(report.has_value());
+}
+
+TEST_F(ServicesTest, ABadArchiveIsToldWhileItStillComes) {
+  worker_.text_at_most = 100;
+  std::optional<ImportReport> report;
+  auto upload = NewUpload(&report);
+  (*upload)->Write(std::string(200, 'x'));
+  WaitFor([&] { return report.has_value(); });
+  EXPECT_EQ(report->reason, ImportReason::kBadImage);
+  // Nobody reads any more: what still comes is thrown away, and the client never stalls.
+  EXPECT_EQ((*upload)->Write(std::string(2 << 20, 'x')), size_t{2 << 20});
+  (*upload)->Finish();
+}
+
+TEST_F(ServicesTest, AnImportThatIsSlowStallsItsClientAlone) {
+  auto slow = NewUpload();
+  const std::string bytes(1 << 19, 'x');
+  worker_.text_at_most = 1 << 20;
+  // More than the pipe holds, faster than anybody can read it.
+  size_t taken = (*slow)->Write(bytes);
+  ASSERT_LE(taken, bytes.size());
+  std::optional<ImportReport> report;
+  auto quick = NewUpload(&report);
+  (*quick)->Write("hello a 1");
+  (*quick)->Finish();
+  WaitFor([&] { return report.has_value(); });
+  EXPECT_TRUE(report->status.ok());
+}
+
+TEST_F(ServicesTest, TwoImportsOfOneLayerMakeItOnce) {
+  std::optional<ImportReport> one;
+  std::optional<ImportReport> two;
+  auto first = NewUpload(&one);
+  auto second = NewUpload(&two);
+  for (auto* upload : {&first, &second}) (**upload)->Write("hello a 1 2");
+  (*first)->Finish();
+  (*second)->Finish();
+  WaitFor([&] { return one && two; });
+  ASSERT_TRUE(one->status.ok() && two->status.ok());
+  EXPECT_EQ(one->layers_created.size() + two->layers_created.size(), 2U);
+  EXPECT_THAT(sandbox_.disk, SizeIs(2));
+}
+
+TEST_F(ServicesTest, AFailedImportLeavesTheLayersAnotherOneUses) {
+  std::optional<ImportReport> bad;
+  std::optional<ImportReport> good;
+  auto first = NewUpload(&bad);
+  (*first)->Write("bad 1");
+  auto second = NewUpload(&good);
+  (*second)->Write("hello a 1");
+  (*first)->Finish();
+  (*second)->Finish();
+  WaitFor([&] { return bad && good; });
+  Settle();
+  EXPECT_FALSE(bad->status.ok());
+  ASSERT_TRUE(good->status.ok());
+  EXPECT_THAT(sandbox_.disk, ElementsAre(Layer(1)));
 }
 
 TEST_F(ServicesTest, AClientThatLeavesDuringTheImportIsForgottenButTheImageComes) {
-  auto upload = images_->NewUpload(std::nullopt);
-  (*upload)->Write("hello a 1", [](const Status&) {});
-  bool told = false;
-  (*upload)->Finish(std::nullopt, AnyPlatform::kRefuse, [&](const ImportReport&) { told = true; });
+  std::optional<ImportReport> report;
+  auto upload = NewUpload(&report);
+  (*upload)->Write("hello a 1");
+  (*upload)->Finish();
   upload->reset();
   WaitFor([&] { return catalog_.size() == 1; });
-  EXPECT_FALSE(told);
+  EXPECT_FALSE(report.has_value());
 }
 
 TEST_F(ServicesTest, ASweepRemovesStrangersAndMarksTheMissing) {
