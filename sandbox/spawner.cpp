@@ -15,6 +15,7 @@
 
 #include "sandbox/build_report.h"
 #include "sandbox/clone_child.h"
+#include "sandbox/default_signal.h"
 #include "sandbox/received_fds.h"
 #include "sandbox/spawner_setup.h"
 
@@ -228,7 +229,7 @@ void SpawnerLoop::ServeRequest(const SpawnRequest& request, size_t blob_size,
       return Park(request.slot);
     case SpawnKind::kSignal:
       if (request.number < 1 || request.number > 64) _exit(1);
-      if (slot.pid > 0) kill(slot.pid, request.number);
+      if (slot.pid > 0) kill(slot.pid, AsOrdinarySignal(slot.pid, request.number));
       return;
     case SpawnKind::kSockets:
       if (request.number < 1 || request.number > kMaxSocketsPerRequest) _exit(1);

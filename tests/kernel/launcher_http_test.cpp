@@ -80,6 +80,29 @@ TEST_F(LauncherHttp, TellsHowTheServerEnded) {
   EXPECT_THAT(Get(0, "/"), HasSubstr("200"));
 }
 
+TEST_F(LauncherHttp, EndsAServerThatLeavesTermToItsDefaultAtOnce) {
+  Build(HttpSpec());
+  StartIn(0);
+  Get(0, "/");
+  ASSERT_TRUE(spawner_->Signal(0, SIGTERM).ok());  // PID 1: the kernel alone would drop it
+  ASSERT_TRUE(world_.Until([&] { return !events_.exits.empty(); }));
+  EXPECT_EQ(WTERMSIG(events_.exits[0].wait_status), SIGKILL);
+}
+
+TEST_F(LauncherHttp, LeavesAServerThatIgnoresTermRunning) {
+  VersionSpec spec = HttpSpec();
+  spec.argv = {"/probe", "ignore-term", "30000"};
+  Build(spec);
+  StartIn(0);
+  usleep(100'000);  // it ignores the signal by now
+  ASSERT_TRUE(spawner_->Signal(0, SIGTERM).ok());
+  ASSERT_TRUE(spawner_->MakeSockets(0, 1).ok());  // answered after the signal
+  ASSERT_TRUE(world_.Until([&] { return events_.socket_events > 0; }));
+  EXPECT_TRUE(events_.exits.empty());
+  ASSERT_TRUE(spawner_->Signal(0, SIGKILL).ok());
+  ASSERT_TRUE(world_.Until([&] { return !events_.exits.empty(); }));
+}
+
 TEST_F(LauncherHttp, BindsLowPortsWithoutAnyCapability) {
   VersionSpec spec = HttpSpec();
   spec.env.push_back("PORT=80");
