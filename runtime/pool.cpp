@@ -379,10 +379,10 @@ void Pool::OnSockets(uint16_t slot, std::vector<UniqueFd> sockets) {
 // --- stopping
 
 void Pool::Stop(Instance& instance) {
-  if (instance.step == InstanceStep::kParked || instance.step == InstanceStep::kParking) {
-    Kill(instance);
-  } else {
+  if (instance.step == InstanceStep::kWarm || instance.step == InstanceStep::kStarting) {
     Terminate(instance);
+  } else {
+    Kill(instance);  // parked, or ending already and in somebody's way
   }
 }
 

@@ -136,7 +136,7 @@ class Planner {
     }
     for (; starts > 0 && live < pool_.max; --starts, ++live) {
       const auto slot = TakeSlot();
-      if (!slot) return;
+      if (!slot) return EndAtOnce(starts);
       Add(PoolActionKind::kStart, *slot,
           "starts an instance: " + Calls(pool_.waiting) + " waiting, " +
               std::to_string(n_.warm + n_.starting) + " of " + std::to_string(pool_.max) +
@@ -149,6 +149,16 @@ class Planner {
           pool_.phase == PoolPhase::kProving
               ? "starts an instance: a new version proves itself"
               : "starts an instance: scale.min is " + std::to_string(Min()));
+    }
+  }
+
+  // A call that waits for a slot does not wait for a stopped instance's grace as well.
+  void EndAtOnce(uint32_t wanted) {
+    for (const InstanceSnapshot& instance : pool_.instances) {
+      if (wanted == 0) return;
+      if (instance.step != InstanceStep::kEnding || instance.open_calls > 0) continue;
+      Add(PoolActionKind::kStop, instance.slot, "ends an instance at once: a call needs its slot");
+      --wanted;
     }
   }
 

@@ -123,6 +123,21 @@ TEST_F(PoolPolicy, StartsServersByTheirConcurrency) {
   EXPECT_EQ(Plan(), "");
 }
 
+TEST_F(PoolPolicy, LetsNoCallWaitForTheGraceOfAStoppedServer) {
+  Http();
+  pool.max = 2;
+  pool.slots = 3;
+  Add(InstanceStep::kEnding);
+  Add(InstanceStep::kEnding, Duration::zero(), 1);  // it still answers somebody
+  Add(InstanceStep::kEnding);
+  EXPECT_EQ(Plan(), "");  // nobody waits: each has its grace
+  pool.waiting = 1;
+  EXPECT_EQ(Plan(), "stop 0");
+  EXPECT_EQ(reasons, "ends an instance at once: a call needs its slot\n");
+  pool.waiting = 11;
+  EXPECT_EQ(Plan(), "stop 0, stop 2");
+}
+
 TEST_F(PoolPolicy, RetiresLongestIdleFirst) {
   Http();
   pool.min = 1;
