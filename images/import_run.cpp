@@ -138,7 +138,11 @@ Status ImportRun::PlanAhead(MemberFeed& feed) {
   std::string missing;
   const PlanOptions options{DetectHostAbility(), options_.any_platform, limits_.images,
                             PlanLayers::kMayCome};
-  auto planned = PlanEarly(Files(plain_fd_, index_), options, &missing);
+  std::vector<std::string> warnings;  // told by the plan that counts
+  // A registry brings the documents of one platform, and no more: none of them is waited for.
+  auto planned = feed.BringsWhatIsWanted()
+                     ? PlanImport(Files(plain_fd_, index_), options, &warnings)
+                     : PlanEarly(Files(plain_fd_, index_), options, &missing);
   if (!missing.empty()) awaited_.insert(missing);
   if (!planned.ok()) return OkStatus();
   ahead_ = std::move(*planned);

@@ -58,7 +58,10 @@ Result<std::vector<UniqueFd>> GatherFds(UnpackStart& start) {
   }
   fds.push_back(std::move(start.job.input));
   fds.push_back(std::move(start.job.output));
-  PULGA_ASSIGN_OR_RETURN(UniqueFd staging, OpenLayerHere(start.staging));
+  // Who has the network has no directory: its id could not even open one.
+  PULGA_ASSIGN_OR_RETURN(UniqueFd staging, start.network == HelperNetwork::kHost
+                                               ? OpenFile("/dev/null", O_RDONLY)
+                                               : OpenLayerHere(start.staging));
   fds.push_back(std::move(staging));
   fds.push_back(std::move(start.job.channel));
   for (const LayerId& parent : start.job.parents) {

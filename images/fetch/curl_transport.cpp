@@ -246,6 +246,9 @@ void CurlTransport::Impl::Finish(CURL* easy, CURLcode code) {
   HttpEnd end;
   end.kind = KindOf(code);
   if (transfer->forbidden) end.kind = HttpEnd::Kind::kForbidden;
+  long tunnel = 0;  // how a proxy answered to CONNECT
+  curl_easy_getinfo(easy, CURLINFO_HTTP_CONNECTCODE, &tunnel);
+  if (code != CURLE_OK && tunnel >= 300) end.kind = HttpEnd::Kind::kUnreachable;
   curl_off_t connected = 0;
   curl_easy_getinfo(easy, CURLINFO_PRETRANSFER_TIME_T, &connected);
   if (code == CURLE_OPERATION_TIMEDOUT && connected == 0) end.kind = HttpEnd::Kind::kUnreachable;

@@ -336,7 +336,8 @@ Status ExchangeRunner::LogIn(Exchange& exchange) {
     session_.authorization = "Bearer " + session_.login.registry_token;
   } else if (challenge->scheme == AuthChallenge::Scheme::kBasic) {
     if (session_.login.username.empty()) {
-      return exchange.Told(Code::kPermission, host + " wants a user name and a password");
+      return exchange.Told(Code::kPermission,
+                           host + " wants credentials: a user name and a password");
     }
     session_.authorization = BasicAuthorization(session_.login);
   } else {
