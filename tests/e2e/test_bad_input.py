@@ -310,7 +310,7 @@ class Functions(Case):
             self.assertLess(time.monotonic() - started, 2)
 
     def test_an_unknown_image_says_how_to_get_it(self):
-        reply = self.put("noimage", {"image": "absent:1"})
+        reply = self.put("noimage", {"image": "absent:1", "pull": "never"})
         self.assert_error(reply, 404, "image_not_found", "absent:1", "import")
 
     def test_hostile_users_are_refused(self):
