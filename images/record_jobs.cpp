@@ -88,7 +88,7 @@ Status RunVerify(const UnpackOrder& request, const RecordedLayer& layer) {
   Findings findings;
   const Status compared = CompareAll(request, layer, findings);
   if (!compared.ok() && compared.error().code != Code::kInvalidArgument) return compared;
-  if (!compared.ok()) findings.Add({{"", compared.error().message}});
+  if (!compared.ok()) findings.Add({{"", "its record is of no use: " + compared.error().message}});
   return WriteAll(layer.output_fd, EncodeDifferences(findings.all()));
 }
 
