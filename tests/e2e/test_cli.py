@@ -47,7 +47,7 @@ class Commands(Case):
 
     def test_refusal_exits_with_one_and_says_why_on_stderr(self):
         for args, word in ((("describe", "nobody"), "nobody"), (("rm", "nobody"), "nobody"),
-                           (("deploy", "x", "--image", "absent:9"), "absent:9"),
+                           (("deploy", "x", "--image", "absent:9", "--pull", "never"), "absent:9"),
                            (("image", "inspect", "absent:9"), "absent:9")):
             done = self.daemon.cli(*args)
             self.assertEqual(done.returncode, 1, args)
