@@ -5,6 +5,7 @@
 #include "api/error_mapping.h"
 #include "api/handlers.h"
 #include "api/native/routes.h"
+#include "api/native/tus_rules.h"
 #include "base/log.h"
 #include "base/text.h"
 
@@ -23,7 +24,11 @@ ConnectionPatience PatienceOf(const DaemonConfig& config) {
 bool IsManagement(std::string_view path) { return path == "/v1" || path.substr(0, 4) == "/v1/"; }
 
 HttpReply Refusal(std::string_view path, const ApiError& error, ErrorForm form) {
-  if (IsManagement(path)) return ErrorReply(error);
+  if (IsManagement(path)) {
+    HttpReply refusal = ErrorReply(error);
+    if (IsUploadPath(path)) refusal.headers.emplace_back("Tus-Resumable", kTusVersion);
+    return refusal;
+  }
   HttpReply reply = CallErrorReply(error, form);
   std::string detail = error.code;
   std::replace(detail.begin(), detail.end(), '_', '-');
@@ -37,6 +42,7 @@ void AddAllRoutes(Router& router, Engine& engine, EventLoop& loop) {
   AddCallRoutes(router, engine, loop);
   AddUpkeepRoutes(router, engine);
   AddImageRoutes(router, engine);
+  AddUploadRoutes(router, engine);
   AddFunctionRoutes(router, engine);
   AddSystemRoutes(router, engine);
 }
@@ -89,9 +95,10 @@ std::unique_ptr<HttpHandler> ApiFront::Handle(HttpExchange& exchange) const {
     const char* text =
         "this needs the header \"Authorization: Bearer KEY\"; the admin key is in "
         "admin.key in the data directory";
-    return Immediately(exchange, ErrorReply({401, "unauthorized", text, {}}));
+    return Immediately(exchange, Refusal(path, {401, "unauthorized", text, {}}, ErrorForm::kJson));
   }
-  RouteMatch match = router_.Match(request.method, path);
+  const std::string_view method = IsUploadPath(path) ? TusMethod(request) : request.method;
+  RouteMatch match = router_.Match(method, path);
   const ErrorForm form = PreferredForm(request);
   switch (match.kind) {
     case RouteMatch::Kind::kFound:

@@ -1,4 +1,7 @@
+#include <sys/socket.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "api/http_server_impl.h"
@@ -12,6 +15,8 @@ constexpr uint64_t kDrainBytes = 256 * 1024;
 // A refused upload may still be sending this much before the connection is cut.
 constexpr uint64_t kLingerBytes = 64ULL << 20;
 constexpr size_t kStreamBlock = 32 * 1024;
+// Of a cut body; more than a socket holds.
+constexpr uint64_t kMostSaved = 16ULL << 20;
 
 }  // namespace
 
@@ -134,6 +139,7 @@ MHD_Result Exchange::OnBodyBytes(const char* data, size_t* size) {
     if (MustReplyNow()) return ReplyNow();
     return body_received_ > kLingerBytes ? MHD_NO : MHD_YES;
   }
+  untaken_.clear();
   const size_t taken = handler_->OnBody(std::string_view(data, *size));
   body_received_ += taken;
   connection_->clock.OnBodyBytes(taken, server_.loop().Now());
@@ -145,9 +151,35 @@ MHD_Result Exchange::OnBodyBytes(const char* data, size_t* size) {
     *size = 0;
   }
   if (*size != 0) {
+    if (handler_->KeepsCutBody()) untaken_.assign(data + taken, *size);
     Suspend();
   }
   return MHD_YES;
+}
+
+// The library may know later: an end that comes along with bytes raises no event of its own.
+bool Exchange::ClientHasLeft() const {
+  char byte;
+  return recv(connection_->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+void Exchange::SaveRest() {
+  if (state_ != State::kBody || handler_ == nullptr || !handler_->KeepsCutBody()) return;
+  if (!request_.content_length || request_.chunked) return;
+  body_received_ += untaken_.size();
+  handler_->OnBodyCut(std::exchange(untaken_, {}));
+  // The library has let go of the connection, but not closed the socket.
+  std::string block(kStreamBlock, '\0');
+  for (uint64_t saved = 0; saved < kMostSaved && body_received_ < *request_.content_length;) {
+    const size_t left = static_cast<size_t>(
+        std::min<uint64_t>(block.size(), *request_.content_length - body_received_));
+    const ssize_t n = recv(connection_->fd, block.data(), left, MSG_DONTWAIT);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) break;
+    body_received_ += static_cast<size_t>(n);
+    saved += static_cast<size_t>(n);
+    handler_->OnBodyCut(std::string_view(block.data(), static_cast<size_t>(n)));
+  }
 }
 
 MHD_Result Exchange::OnFinalCall() {
@@ -345,6 +377,7 @@ void Exchange::StopWatching() {
 
 // The client is gone, or has to go. The handler's destruction cancels whatever runs for it.
 void Exchange::Leave() {
+  if (!gone_) SaveRest();
   gone_ = true;
   if (raw_) raw_->Stop();
   shutdown(connection_->fd, SHUT_RDWR);

@@ -28,6 +28,8 @@ class HttpExchange {
   // From Start only: the body stays unread until ContinueBody, so that a refusal can still come
   // before its first byte (and before 100-continue).
   virtual void HoldBody() = 0;
+  // Nothing more will come: all that its client sent has been read, and its end, too.
+  virtual bool ClientHasLeft() const = 0;
 };
 
 class HttpHandler {
@@ -37,6 +39,10 @@ class HttpHandler {
   // Takes a prefix; what is not taken is offered again after ContinueBody.
   virtual size_t OnBody(std::string_view bytes) { return bytes.size(); }
   virtual void OnBodyEnd() {}
+  // The client is gone in the middle of its body: true to get what had been received and was not
+  // offered or taken yet. Not of chunked bodies.
+  virtual bool KeepsCutBody() const { return false; }
+  virtual void OnBodyCut(std::string_view) {}
   // Streamed replies only. kAborted closes the connection without the final chunk.
   virtual ReadResult Read(char*, size_t) { return ReadResult{ReadState::kEnd, 0}; }
   // The server stops: end what would never end by itself.

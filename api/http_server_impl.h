@@ -128,6 +128,7 @@ class Exchange final : public HttpExchange, private LeaverWatch::Waiter {
   void ContinueBody() override;
   void ContinueReply() override { raw_ ? raw_->Continue() : Resume(); }
   void HoldBody() override { hold_body_ = true; }
+  bool ClientHasLeft() const override;
 
   MHD_Result OnCall(MHD_Connection* connection, const char* method, const char* version,
                     const char* data, size_t* size);
@@ -153,6 +154,8 @@ class Exchange final : public HttpExchange, private LeaverWatch::Waiter {
   }
   bool answered() const { return raw_ != nullptr || state_ == State::kReplying; }
   void Leave();
+  // The request ends: what its client still got through goes to a handler that wants it.
+  void SaveRest();
   MHD_Result Queue();
   HttpHandler* handler() { return handler_.get(); }
 
@@ -193,6 +196,7 @@ class Exchange final : public HttpExchange, private LeaverWatch::Waiter {
   std::unique_ptr<RawReply> raw_;
   State state_ = State::kHead;
   uint64_t body_received_ = 0;
+  std::string untaken_;  // for SaveRest: offered, and still the library's
   bool begun_ = false;
   bool held_ = false;
   bool expects_continue_ = false;

@@ -47,6 +47,58 @@ void AppendImported(const ImageRecord& image, Json* out) {
   }
 }
 
+Json ImportedImages(const ImportReport& report) {
+  Json images = Json::array();
+  for (const ImageRecord& image : report.images) AppendImported(image, &images);
+  // Warnings are about the archive; each image entry shows them.
+  for (Json& image : images) image["warnings"] = report.warnings;
+  return images;
+}
+
+Json ErrorToJson(const ApiError& error) {
+  Json details = Json::object();
+  for (const auto& [name, value] : error.details) details[name] = value;
+  return {{"code", error.code}, {"message", error.message}, {"details", details}};
+}
+
+const char* StateName(UploadState state) {
+  switch (state) {
+    case UploadState::kReceiving:
+      return "receiving";
+    case UploadState::kImporting:
+      return "importing";
+    case UploadState::kDone:
+      return "imported";
+    case UploadState::kFailed:
+      return "failed";
+    case UploadState::kGone:
+      return "gone";
+  }
+  return "gone";
+}
+
+Json UploadToJson(const UploadView& view) {
+  const StoredUpload& upload = view.upload;
+  Json out = {{"id", upload.id},
+              {"state", StateName(view.state)},
+              {"length", upload.length},
+              {"offset", upload.offset},
+              {"filename", upload.filename},
+              {"ref", upload.ref},
+              {"metadata", upload.metadata},
+              {"created_at", Rfc3339(upload.created_ms)},
+              {"expires_at", Rfc3339(view.expires_ms)}};
+  if (view.report == nullptr) return out;
+  if (view.report->status.ok()) {
+    out["images"] = ImportedImages(*view.report);
+  } else {
+    const ApiError error = ToApiError(*view.report);
+    out["error"] = ErrorToJson(error);
+    out["error"]["status"] = error.status;
+  }
+  return out;
+}
+
 Json ImageToJson(const ImageRecord& image) {
   Json refs = Json::array();
   for (const std::string& ref : image.refs) refs.push_back(FamiliarName(ref));
@@ -194,19 +246,18 @@ std::string Rfc3339(int64_t unix_ms) {
   return out;
 }
 
-std::string ErrorJson(const ApiError& error) {
-  Json details = Json::object();
-  for (const auto& [name, value] : error.details) details[name] = value;
-  return DumpLine(
-      {{"error", {{"code", error.code}, {"message", error.message}, {"details", details}}}});
-}
+std::string ErrorJson(const ApiError& error) { return DumpLine({{"error", ErrorToJson(error)}}); }
 
 std::string ImportReportJson(const ImportReport& report) {
-  Json images = Json::array();
-  for (const ImageRecord& image : report.images) AppendImported(image, &images);
-  // Warnings are about the archive; each image entry shows them.
-  for (Json& image : images) image["warnings"] = report.warnings;
-  return DumpLine({{"images", images}});
+  return DumpLine({{"images", ImportedImages(report)}});
+}
+
+std::string UploadJson(const UploadView& view) { return DumpLine(UploadToJson(view)); }
+
+std::string UploadListJson(const std::vector<UploadView>& uploads) {
+  Json list = Json::array();
+  for (const UploadView& view : uploads) list.push_back(UploadToJson(view));
+  return DumpLine({{"uploads", list}});
 }
 
 std::string VerifyReportJson(const VerifyReport& report) {

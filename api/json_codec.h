@@ -16,6 +16,9 @@ namespace pulga {
 
 std::string ErrorJson(const ApiError& error);
 std::string ImportReportJson(const ImportReport& report);
+// With what became of it: "images" as an import gives them, or "error".
+std::string UploadJson(const UploadView& view);
+std::string UploadListJson(const std::vector<UploadView>& uploads);
 std::string ImageJson(const ImageRecord& image);
 std::string ImageListJson(const std::vector<ImageRecord>& images);
 std::string VerifyReportJson(const VerifyReport& report);

@@ -23,6 +23,7 @@
 #include "runtime/function_log.h"
 #include "runtime/function_spec.h"
 #include "runtime/invocation.h"
+#include "runtime/resumable_uploads.h"
 #include "sandbox/kernel_features.h"
 
 namespace pulga {
@@ -104,6 +105,8 @@ class Engine {
     virtual void Finish() = 0;
   };
   virtual Result<std::unique_ptr<Upload>> NewUpload(UploadRequest request) = 0;
+  // Archives that arrive in parts (the tus protocol).
+  virtual ResumableUploads& uploads() = 0;
   // From the registry that `request.ref` names. Neither callback comes from inside this call.
   // Destroying the Pull cancels it unless it is done.
   class Pull {

@@ -22,6 +22,7 @@ struct EngineParts {
   ImageCatalog& catalog;
   ImageService& images;
   ImagePulls& pulls;
+  ResumableUploads& uploads;
   FunctionRegistry& registry;
   FunctionService& functions;
   Dispatcher& dispatcher;
@@ -46,6 +47,7 @@ class EngineImpl final : public Engine {
   void BeginStopping() { stopping_ = true; }
 
   Result<std::unique_ptr<Upload>> NewUpload(UploadRequest request) override;
+  ResumableUploads& uploads() override { return parts_.uploads; }
   std::unique_ptr<Pull> PullImage(PullRequest request,
                                   std::function<void(const PullProgress&)> progress,
                                   std::function<void(ImportReport)> done) override;

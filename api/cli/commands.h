@@ -24,6 +24,8 @@ struct ImportRequest {
   std::string file;
   std::string ref;  // "" = the archive's own names
   bool any_platform = false;
+  // kAuto: in parts to other machines, else only once a connection is lost.
+  enum class Parts { kAuto, kAlways } parts = Parts::kAuto;
 };
 Result<ClientReply> ImportArchive(const DaemonClient& client, const ImportRequest& request);
 // The names the import gave, first the one to deploy.

@@ -6,6 +6,7 @@
 
 #include "api/cli/commands.h"
 #include "api/cli/output.h"
+#include "api/cli/resumable_import.h"
 #include "api/http_message.h"
 #include "base/file_io.h"
 #include "base/units.h"
@@ -34,6 +35,9 @@ Json Array(const Json& object, const char* name) {
   const bool there = object.is_object() && object.contains(name) && object[name].is_array();
   return there ? object[name] : Json::array();
 }
+
+// Below this a lost connection costs less than asking first.
+constexpr off_t kSmall = 1 << 20;
 
 std::string ShortDigest(const std::string& digest) { return digest.substr(0, 7 + 12); }
 
@@ -66,8 +70,10 @@ namespace {
 int RunImport(const Args& args) {
   auto client = DaemonClient::FromArgs(args);
   if (!client.ok()) return UsageError(client.error().message);
+  using Parts = ImportRequest::Parts;
   const ImportRequest request{args.words()[0], args.Value("ref").value_or(""),
-                              args.Has("any-platform")};
+                              args.Has("any-platform"),
+                              args.Has("resumable") ? Parts::kAlways : Parts::kAuto};
   const auto reply = ImportArchive(*client, request);
   if (!reply.ok()) return Fail(reply.error());
   if (args.Has("json")) {
@@ -226,12 +232,24 @@ Result<ClientReply> ImportArchive(const DaemonClient& client, const ImportReques
   const size_t slash = wanted.file.rfind('/');
   const std::string name =
       wanted.file == "-" ? "stdin" : wanted.file.substr(slash == std::string::npos ? 0 : slash + 1);
-  ProgressBar bar("import " + name, request.body_size.value_or(0));
-  request.on_progress = [&bar](uint64_t sent) { bar.Update(sent); };
-  request.headers.emplace_back("Content-Type", "application/x-tar");
-  request.target = "/v1/images?any_platform=" + std::string(wanted.any_platform ? "1" : "0");
-  if (!wanted.ref.empty()) request.target += "&ref=" + PercentEncode(wanted.ref);
-  return client.Call(std::move(request));
+  const bool whole_file = S_ISREG(st.st_mode) && wanted.file != "-" && st.st_size > 0;
+  const bool in_parts = wanted.parts == ImportRequest::Parts::kAlways ||
+                        (!IsLocalUrl(client.url()) && st.st_size >= kSmall);
+  const ArchiveFile archive{request.body_fd, name};
+  if (whole_file && in_parts) return ImportResumably(client, wanted, archive);
+  uint64_t confirmed = 0;
+  auto reply = [&] {
+    ProgressBar bar("import " + name, request.body_size.value_or(0));
+    request.on_progress = [&](uint64_t sent) { bar.Update(confirmed = sent); };
+    request.headers.emplace_back("Content-Type", "application/x-tar");
+    request.target = "/v1/images?any_platform=" + std::string(wanted.any_platform ? "1" : "0");
+    if (!wanted.ref.empty()) request.target += "&ref=" + PercentEncode(wanted.ref);
+    return client.Call(std::move(request));
+  }();
+  const bool lost = !reply.ok() && reply.error().code == Code::kIo;
+  if (!lost || confirmed == 0 || !whole_file) return reply;
+  PrintErr("the connection was lost (" + reply.error().message + "): sending it in parts\n");
+  return ImportResumably(client, wanted, archive);
 }
 
 std::vector<std::string> ImportedRefs(const std::string& text) {
@@ -244,9 +262,12 @@ std::vector<Command> ImageCommands() {
   return {
       {"image import", "FILE|- [--ref NAME]",
        "Import an archive of docker save, or an OCI archive.",
-       "Plain, gzip or zstd. Layers that are here already are not stored again.",
+       "Plain, gzip or zstd. Layers that are here already are not stored again. A file goes to "
+       "another machine so that a lost connection, or the same command later, goes on where it "
+       "was.",
        std::vector<Option>{{"ref", 0, "NAME", "the name to give, instead of the archive's own"},
-                           {"any-platform", 0, "", "also images this board can not run"}} +
+                           {"any-platform", 0, "", "also images this board can not run"},
+                           {"resumable", 0, "", "so to this machine, too, as through a tunnel"}} +
            ClientOptions(),
        1, 1, &RunImport},
       {"image ls", "", "List images.", "", ClientOptions(), 0, 0, &RunList},

@@ -1,12 +1,17 @@
 #include "api/cli/http_client.h"
 
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -62,6 +67,16 @@ Result<UniqueFd> Connect(const DaemonUrl& url) {
       fd.error().message + ". Is the daemon running (pulga serve), and is PULGA_URL right?"};
 }
 
+// A peer that is gone without a word: unconfirmed bytes and, while we wait, probes tell.
+void NoticeLoss(int fd, int seconds) {
+  const int on = 1, idle = 15, interval = 5;
+  const int millis = seconds * 1000;
+  (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &millis, sizeof millis);
+}
+
 std::string HeadOf(const DaemonUrl& url, const ClientRequest& request) {
   const std::string host = url.unix_path.empty() ? url.host + ":" + url.port : "localhost";
   std::string head = request.method + " " + request.target + " HTTP/1.1\r\nHost: " + host +
@@ -101,10 +116,15 @@ class Conversation {
                        {want_body ? request_.body_fd : -1, POLLIN, 0},
                        {cancel_fd_, POLLIN, 0}};
       if (sent_ < out_.size()) fds[0].events |= POLLOUT;
-      if (poll(fds, 3, -1) < 0) {
+      const bool sending = sent_ < out_.size();
+      const int patience =
+          sending && request_.stall_seconds > 0 ? request_.stall_seconds * 1000 : -1;
+      const int ready = poll(fds, 3, patience);
+      if (ready < 0) {
         if (errno == EINTR) continue;
         return LastError("poll");
       }
+      if (ready == 0) return Error{Code::kTimeout, 0, "the connection stands still"};
       if (fds[2].revents != 0) return Error{Code::kUnavailable, 0, "interrupted"};
       if (fds[1].revents != 0) PULGA_RETURN_IF_ERROR(ReadBody());
       if ((fds[0].revents & POLLOUT) != 0) SendSome();
@@ -139,8 +159,16 @@ class Conversation {
     }
     out_ += block;
     if (chunked) out_ += "\r\n";
-    if (request_.on_progress) request_.on_progress(body_sent_);
     return OkStatus();
+  }
+
+  // Without what waits here or in the socket.
+  void TellProgress() {
+    if (!request_.on_progress || body_sent_ == 0) return;
+    int queued = 0;
+    if (ioctl(fd_.get(), SIOCOUTQ, &queued) != 0) queued = 0;
+    const uint64_t waiting = static_cast<uint64_t>(queued) + (out_.size() - sent_);
+    request_.on_progress(body_sent_ - std::min(body_sent_, waiting));
   }
 
   // A failure to send is no error yet: the reply that explains it may be waiting.
@@ -148,6 +176,7 @@ class Conversation {
     const ssize_t n = send(fd_.get(), out_.data() + sent_, out_.size() - sent_, MSG_NOSIGNAL);
     if (n >= 0) {
       sent_ += static_cast<size_t>(n);
+      TellProgress();
     } else if (errno != EAGAIN && errno != EINTR) {
       sent_ = out_.size();
       body_done_ = true;
@@ -210,6 +239,7 @@ Result<DaemonUrl> ParseDaemonUrl(const std::string& text) {
 Result<ClientReply> Exchange(const DaemonUrl& url, const ClientRequest& request,
                              const BodySink& sink) {
   PULGA_ASSIGN_OR_RETURN(UniqueFd fd, Connect(url));
+  if (request.stall_seconds > 0) NoticeLoss(fd.get(), request.stall_seconds);
   Conversation conversation(url, request, std::move(fd), sink);
   return conversation.Run();
 }

@@ -32,7 +32,9 @@ struct ClientRequest {
   std::string body;                                // used unless body_fd is set
   int body_fd = -1;                                // read to its end; not owned
   std::optional<uint64_t> body_size;               // of body_fd; nothing: chunked
-  std::function<void(uint64_t sent)> on_progress;  // may be empty
+  std::function<void(uint64_t sent)> on_progress;  // may be empty; what the peer has confirmed
+  int stall_seconds =
+      0;  // a connection that moves nothing of the body for so long is lost; 0: ever
 };
 
 struct ClientReply {

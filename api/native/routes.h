@@ -9,6 +9,8 @@
 namespace pulga {
 
 void AddImageRoutes(Router& router, Engine& engine);
+// Image archives in parts, by the tus protocol.
+void AddUploadRoutes(Router& router, Engine& engine);
 void AddFunctionRoutes(Router& router, Engine& engine);
 // Before AddImageRoutes: an image may be called "x/export", its other routes end with {ref...}.
 void AddUpkeepRoutes(Router& router, Engine& engine);

@@ -156,55 +156,9 @@ Status ParseLevel(std::string_view value, DaemonConfig& config) {
   return Error{Code::kInvalidArgument, 0, "must be debug, info, warning or error"};
 }
 
-const std::vector<Rule>& Rules() {
+std::vector<Rule> RegistryRules() {
   using C = DaemonConfig;
-  static const std::vector<Rule> rules = {
-      TextRule({"data", "DIR", "where everything is kept", false}, &C::data_dir),
-      {{"listen", "ADDR:PORT", "addresses to serve on, or unix:/PATH; several with commas", false},
-       ParseListen,
-       CopyOf(&C::listen)},
-      {{"insecure-listen", "yes|no", "allow a non-loopback address without TLS", false},
-       ParseInsecure,
-       CopyOf(&C::insecure_listen)},
-      {{"log-level", "LEVEL", "debug, info, warning or error", true},
-       ParseLevel,
-       CopyOf(&C::log_level)},
-      CountRule({"max-connections", "N", "client connections at once", false}, &C::max_connections,
-                {4, 100000}),
-      DurationRule({"header-timeout", "TIME", "for a whole request head", true},
-                   &C::header_timeout),
-      DurationRule({"body-timeout", "TIME", "without a byte of a request body", true},
-                   &C::body_timeout),
-      DurationRule({"keep-alive-timeout", "TIME", "for an idle connection", false},
-                   &C::keep_alive_timeout),
-      DurationRule({"stop-timeout", "TIME", "for open calls when stopping", true},
-                   &C::stop_timeout),
-      BytesRule({"memory-budget", "SIZE", "for all instances; 0 = 80 % of the board", false},
-                &C::memory_budget_bytes),
-      CountRule({"max-instances", "N", "instances of all functions at once", false},
-                &C::max_instances, {1, 10000}),
-      DurationRule(
-          {"idle", "TIME", "until an unused instance goes, where scale.idle is auto", false},
-          &C::idle),
-      DurationRule({"drain-timeout", "TIME", "for calls of a version that was replaced", false},
-                   &C::drain_timeout),
-      CountRule({"max-functions", "N", "functions deployed at once", true}, &C::max_functions,
-                {1, 100000}),
-      CountRule({"keep-versions", "N", "versions kept of each function, for rollback", true},
-                &C::keep_versions, {1, 100}),
-      BytesRule({"log-bytes", "SIZE", "of log kept for each function", false},
-                &C::log_bytes_per_function),
-      BytesRule({"upload-bytes", "SIZE", "of one image archive as sent", true}, &C::upload_bytes),
-      BytesRule({"image-bytes", "SIZE", "of one image unpacked", true}, &C::image_bytes),
-      BytesRule({"reserve-bytes", "SIZE", "of the disk that uploads leave free", true},
-                &C::reserve_bytes),
-      CountRule({"max-uploads", "N", "images uploaded or imported at once", true}, &C::max_uploads,
-                {1, 100}),
-      CountRule({"disk-high", "PERCENT",
-                 "of the disk in use, above which unused images are removed; 100 = never", true},
-                &C::disk_high, {1, 100}),
-      CountRule({"disk-low", "PERCENT", "of the disk in use, down to which they are removed", true},
-                &C::disk_low, {0, 99}),
+  return {
       TextRule({"registry-auth", "FILE", "credentials for registries, as docker login writes them",
                 true},
                &C::registry_auth),
@@ -223,6 +177,68 @@ const std::vector<Rule>& Rules() {
       DurationRule({"pull-stall-timeout", "TIME", "without a byte from a registry", true},
                    &C::pull_stall_timeout),
   };
+}
+
+const std::vector<Rule>& Rules() {
+  using C = DaemonConfig;
+  static const std::vector<Rule> rules = [] {
+    std::vector<Rule> all = {
+        TextRule({"data", "DIR", "where everything is kept", false}, &C::data_dir),
+        {{"listen", "ADDR:PORT", "addresses to serve on, or unix:/PATH; several with commas",
+          false},
+         ParseListen,
+         CopyOf(&C::listen)},
+        {{"insecure-listen", "yes|no", "allow a non-loopback address without TLS", false},
+         ParseInsecure,
+         CopyOf(&C::insecure_listen)},
+        {{"log-level", "LEVEL", "debug, info, warning or error", true},
+         ParseLevel,
+         CopyOf(&C::log_level)},
+        CountRule({"max-connections", "N", "client connections at once", false},
+                  &C::max_connections, {4, 100000}),
+        DurationRule({"header-timeout", "TIME", "for a whole request head", true},
+                     &C::header_timeout),
+        DurationRule({"body-timeout", "TIME", "without a byte of a request body", true},
+                     &C::body_timeout),
+        DurationRule({"keep-alive-timeout", "TIME", "for an idle connection", false},
+                     &C::keep_alive_timeout),
+        DurationRule({"stop-timeout", "TIME", "for open calls when stopping", true},
+                     &C::stop_timeout),
+        BytesRule({"memory-budget", "SIZE", "for all instances; 0 = 80 % of the board", false},
+                  &C::memory_budget_bytes),
+        CountRule({"max-instances", "N", "instances of all functions at once", false},
+                  &C::max_instances, {1, 10000}),
+        DurationRule(
+            {"idle", "TIME", "until an unused instance goes, where scale.idle is auto", false},
+            &C::idle),
+        DurationRule({"drain-timeout", "TIME", "for calls of a version that was replaced", false},
+                     &C::drain_timeout),
+        CountRule({"max-functions", "N", "functions deployed at once", true}, &C::max_functions,
+                  {1, 100000}),
+        CountRule({"keep-versions", "N", "versions kept of each function, for rollback", true},
+                  &C::keep_versions, {1, 100}),
+        BytesRule({"log-bytes", "SIZE", "of log kept for each function", false},
+                  &C::log_bytes_per_function),
+        BytesRule({"upload-bytes", "SIZE", "of one image archive as sent", true}, &C::upload_bytes),
+        BytesRule({"image-bytes", "SIZE", "of one image unpacked", true}, &C::image_bytes),
+        BytesRule({"reserve-bytes", "SIZE", "of the disk that uploads leave free", true},
+                  &C::reserve_bytes),
+        CountRule({"max-uploads", "N", "images uploaded or imported at once", true},
+                  &C::max_uploads, {1, 100}),
+        CountRule({"max-unfinished-uploads", "N", "resumable uploads kept until they go on", true},
+                  &C::max_unfinished_uploads, {1, 1000}),
+        DurationRule({"upload-expiry", "TIME", "for a resumable upload to go on", true},
+                     &C::upload_expiry),
+        CountRule({"disk-high", "PERCENT",
+                   "of the disk in use, above which unused images are removed; 100 = never", true},
+                  &C::disk_high, {1, 100}),
+        CountRule(
+            {"disk-low", "PERCENT", "of the disk in use, down to which they are removed", true},
+            &C::disk_low, {0, 99}),
+    };
+    for (Rule& rule : RegistryRules()) all.push_back(std::move(rule));
+    return all;
+  }();
   return rules;
 }
 

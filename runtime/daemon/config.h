@@ -39,12 +39,14 @@ struct DaemonConfig {
   uint64_t log_bytes_per_function = 256 << 10;
 
   // Imports.
-  uint64_t upload_bytes = 8ULL << 30;  // the archive as sent
-  uint64_t image_bytes = 16ULL << 30;  // unpacked
-  uint64_t reserve_bytes = 32 << 20;   // of the disk, never filled by uploads
-  uint32_t max_uploads = 4;            // stored or imported at once
-  uint32_t disk_high = 85;             // percent in use above which unused images go; 100 = never
-  uint32_t disk_low = 75;              // and down to which
+  uint64_t upload_bytes = 8ULL << 30;               // the archive as sent
+  uint64_t image_bytes = 16ULL << 30;               // unpacked
+  uint64_t reserve_bytes = 32 << 20;                // of the disk, never filled by uploads
+  uint32_t max_uploads = 4;                         // stored or imported at once
+  uint32_t max_unfinished_uploads = 16;             // resumable ones
+  Duration upload_expiry = std::chrono::hours(24);  // of resumable ones, without a byte
+  uint32_t disk_high = 85;  // percent in use above which unused images go; 100 = never
+  uint32_t disk_low = 75;   // and down to which
 
   // Registries.
   std::string registry_auth;            // credentials as docker login writes them; "" = in data_dir

@@ -49,6 +49,7 @@ class Daemon {
   Status OpenState();
   Status ReadMachine();
   void BuildServices();
+  void BuildUploads();
   Status Listen(const FrontFactory& make_front);
   void OnLauncher(UniqueFd socket);
   void OnLauncherLost();
@@ -61,6 +62,7 @@ class Daemon {
   void ScheduleCollection();
   void TearDown();
   ImageLimits LimitsOfImages() const;
+  ResumableLimits LimitsOfUploads() const;
   FunctionLimits LimitsOfFunctions() const;
   RegistryAccess AccessToRegistries() const;
   void PullForDeploy(const std::string& ref, std::function<void(ImportReport)> done);
@@ -85,6 +87,7 @@ class Daemon {
   std::unique_ptr<ImporterWorker> worker_;
   std::unique_ptr<ImageService> images_;
   std::unique_ptr<ImagePulls> pulls_;
+  std::unique_ptr<ResumableUploads> uploads_;
   std::unique_ptr<FunctionService> functions_;
   std::unique_ptr<EngineImpl> engine_;
   std::unique_ptr<KeeperLink> keeper_;
@@ -128,6 +131,11 @@ ImageLimits Daemon::LimitsOfImages() const {
           CollectionMarks{config_.disk_high, config_.disk_low}};
 }
 
+ResumableLimits Daemon::LimitsOfUploads() const {
+  return {config_.upload_bytes, config_.reserve_bytes, config_.max_unfinished_uploads,
+          config_.upload_expiry};
+}
+
 FunctionLimits Daemon::LimitsOfFunctions() const {
   return {config_.keep_versions, config_.max_functions};
 }
@@ -157,6 +165,24 @@ void Daemon::PullForDeploy(const std::string& ref, std::function<void(ImportRepo
       });
 }
 
+void Daemon::BuildUploads() {
+  ResumableUploads::Hooks hooks;
+  hooks.room = [this] { return images_->imports().CheckRoom(images_->LimitsForUpload().at_once); };
+  hooks.find = [this](const std::string& digest) { return catalog_.Find(digest); };
+  hooks.import = [this](UniqueFd archive, const ImportOptions& options, auto done) {
+    auto work = [this, options, input = std::make_shared<UniqueFd>(std::move(archive)),
+                 limits = images_->LimitsForUpload().import](LayerClaims& claims) {
+      ImportOptions with_claims = options;
+      with_claims.claims = &claims;
+      return worker_->Import(std::move(*input), with_claims, limits, {});
+    };
+    images_->imports().Run(std::move(work), std::move(done));
+  };
+  uploads_ = std::make_unique<ResumableUploads>(*loop_, clock_, config_.data_dir + "/uploads",
+                                                std::move(hooks));
+  uploads_->SetLimits(LimitsOfUploads());
+}
+
 void Daemon::BuildServices() {
   storage_ = std::make_unique<WorkQueue>("pulga-storage", *loop_);
   spool_ = std::make_unique<WorkQueue>("pulga-spool", *loop_);
@@ -176,6 +202,7 @@ void Daemon::BuildServices() {
                           [this] { functions_->Recheck(); }});
   pulls_ = std::make_unique<ImagePulls>(*loop_, *runner_, images_->imports(), config_.data_dir);
   pulls_->SetLimits(images_->LimitsForUpload(), AccessToRegistries());
+  BuildUploads();
   functions_ = std::make_unique<FunctionService>(
       FunctionParts{*loop_, clock_, *storage_, *store_, catalog_, registry_, *dispatcher_, logs_,
                     board_, features_,
@@ -183,9 +210,9 @@ void Daemon::BuildServices() {
                       PullForDeploy(ref, std::move(done));
                     }},
       LimitsOfFunctions());
-  engine_ = std::make_unique<EngineImpl>(EngineParts{*loop_, clock_, catalog_, *images_, *pulls_,
-                                                     registry_, *functions_, *dispatcher_, logs_,
-                                                     admin_key_, board_.budget_bytes, features_});
+  engine_ = std::make_unique<EngineImpl>(
+      EngineParts{*loop_, clock_, catalog_, *images_, *pulls_, *uploads_, registry_, *functions_,
+                  *dispatcher_, logs_, admin_key_, board_.budget_bytes, features_});
 }
 
 Status Daemon::Listen(const FrontFactory& make_front) {
@@ -212,6 +239,7 @@ Status Daemon::Start(const DaemonOptions& options, const FrontFactory& make_fron
   sandbox_ = std::make_unique<LauncherClient>(*loop_);
   sandbox_->SetOnGone([this] { OnLauncherLost(); });
   BuildServices();
+  PULGA_RETURN_IF_ERROR(uploads_->Open());
   functions_->Load(stored_.functions);
   stored_ = {};
   keeper_ = std::make_unique<KeeperLink>(
@@ -244,6 +272,7 @@ void Daemon::OnLauncher(UniqueFd socket) {
   engine_->SetHealth({"ok", launchers_ - 1});
   dispatcher_->OnSandboxAvailable();
   if (!swept_) Sweep();
+  uploads_->ImportComplete();
 }
 
 void Daemon::OnLauncherLost() {
@@ -285,6 +314,7 @@ void Daemon::Reload() {
   SetLogLevel(config_.log_level);
   images_->SetLimits(LimitsOfImages());
   pulls_->SetLimits(images_->LimitsForUpload(), AccessToRegistries());
+  uploads_->SetLimits(LimitsOfUploads());
   functions_->SetLimits(LimitsOfFunctions());
   front_->Reload(config_);
   LogInfo("settings reloaded");
@@ -297,6 +327,7 @@ void Daemon::BeginStop() {
   engine_->BeginStopping();
   runner_->Stop();
   pulls_->Stop();
+  uploads_->Stop();
   const TimePoint deadline = loop_->Now() + config_.stop_timeout;
   if (front_ != nullptr) front_->StopAccepting();
   dispatcher_->Drain(deadline, [this] { drained_ = true; });
@@ -349,6 +380,7 @@ void Daemon::TearDown() {
   engine_.reset();
   functions_.reset();
   pulls_.reset();
+  uploads_.reset();
   images_.reset();
   dispatcher_.reset();
   keeper_.reset();

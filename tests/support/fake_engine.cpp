@@ -1,5 +1,6 @@
 #include "tests/support/fake_engine.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -244,6 +245,29 @@ Result<std::unique_ptr<Engine::Upload>> FakeEngine::NewUpload(UploadRequest requ
     return Error{Code::kTooLarge, 0, "the archive is larger than the limit"};
   }
   return std::unique_ptr<Upload>(std::make_unique<FakeUpload>(*this, std::move(request)));
+}
+
+FakeEngine::~FakeEngine() {
+  uploads_.reset();
+  if (uploads_dir_.empty()) return;
+  (void)RemoveTree(AT_FDCWD, uploads_dir_);
+}
+
+ResumableUploads& FakeEngine::uploads() {
+  if (uploads_ != nullptr) return *uploads_;
+  char path[] = "/tmp/pulga-uploads-XXXXXX";
+  uploads_dir_ = mkdtemp(path);
+  ResumableUploads::Hooks hooks;
+  hooks.room = [] { return OkStatus(); };
+  hooks.find = [this](const std::string& digest) { return Image(digest); };
+  hooks.import = [this](UniqueFd file, const ImportOptions& options, auto done) {
+    uploaded = ReadFd(file.get(), 64 << 20).value();
+    upload_options = options;
+    loop_.Post([this, done] { done(import_report); });
+  };
+  uploads_ = std::make_unique<ResumableUploads>(loop_, clock_, uploads_dir_, std::move(hooks));
+  (void)uploads_->Open();
+  return *uploads_;
 }
 
 std::vector<ImageRecord> FakeEngine::Images() const {

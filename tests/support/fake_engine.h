@@ -26,7 +26,10 @@ class FakeEngine final : public Engine {
  public:
   explicit FakeEngine(EventLoop& loop) : loop_(loop) {}
 
+  ~FakeEngine() override;
   Result<std::unique_ptr<Upload>> NewUpload(UploadRequest request) override;
+  // The real ones, in a temporary directory; what they import counts as `uploaded`.
+  ResumableUploads& uploads() override;
   std::unique_ptr<Pull> PullImage(PullRequest request,
                                   std::function<void(const PullProgress&)> progress,
                                   std::function<void(ImportReport)> done) override;
@@ -59,6 +62,7 @@ class FakeEngine final : public Engine {
   std::map<std::string, FunctionStatus> functions;
   std::vector<std::shared_ptr<CallRecord>> calls;
   std::string uploaded;
+  ImportOptions upload_options;  // of resumable ones
   uint64_t upload_limit = UINT64_MAX;
   size_t upload_room = 100'000;  // at a time
   Duration upload_delay{0};      // until there is room again
@@ -73,6 +77,9 @@ class FakeEngine final : public Engine {
  private:
   EventLoop& loop_;
   std::string key_ = "sesame";
+  SystemClock clock_;
+  std::string uploads_dir_;
+  std::unique_ptr<ResumableUploads> uploads_;
   FunctionLogs logs_;
 };
 
