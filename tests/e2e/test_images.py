@@ -2,15 +2,18 @@
 
 import gzip
 import hashlib
+import io
 import shutil
 import subprocess
+import tarfile
 import tempfile
 import time
 import unittest
 from pathlib import Path
 
 from harness import image_archive as archive
-from harness import Case, IMAGES, ROOT, image_of, memory_guard, probe_binary, skip_unless
+from harness import (Case, IMAGES, ROOT, command_line, image_of, memory_guard, probe_binary,
+                     skip_unless, wait_until)
 from image_archive import Entry, Image
 
 PROBE_CONFIG = {"Entrypoint": ["/probe"]}
@@ -158,6 +161,77 @@ class Import(Case):
             self.daemon.import_archive(archive.docker_archive([image]))
         sums = self.daemon.cli_ok("image", "inspect", "moving:1", "--sums")
         self.assertIn(hashlib.sha256(b"second").hexdigest(), sums)
+
+    def begin_upload(self, length, data=b""):
+        connection = self.daemon.connect(timeout=60)
+        self.addCleanup(connection.close)
+        connection.sendall(b"POST /v1/images HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+                           + self.daemon.key.encode()
+                           + b"\r\nContent-Length: %d\r\n\r\n" % length + data)
+        return connection
+
+    def spools(self):
+        """Unnamed files the daemon or a helper of it has open in the data directory."""
+        found = []
+        for pid in self.daemon.processes():
+            try:
+                links = [link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir()]
+            except OSError:
+                continue
+            found += [str(link) for link in links if str(link).startswith(str(self.daemon.data))
+                      and str(link).endswith("(deleted)") and "#" in str(link)]
+        return found
+
+    def unpackers(self):
+        return [pid for pid in self.daemon.processes() if "pulga-unpacker" in command_line(pid)]
+
+    def test_an_interrupted_upload_leaves_nothing(self):
+        image = image_of({"probe": probe_binary(), "f": b"x" * (2 << 20)}, "cut:1", **PROBE_CONFIG)
+        data = archive.docker_archive([image])
+        layers = Path(self.daemon.data) / "layers"
+        before = sorted(p.name for p in layers.iterdir())
+        for at in (0, 1, 600, 4096, len(data) // 3, len(data) // 2, len(data) - 1, len(data)):
+            # Once everything has arrived the announced length still says that there is more.
+            connection = self.begin_upload(len(data) + 1, data[:at])
+            wait_until(self.unpackers, what="a job that reads the upload")
+            connection.close()
+            wait_until(lambda: not self.unpackers() and not self.spools(),
+                       what="the end of the upload")
+        self.assertEqual(self.daemon.api("GET", "/v1/images/cut:1").status, 404)
+        wait_until(lambda: sorted(p.name for p in layers.iterdir()) == before,
+                   what="the removal of what was unpacked")
+
+    def test_layers_are_unpacked_while_the_rest_still_comes(self):
+        image = image_of({"probe": probe_binary(), "f": b"early"}, "early:1", **PROBE_CONFIG)
+        image.layers.append(archive.layer([Entry("late", content=b"y" * (1 << 20))]))
+        with tarfile.open(fileobj=io.BytesIO(archive.docker_archive([image]))) as tar:
+            members = [(m.name, tar.extractfile(m).read()) for m in tar if m.isfile()]
+        # Documents, then layers, the late one last.
+        members.sort(key=lambda m: (m[1][:1] not in (b"{", b"["), b"yyyy" in m[1]))
+        data = archive.pack(members)
+        layers = Path(self.daemon.data) / "layers"
+        before = {p.name for p in layers.iterdir()}
+        connection = self.begin_upload(len(data), data[:-(1 << 19)])
+        wait_until(lambda: [name for name in {p.name for p in layers.iterdir()} - before
+                            if not name.startswith(".")], what="the first layer")
+        connection.sendall(data[-(1 << 19):])
+        reply = connection.recv(4096)
+        self.assertTrue(reply.startswith(b"HTTP/1.1 201"), reply)
+
+    def test_a_stalled_upload_holds_up_nobody(self):
+        stalled = self.begin_upload(1 << 20, b"")
+        image = image_of({"probe": probe_binary()}, "quick:1", **PROBE_CONFIG)
+        began = time.monotonic()
+        self.daemon.import_archive(archive.docker_archive([image]))
+        self.daemon.cli_ok("image", "inspect", "quick:1", "--tree")
+        self.assertEqual(self.daemon.api("DELETE", "/v1/images/quick:1").status, 204)
+        self.assertLess(time.monotonic() - began, 10)
+        stalled.close()
+
+    def test_what_is_no_archive_is_refused_while_it_still_comes(self):
+        connection = self.begin_upload(100 << 20, b"this is text\n" * 100)
+        reply = connection.recv(4096)
+        self.assertTrue(reply.startswith(b"HTTP/1.1 415"), reply)
 
     def test_a_large_import_stays_small_in_memory(self):
         size = 300 << 20

@@ -1,9 +1,12 @@
 // Unpack jobs through a real launcher and the real pulga-unpacker.
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <filesystem>
+#include <optional>
 
 #include "base/file_io.h"
 #include "images/job_events.h"
@@ -125,6 +128,65 @@ TEST_F(LauncherUnpack, ListsTheTreeOfALayer) {
   const Status done = Run(std::move(job));
   ASSERT_TRUE(done.ok()) << done.error().message << Told();
   EXPECT_THAT(Output(), HasSubstr("etc/passwd"));
+}
+
+// Starts an ingest whose upload comes through the returned pipe; `done` gets its end.
+class LauncherIngest : public LauncherUnpack {
+ protected:
+  UniqueFd Start() {
+    signal(SIGPIPE, SIG_IGN);
+    UnpackOrder order;
+    order.kind = UnpackKind::kIngest;
+    order.max_entries = 100;
+    order.max_bytes = 1 << 20;
+    UnpackJob job;
+    job.kind = order.kind;
+    job.request = order.Encode();
+    output_ = FileOf("");
+    job.output.Reset(dup(output_.get()));
+    int input[2];
+    int channel[2];
+    EXPECT_EQ(pipe2(input, O_CLOEXEC) + pipe2(channel, O_CLOEXEC), 0);
+    job.input.Reset(input[0]);
+    channel_.Reset(channel[0]);
+    job.channel.Reset(channel[1]);
+    number_ = world_.client().RunUnpack(std::move(job), [this](Status s) { done_ = s; });
+    return UniqueFd(input[1]);
+  }
+  uint64_t number_ = 0;
+  std::optional<Status> done_;
+};
+
+TEST_F(LauncherIngest, TellsMembersWhileTheUploadArrives) {
+  UniqueFd upload = Start();
+  const std::string tar = TarBuilder().File("a", "one").File("b", "two").Finish();
+  ASSERT_TRUE(WriteAll(upload.get(), tar.substr(0, 1024)).ok());
+  world_.Until([&] {  // the launcher needs turns of the loop to start it
+    pollfd told = {channel_.get(), POLLIN, 0};
+    return poll(&told, 1, 0) == 1;
+  });
+  JobEventReader reader(channel_.get());
+  EXPECT_THAT(reader.Next().value()->payload, HasSubstr(Sha256Of("one")));
+  EXPECT_FALSE(done_.has_value());
+  ASSERT_TRUE(WriteAll(upload.get(), tar.substr(1024)).ok());
+  upload.Reset();
+  ASSERT_TRUE(world_.Until([&] { return done_.has_value(); }));
+  EXPECT_TRUE(done_->ok()) << done_->error().message;
+  EXPECT_EQ(Output(), tar);
+}
+
+TEST_F(LauncherIngest, EndsWhenItsJobIsCancelled) {
+  const UniqueFd upload = Start();
+  ASSERT_TRUE(WriteAll(upload.get(), TarBuilder().File("a", "one").Finish()).ok());
+  JobEventReader reader(channel_.get());
+  world_.Until([&] {
+    pollfd told = {channel_.get(), POLLIN, 0};
+    return poll(&told, 1, 0) == 1;
+  });
+  world_.client().CancelUnpack(number_);
+  ASSERT_TRUE(world_.Until([&] { return done_.has_value(); }));
+  EXPECT_EQ(done_->error().code, Code::kUnavailable) << done_->error().message;
+  EXPECT_EQ(write(upload.get(), "x", 1), -1) << "nobody reads any more";
 }
 
 TEST_F(LauncherUnpack, RemovesALayer) {

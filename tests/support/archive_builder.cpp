@@ -398,6 +398,16 @@ ArchiveBuilder& ArchiveBuilder::Replace(const std::string& name, std::string_vie
   return Set(name, std::move(content));
 }
 
+ArchiveBuilder& ArchiveBuilder::First(const std::vector<std::string>& names) {
+  std::stable_sort(items_.begin(), items_.end(), [&](const TarItem& a, const TarItem& b) {
+    const auto place = [&](const TarItem& item) {
+      return std::find(names.begin(), names.end(), item.name) - names.begin();
+    };
+    return place(a) < place(b);
+  });
+  return *this;
+}
+
 std::vector<std::string> ArchiveBuilder::names() const {
   std::vector<std::string> out;
   for (const TarItem& item : items_) out.push_back(item.name);

@@ -84,6 +84,8 @@ class ArchiveBuilder {
   // Puts `from` -> `to` in a document, and where blobs name each other by digest, stays truthful
   // only for index.json and manifest.json.
   ArchiveBuilder& Replace(const std::string& name, std::string_view from, std::string_view to);
+  // Puts these in front of all others, in this order.
+  ArchiveBuilder& First(const std::vector<std::string>& names);
   std::vector<std::string> names() const;
   std::string Tar() const;
 
