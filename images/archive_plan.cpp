@@ -119,6 +119,21 @@ Status CheckNames(const std::vector<PlannedImage>& images) {
   return OkStatus();
 }
 
+// The same for an index: one name may stand for several platforms, not for two images of one.
+Status CheckIndexNames(const std::vector<Descriptor>& manifests) {
+  std::map<std::pair<std::string, std::string>, Digest> seen;
+  for (const Descriptor& one : manifests) {
+    const bool elsewhere = one.platform && one.platform->os != "linux";
+    if (one.name.empty() || elsewhere) continue;
+    const std::string platform = one.platform ? PlatformName(*one.platform) : "";
+    const auto [known, added] = seen.try_emplace({one.name, platform}, one.digest);
+    if (!added && !(known->second == one.digest)) {
+      return Bad("two images of this archive are called " + Printable(FamiliarName(one.name), 200));
+    }
+  }
+  return OkStatus();
+}
+
 // The same image under several names is one image.
 std::vector<PlannedImage> MergeEqual(std::vector<PlannedImage> images) {
   std::vector<PlannedImage> out;
@@ -308,6 +323,7 @@ Result<std::vector<PlannedImage>> Planner::PlanOci() {
                          files_.Read(*files_.index().FindFile("index.json"), kMaxManifestBytes));
   PULGA_ASSIGN_OR_RETURN(const OciDocument index, ParseOciDocument(bytes));
   if (!index.is_index) return Bad("index.json must be an index");
+  PULGA_RETURN_IF_ERROR(CheckIndexNames(index.manifests));
   std::vector<Candidates> groups;  // by name; what has none is one image for several platforms
   for (const Descriptor& descriptor : index.manifests) {
     auto group = std::find_if(groups.begin(), groups.end(), [&](const Candidates& known) {

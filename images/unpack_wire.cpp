@@ -113,9 +113,23 @@ std::optional<LayerResult> LayerResult::Decode(std::string_view bytes) {
   return result;
 }
 
+namespace {
+
+// Names in it were made printable where they were put in; a second time would double the escapes.
+std::string OneLine(std::string_view text, size_t max_bytes) {
+  std::string out(text.substr(0, max_bytes));
+  for (char& c : out) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte >= 0x7f) c = '?';
+  }
+  return out;
+}
+
+}  // namespace
+
 std::string EncodeFailure(const Error& error) {
   return std::string(kFailureMagic) + std::to_string(static_cast<int>(error.code)) + " " +
-         Printable(error.message, kMaxReason) + "\n";
+         OneLine(error.message, kMaxReason) + "\n";
 }
 
 std::optional<Error> DecodeFailure(std::string_view bytes) {
@@ -127,7 +141,7 @@ std::optional<Error> DecodeFailure(std::string_view bytes) {
   if (!code) return std::nullopt;
   std::string_view text = bytes.substr(space + 1);
   text = text.substr(0, text.find('\n'));
-  return Error{static_cast<Code>(*code), 0, Printable(text, 4 * kMaxReason)};
+  return Error{static_cast<Code>(*code), 0, OneLine(text, 4 * kMaxReason)};
 }
 
 }  // namespace pulga

@@ -250,8 +250,8 @@ class Maker:
         for name, kind, tag in (("podman-docker", "docker-archive", "pod:1"),
                                 ("podman-oci", "oci-archive", "second:1")):
             run(*podman, "save", "--quiet", "--format", kind, "-o", path(name), tag)
-        run(*podman, "save", "--quiet", "--format", "docker-dir", "-o", self.folder / "dd", "pod:1")
-        run(*podman, "save", "--quiet", "--format", "oci-dir", "-o", self.folder / "dir", "second:1")
+        for kind, target, tag in (("docker-dir", "dd", "pod:1"), ("oci-dir", "dir", "second:1")):
+            run(*podman, "save", "--quiet", "--format", kind, "-o", self.folder / target, tag)
         run(*podman, "save", "--quiet", "-m", "-o", path("podman-several"), "pod:1", "second:1")
         root = run(*podman, "image", "mount", "pod:1").strip()
         mounted = flatten.walk(root)

@@ -121,11 +121,11 @@ class RandomImage:
                                 self.random.choice(("red", "\u00e9", "long" * 50))}
         return info
 
-    def emit(self, info, data=b"", note=""):
+    def emit(self, info, data=b""):
         info.size = len(data)
         self.tar.addfile(info, io.BytesIO(data))
-        self.story.append(f"  {info.type.decode()} {info.name!r} {oct(info.mode)} "
-                          f"{info.uid}:{info.gid} {info.mtime} {info.linkname!r} {len(data)} {note}")
+        self.story.append(f"  {info.type.decode()} {info.name!r} {oct(info.mode)} {info.uid}:"
+                          f"{info.gid} {info.mtime} {info.linkname!r} {len(data)}")
 
     def put(self, found, node):
         """In the model: implied directories, then the name itself."""

@@ -183,8 +183,9 @@ TEST_F(Import, IgnoresBadTagsWithAWarning) {
 }
 
 TEST_F(Import, RefusesOneTagOnTwoImages) {
-  EXPECT_THAT(FailureOf(ArchiveBuilder(ArchiveShape::kLegacy, {Image(1), Image(2)})),
-              HasSubstr("called a:1"));
+  for (const auto shape : {ArchiveShape::kLegacy, ArchiveShape::kDocker25, ArchiveShape::kOci}) {
+    EXPECT_THAT(FailureOf(ArchiveBuilder(shape, {Image(1), Image(2)})), HasSubstr("called a:1"));
+  }
 }
 
 TEST_F(Import, TakesTwoTagsOfOneImage) {
