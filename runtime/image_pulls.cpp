@@ -69,6 +69,7 @@ void ImagePulls::Cancel(Task& task) {
 }
 
 void ImagePulls::Stop() {
+  stopped_ = true;
   for (const auto& task : tasks_) Cancel(*task);
 }
 
@@ -118,7 +119,9 @@ std::unique_ptr<Engine::Pull> ImagePulls::Start(PullRequest request,
     if (task->wanted) std::exchange(task->done, {})(std::move(report));
   };
   auto ref = NormalizeImageRef(request.ref);
-  const Status room = imports_.CheckRoom(limits_.at_once);
+  const Status room =
+      stopped_ ? Status(Error{Code::kUnavailable, 0, "the daemon is stopping: try again later"})
+               : imports_.CheckRoom(limits_.at_once);
   if (!ref.ok() || !room.ok()) {
     ImportReport report = ref.ok() ? Failed(ImportReason::kHelper, room.error())
                                    : Failed(ImportReason::kBadRef, ref.error());

@@ -29,7 +29,7 @@ class ImagePulls {
   std::unique_ptr<Engine::Pull> Start(PullRequest request,
                                       std::function<void(const PullProgress&)> progress,
                                       std::function<void(ImportReport)> done);
-  // The daemon stops: all pulls under way fail, soon.
+  // The daemon stops: all pulls under way fail, soon, and later ones at once.
   void Stop();
 
  private:
@@ -47,6 +47,7 @@ class ImagePulls {
   UploadLimits limits_;
   RegistryAccess access_;
   std::set<std::shared_ptr<Task>> tasks_;
+  bool stopped_ = false;
   std::shared_ptr<ImagePulls*> self_ = std::make_shared<ImagePulls*>(this);
 };
 

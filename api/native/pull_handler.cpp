@@ -64,8 +64,6 @@ class PullHandler final : public ReplyingHandler {
     return {ReadState::kData, size};
   }
 
-  void OnStopping() override { pull_.reset(); }
-
  private:
   void RefuseSize() {
     const Error error{Code::kTooLarge, 0, "the request body is too large"};

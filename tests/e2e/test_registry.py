@@ -10,8 +10,8 @@ import unittest
 from pathlib import Path
 
 from harness import image_archive as archive
-from harness import BIN, Case, Daemon, command_line, free_port, is_alive, probe_binary
-from harness import skip_unless, status_of, wait_until
+from harness import BIN, Case, Daemon, command_line, free_port, in_parallel, is_alive
+from harness import probe_binary, skip_unless, status_of, wait_until
 from registry_rig import Authority, FlakyProxy, INDEX, Registry, Server, TokenServer
 from registry_rig import basic, need_registry, sha
 
@@ -128,6 +128,16 @@ class Plain(Pulls):
             before = proxy.bytes
             self.pull_ok(f"{proxy.name}/app:2")
             self.assertLess(proxy.bytes - before, 64 << 10)
+
+    def test_several_at_once_make_each_layer_once(self):
+        with Registry() as registry:
+            self.configure(plain_http_registries=registry.name)
+            registry.push("app", "1", large_image())
+            replies = in_parallel(3, lambda n: self.pull(f"{registry.name}/app:1"))
+            self.assertEqual({reply.status for reply in replies} - {200, 201}, set(), replies)
+            made = [layer["diff_id"] for reply in replies for image in reply.json()["images"]
+                    for layer in image["layers"] if not layer["reused"]]
+            self.assertEqual(len(made), 4, made)
 
     def test_an_index_gives_this_boards_image(self):
         with Registry() as registry:
@@ -335,6 +345,21 @@ class Troubled(Pulls):
                     self.stalled_fetcher(proxy)
                 self.assert_nothing_left()
                 self.assertEqual(self.daemon.api("GET", "/v1/images").json()["images"], [])
+
+    def test_a_stop_does_not_wait_for_a_registry(self):
+        with Registry() as registry:
+            with FlakyProxy(registry.port, lambda n: -4_000_000 if n > 0 else None) as proxy:
+                self.config.write_text(f"plain-http-registries = {proxy.name}\n")
+                self.reload()
+                registry.push("app", "1", large_image())
+                with self.begin(f"{proxy.name}/app:1") as client:
+                    fetcher = self.stalled_fetcher(proxy)
+                    begun = time.monotonic()
+                    self.assertEqual(self.daemon.stop(), 0)
+                    self.assertLess(time.monotonic() - begun, 10)
+                    self.assertIn(b"503", client.recv(4096))
+                self.assertFalse(is_alive(fetcher))
+                self.daemon.start()
 
     def test_the_fetcher_sees_next_to_nothing(self):
         with Registry() as registry:
