@@ -1,15 +1,12 @@
 // A job for a confined helper process: what the daemon asks, the launcher confines and images/
 // carries out. The launcher reads only this struct, never `request` or any file's content; what
-// each kind may have is the table of sandbox/job_rules.h.
-//
-// A helper starts in its own user (ids 0..65535 mapped to the owner's host range), mount, pid,
-// net, ipc and uts namespaces, as id 0 of the user namespace, with these descriptors:
-//   3 request (bytes, to end of file)   4 input   5 output   6 the job's empty staging directory,
-//   owned by id 0   7 channel           8, 9, ... one directory per parent layer, base first
-// (/dev/null where there is none).
+// each kind may have is the table of sandbox/job_rules.h. A helper starts in namespaces of its own
+// (ids 0..65535 mapped to the owner's host range), as id 0 there, with these descriptors, /dev/null
+// where there is none:
+//   3 request, to end of file   4 input   5 output   6 the job's empty staging directory, owned by
+//   id 0   7 channel   8, 9, ... one directory per parent layer, base first
 // 6, 8, ... must be opened inside the helper's mount namespace (an overlay refuses mounts of any
-// other: unshare first, then open by way of the working directory, while the host's id 0 still owns
-// layers/); O_PATH is enough. /proc is needed. tests/support/forked_unpacker.cpp shows how.
+// other); O_PATH is enough. /proc is needed. tests/support/forked_unpacker.cpp shows how.
 // Exit status 0 means done. Everything else publishes nothing; the reason is the channel's last
 // event (images/job_events.h).
 #pragma once

@@ -29,7 +29,7 @@ TOTAL = 300 << 20
 
 
 def make_layer(number, size):
-    """A tar of files whose sizes are spread as in a distribution's packages; the same every time."""
+    """A tar of files with the sizes of a distribution's packages; the same every time."""
     dice = random.Random(number)
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:

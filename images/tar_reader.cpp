@@ -3,7 +3,6 @@
 #include <archive.h>
 #include <archive_entry.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -23,10 +22,8 @@ constexpr size_t kBlockBytes = 512;
 // What the callbacks see: the stream, its last error, and one buffer.
 struct TarReader::State {
   archive* handle = nullptr;
-  ByteSource* source = nullptr;  // or:
-  int fd = -1;
-  uint64_t position = 0;
-  uint64_t size = 0;
+  ByteSource* source = nullptr;
+  uint64_t position = 0;  // in it
   std::optional<Error> error;
   TarEntry entry;
   std::array<char, 65536> buffer = {};
@@ -54,7 +51,10 @@ struct TarReader::State {
 // Reads the next piece. What libarchive has not consumed, or the header it is at, is kept.
 Result<size_t> TarReader::State::Fill() {
   const uint64_t keep_from = header ? *header : consumed();
-  before.append(buffer.data(), filled);
+  const uint64_t buffer_at = position - filled;
+  const size_t used = keep_from > buffer_at ? std::min<size_t>(keep_from - buffer_at, filled) : 0;
+  if (used > 0) before.clear();  // nearly always: content is consumed as it is read
+  before.append(buffer.data() + used, filled - used);
   const uint64_t before_at = position - before.size();
   before.erase(0, keep_from > before_at ? keep_from - before_at : 0);
   if (before.size() > kMaxHeaderBytes) {
@@ -156,37 +156,6 @@ Result<std::unique_ptr<TarReader>> TarReader::Open(ByteSource& source) {
   return std::unique_ptr<TarReader>(new TarReader(std::move(state)));
 }
 
-Result<std::unique_ptr<TarReader>> TarReader::OpenFile(int fd, uint64_t size) {
-  auto state = std::make_unique<State>();
-  state->fd = fd;
-  state->size = size;
-  state->handle = archive_read_new();
-  archive_read_support_format_tar(state->handle);
-  archive_read_set_callback_data(state->handle, state.get());
-  archive_read_set_read_callback(
-      state->handle, [](archive*, void* data, const void** out) -> la_ssize_t {
-        auto* self = static_cast<State*>(data);
-        *out = self->buffer.data();
-        // Small reads: nearly everything between two headers is skipped.
-        const size_t want = std::min<uint64_t>(8192, self->size - self->position);
-        const ssize_t n =
-            pread(self->fd, self->buffer.data(), want, static_cast<off_t>(self->position));
-        if (n < 0) self->error = LastError("read the archive");
-        if (n > 0) self->position += static_cast<uint64_t>(n);
-        return n;
-      });
-  archive_read_set_skip_callback(
-      state->handle, [](archive*, void* data, la_int64_t request) -> la_int64_t {
-        auto* self = static_cast<State*>(data);
-        const uint64_t left = self->size - self->position;
-        const uint64_t n = std::min(left, static_cast<uint64_t>(std::max<la_int64_t>(request, 0)));
-        self->position += n;
-        return static_cast<la_int64_t>(n);
-      });
-  if (archive_read_open1(state->handle) != ARCHIVE_OK) return state->Failure();
-  return std::unique_ptr<TarReader>(new TarReader(std::move(state)));
-}
-
 // To the first of the next member's headers.
 Status TarReader::SkipContent() {
   if (!std::exchange(state_->in_entry, false)) return OkStatus();
@@ -211,12 +180,10 @@ Result<const TarEntry*> TarReader::Next() {
   state_->in_entry = true;
   state_->given = 0;
   CopyEntry(entry, state_->entry);
-  if (state_->source != nullptr) {
-    const PaxNames names = FindPaxNames(state_->HeaderBytes());
-    if (!names.path.empty()) state_->entry.name = names.path;
-    const bool link = !state_->entry.link_target.empty();
-    if (link && !names.link_path.empty()) state_->entry.link_target = names.link_path;
-  }
+  const PaxNames names = FindPaxNames(state_->HeaderBytes());
+  if (!names.path.empty()) state_->entry.name = names.path;
+  const bool link = !state_->entry.link_target.empty();
+  if (link && !names.link_path.empty()) state_->entry.link_target = names.link_path;
   state_->header.reset();
   return &state_->entry;
 }
@@ -233,12 +200,6 @@ Result<std::optional<TarBlock>> TarReader::ReadBlock() {
   const auto at = static_cast<uint64_t>(archive_filter_bytes(state_->handle, 0));
   return std::optional<TarBlock>(
       TarBlock{{static_cast<const char*>(data), size}, static_cast<uint64_t>(offset), at});
-}
-
-Result<uint64_t> TarReader::DataOffset() {
-  PULGA_ASSIGN_OR_RETURN(const auto block, ReadBlock());
-  if (block) return block->stream_offset;
-  return static_cast<uint64_t>(archive_filter_bytes(state_->handle, 0));
 }
 
 }  // namespace pulga

@@ -47,16 +47,12 @@ class TarReader {
  public:
   // `source` is read from front to end, not past the end-of-archive marks: drain it for padding.
   static Result<std::unique_ptr<TarReader>> Open(ByteSource& source);
-  // A plain tar in a seekable file, whose content is skipped instead of read.
-  static Result<std::unique_ptr<TarReader>> OpenFile(int fd, uint64_t size);
   ~TarReader();
 
   // nullptr at the end. The entry is valid until the next call.
   Result<const TarEntry*> Next();
   // The next piece of the current entry's content; nullopt at its end.
   Result<std::optional<TarBlock>> ReadBlock();
-  // Where the current entry's content begins in the stream; before ReadBlock, not for sparse ones.
-  Result<uint64_t> DataOffset();
 
  private:
   struct State;
