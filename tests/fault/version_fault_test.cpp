@@ -2,7 +2,6 @@
 // child, the spawner and the instance failing once. Whatever happens, the function is never run
 // half confined, the launcher serves on, and nothing is left.
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -200,7 +199,6 @@ TEST_F(VersionFaults, AFailedRemovalOfALayerLeavesNoProcessAndNoCgroup) {
     UnpackJob job;
     job.kind = UnpackKind::kRemove;
     job.target = id;
-    job.output = UniqueFd(memfd_create("output", MFD_CLOEXEC));
     bool answered = false;
     world_->client().RunUnpack(std::move(job), [&](Status) { answered = true; });
     ASSERT_TRUE(world_->Until([&] { return answered; })) << "call " << n;
