@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/owner.h"
 #include "base/text.h"
 
 namespace pulga {
@@ -92,6 +93,11 @@ std::string Sha256Hex(std::string_view bytes) {
   Hasher hasher(DigestAlgorithm::kSha256);
   hasher.Update(bytes);
   return hasher.Finish().hex;
+}
+
+std::optional<LayerId> ChainRootOf(std::string_view owner) {
+  if (owner == kDefaultOwner) return std::nullopt;
+  return LayerId::FromHex(Sha256Hex("pulga owner " + std::string(owner)));
 }
 
 LayerId NextChainId(const std::optional<LayerId>& parent, std::string_view diff_id) {

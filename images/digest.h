@@ -42,5 +42,8 @@ class Hasher {
 std::string Sha256Hex(std::string_view bytes);
 // ChainID(1) = diff_id; ChainID(n) = sha256("ChainID(n-1) diff_id"). `diff_id` is 64 hex digits.
 LayerId NextChainId(const std::optional<LayerId>& parent, std::string_view diff_id);
+// What an owner's first layers stand on, so that owners never share a directory, and page-cache
+// inodes with it; nothing for the default owner, whose ids are the image's own ChainIDs.
+std::optional<LayerId> ChainRootOf(std::string_view owner);
 
 }  // namespace pulga

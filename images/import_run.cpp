@@ -82,8 +82,10 @@ class ImportRun::Files final : public ArchiveFiles {
   const ArchiveIndex& index_;
 };
 
-LayerId ImportRun::Chain::Next(const PlannedLayer& layer) const {
-  return NextChainId(layers.empty() ? std::nullopt : std::optional(layers.back()), layer.diff_id);
+LayerId ImportRun::NextId(const Chain& chain, const PlannedLayer& layer) const {
+  return NextChainId(
+      chain.layers.empty() ? ChainRootOf(options_.owner) : std::optional(chain.layers.back()),
+      layer.diff_id);
 }
 
 ImportRun::ImportRun(UnpackRunner& runner, const ImportLimits& limits,
@@ -155,7 +157,7 @@ Status ImportRun::AskFor(MemberFeed& feed) {
   for (const PlannedImage& image : ahead_) {
     Chain chain;
     for (const PlannedLayer& layer : image.layers) {
-      const LayerId id = chain.Next(layer);
+      const LayerId id = NextId(chain, layer);
       chain.layers.push_back(id);
       if (!all.insert(id).second || FindPlanned(index_, layer).ok()) continue;
       if (options_.claims != nullptr && options_.claims->Find(id)) continue;
@@ -177,7 +179,7 @@ Status ImportRun::UnpackAhead() {
       continue;
     }
     const PlannedLayer& layer = image.layers[ahead_layer_];
-    const LayerId id = ahead_chain_.Next(layer);
+    const LayerId id = NextId(ahead_chain_, layer);
     const auto blob = FindPlanned(index_, layer);
     if (!blob.ok() && !done_.contains(id)) {
       const auto known = options_.claims != nullptr ? options_.claims->Find(id) : std::nullopt;
@@ -204,7 +206,7 @@ Result<std::vector<PlannedImage>> ImportRun::PlanAll(const MemberFeed& feed) {
   for (const PlannedImage& image : images) {
     Chain chain;
     for (const PlannedLayer& layer : image.layers) {
-      chain.layers.push_back(chain.Next(layer));
+      chain.layers.push_back(NextId(chain, layer));
       all.insert(chain.layers.back());
     }
   }
@@ -227,6 +229,7 @@ Status ImportRun::NameImages(std::vector<PlannedImage>* images) {
 
 Status ImportRun::UnpackImage(const PlannedImage& planned) {
   ImageRecord image;
+  image.owner = options_.owner;
   image.refs = planned.refs;
   image.digest = planned.digest;
   image.platform = planned.platform;
@@ -235,7 +238,7 @@ Status ImportRun::UnpackImage(const PlannedImage& planned) {
   Chain chain;
   for (size_t i = 0; i < planned.layers.size(); ++i) {
     const PlannedLayer& layer = planned.layers[i];
-    const LayerId id = chain.Next(layer);
+    const LayerId id = NextId(chain, layer);
     const auto blob = FindPlanned(index_, layer);
     auto record = Provide(layer, blob.ok() ? &*blob : nullptr, chain, id);
     if (!record.ok()) return AtLayer(i, planned, record.error());

@@ -33,9 +33,9 @@ class ImportRun {
   // The layers below the next one, base first.
   struct Chain {
     std::vector<LayerId> layers;
-    LayerId Next(const PlannedLayer& layer) const;
   };
 
+  LayerId NextId(const Chain& chain, const PlannedLayer& layer) const;
   Status Receive(MemberFeed& feed);
   Status PlanAhead(MemberFeed& feed);
   Status AskFor(MemberFeed& feed);

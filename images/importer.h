@@ -61,6 +61,7 @@ struct ImportProgress {
 
 struct ImportOptions {
   std::string ref;  // the name to give; empty keeps the archive's own names
+  std::string owner = kDefaultOwner;
   AnyPlatform any_platform = AnyPlatform::kRefuse;
   LayerClaims* claims = nullptr;                        // without: no layer exists
   std::function<void(const ImportProgress&)> progress;  // may be empty

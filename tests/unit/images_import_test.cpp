@@ -223,6 +223,22 @@ TEST_F(Import, RefusesArchivesWithoutAnImage) {
   }
 }
 
+TEST_F(Import, OwnersShareNoLayer) {
+  const ArchiveBuilder archive(ArchiveShape::kDocker25, {Image(2)});
+  const ImageRecord ours = Run(archive).images.at(0);
+  options_.owner = "somebody";
+  const ImageRecord theirs = Run(archive).images.at(0);
+  EXPECT_EQ(ours.owner, kDefaultOwner);
+  EXPECT_EQ(theirs.owner, "somebody");
+  EXPECT_EQ(theirs.digest, ours.digest);
+  ASSERT_EQ(theirs.layers.size(), 2u);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(theirs.layers[i].diff_id, ours.layers[i].diff_id);
+    EXPECT_NE(theirs.layers[i].chain_id, ours.layers[i].chain_id);
+  }
+  EXPECT_EQ(ours.layers[0].chain_id.Hex(), ours.layers[0].diff_id) << "the image's own ChainID";
+}
+
 TEST_F(Import, RefusesCountsThatDoNotMatch) {
   ArchiveBuilder archive(ArchiveShape::kLegacy, {Image(2)});
   const std::string layer = FirstName(archive, "layer.tar");
