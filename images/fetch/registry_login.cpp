@@ -27,6 +27,11 @@ bool IsFit(const std::string& text) {
   return true;
 }
 
+// Some are whole JSON documents with their line ends; they travel in base64.
+bool IsPassword(const std::string& text) {
+  return text.size() <= kMaxSecretBytes && text.find('\0') == std::string::npos;
+}
+
 Result<RegistryLogin> ReadEntry(const std::string& key, JsonValue entry) {
   const Error bad = {Code::kInvalidArgument, 0,
                      "credentials for " + Printable(key, 100) +
@@ -48,10 +53,10 @@ Result<RegistryLogin> ReadEntry(const std::string& key, JsonValue entry) {
   take("password", &login.password);
   take("identitytoken", &login.identity_token);
   take("registrytoken", &login.registry_token);
-  for (const std::string* text :
-       {&login.username, &login.password, &login.identity_token, &login.registry_token}) {
+  for (const std::string* text : {&login.username, &login.identity_token, &login.registry_token}) {
     if (!IsFit(*text)) return bad;
   }
+  if (!IsPassword(login.password)) return bad;
   return login;
 }
 
@@ -60,7 +65,8 @@ Result<RegistryLogin> ReadEntry(const std::string& key, JsonValue entry) {
 Result<RegistryLogin> ParseBasicAuth(std::string_view base64) {
   auto text = Base64Decode(Trim(base64));
   const size_t colon = text ? text->find(':') : std::string::npos;
-  if (colon == std::string::npos || colon == 0 || !IsFit(*text)) {
+  if (colon == std::string::npos || colon == 0 || !IsFit(text->substr(0, colon)) ||
+      !IsPassword(text->substr(colon + 1))) {
     return Error{Code::kInvalidArgument, 0, "\"auth\" must be base64 of \"user:password\""};
   }
   RegistryLogin login;

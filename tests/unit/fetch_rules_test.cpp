@@ -146,6 +146,16 @@ TEST(RegistryLogins, AreReadAsDockerWritesThem) {
   EXPECT_EQ(logins->Find("idp.example").identity_token, "idt");
 }
 
+TEST(RegistryLogins, APasswordMayBeAWholeDocument) {
+  const std::string key = "{\n  \"private_key\": \"a:b\"\n}\n";
+  const auto login = ParseBasicAuth(Base64Encode("_json_key:" + key));
+  ASSERT_TRUE(login.ok());
+  EXPECT_EQ(login->password, key);
+  EXPECT_EQ(BasicAuthorization(*login).find('\n'), std::string::npos);
+  EXPECT_FALSE(ParseBasicAuth(Base64Encode("two\nlines:x")).ok());
+  EXPECT_FALSE(ParseBasicAuth(Base64Encode(std::string("u:a\0b", 5))).ok());
+}
+
 TEST(RegistryLogins, BadOnesAreNamedWithoutTheirSecrets) {
   for (const std::string bad :
        {R"({"auths":{"h":{"auth":"c2VjcmV0"}}})", R"({"auths":{"h":{"auth":"?secret?"}}})",
