@@ -1,6 +1,7 @@
 #include "runtime/import_service.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -137,7 +138,9 @@ class ImportService::UploadImpl final : public Engine::Upload {
 };
 
 ImportService::ImportService(EventLoop& loop, LayerTable& table, Hooks hooks)
-    : loop_(loop), table_(table), hooks_(std::move(hooks)) {}
+    : loop_(loop), table_(table), hooks_(std::move(hooks)) {
+  signal(SIGPIPE, SIG_IGN);  // an import may end before its upload does
+}
 
 ImportService::~ImportService() = default;
 
