@@ -96,13 +96,21 @@ std::string ImageRef::ToString() const {
 }
 
 std::string ImageRef::Familiar() const {
-  std::string out = domain == kDefaultDomain ? "" : domain + "/";
   std::string_view path = repository;
-  if (domain == kDefaultDomain && path.starts_with(kOfficialPrefix) &&
+  if (path.starts_with(kOfficialPrefix) &&
       path.find('/', kOfficialPrefix.size()) == std::string_view::npos) {
     path.remove_prefix(kOfficialPrefix.size());
   }
-  out += path;
+  // Shortened only where that is read as the same name again: "docker.io/a.b/c" is not "a.b/c".
+  const size_t slash = path.find('/');
+  const bool misleading =
+      slash == std::string_view::npos ? IsSha256Hex(path) : LooksLikeDomain(path.substr(0, slash));
+  std::string out;
+  if (domain == kDefaultDomain && !misleading) {
+    out = path;
+  } else {
+    out = domain + "/" + repository;
+  }
   if (!tag.empty()) out += ":" + tag;
   if (!digest.empty()) out += "@" + digest;
   return out;

@@ -1,8 +1,5 @@
-// manifest.json, OCI documents, configurations, names: whatever they say, an answer and no crash.
-#include "base/check.h"
+// manifest.json, OCI documents, configurations: whatever they say, an answer and no crash.
 #include "images/image_config.h"
-#include "images/image_ref.h"
-#include "images/layer_path.h"
 #include "images/manifest.h"
 #include "images/unpack_wire.h"
 #include "tests/fuzz/fuzz_target.h"
@@ -17,8 +14,7 @@ std::vector<std::string> FuzzSeeds() {
   image.config = R"({"Entrypoint":["/e"],"Cmd":["a"],"Env":["A=1"],"User":"app:1","WorkingDir":"/w",
     "ExposedPorts":{"8080/tcp":{}},"StopSignal":"SIGTERM","Labels":{"k":"v"}})";
   const testing::ArchiveBuilder archive(testing::ArchiveShape::kDocker25, {image});
-  std::vector<std::string> seeds = {"host:5000/a/b_c:tag@sha256:" + std::string(64, 'a'),
-                                    "a/.wh.b/../c", UnpackOrder().Encode(), LayerResult().Encode()};
+  std::vector<std::string> seeds = {UnpackOrder().Encode(), LayerResult().Encode()};
   for (const std::string& name : archive.names()) {
     if (archive.Get(name).starts_with("{") || archive.Get(name).starts_with("[")) {
       seeds.push_back(archive.Get(name));
@@ -36,13 +32,5 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   (void)UnpackOrder::Decode(text);
   (void)LayerResult::Decode(text);
   (void)DecodeFailure(text);
-  if (const auto ref = ParseImageRef(text); ref.ok()) {
-    const auto again = ParseImageRef(ref->ToString());
-    PULGA_CHECK(again.ok() && again->ToString() == ref->ToString());
-  }
-  if (const auto path = ParseLayerPath(text); path.ok() && path->kind == EntryName::kPlain) {
-    PULGA_CHECK(!path->path.starts_with("/") && !path->path.starts_with("../"));
-    PULGA_CHECK(path->path.find("/../") == std::string::npos);
-  }
   return 0;
 }

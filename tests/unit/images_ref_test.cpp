@@ -43,6 +43,16 @@ TEST(ImageRef, ShowsFamiliarNames) {
   EXPECT_EQ(FamiliarName("not a name"), "not a name");
 }
 
+TEST(ImageRef, ShowsNoNameThatWouldMeanAnother) {
+  const std::string hex(64, 'a');
+  for (const std::string& name :
+       {std::string("docker.io/a.b/c:latest"), std::string("docker.io/localhost/c:latest"),
+        "docker.io/library/" + hex + ":latest"}) {
+    EXPECT_EQ(FamiliarName(name), name);
+    EXPECT_EQ(NormalizeImageRef(FamiliarName(name)).value(), name);
+  }
+}
+
 TEST(ImageRef, RefusesWhatIsNoName) {
   const std::string cases[] = {"",
                                "../../x:latest",
