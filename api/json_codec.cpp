@@ -83,6 +83,7 @@ Json UploadToJson(const UploadView& view) {
               {"state", StateName(view.state)},
               {"length", upload.length},
               {"offset", upload.offset},
+              {"busy", view.busy},
               {"filename", upload.filename},
               {"ref", upload.ref},
               {"metadata", upload.metadata},

@@ -178,7 +178,7 @@ ResumableUploads::Entry* ResumableUploads::EntryOf(const std::string& id) {
 }
 
 UploadView ResumableUploads::ViewOf(const Entry& entry) const {
-  UploadView view{entry.stored, entry.state, 0, entry.report};
+  UploadView view{entry.stored, entry.state, 0, entry.flow != nullptr, entry.report};
   view.expires_ms =
       WallMillis() +
       std::chrono::duration_cast<std::chrono::milliseconds>(entry.expires - clock_.Now()).count();

@@ -37,6 +37,7 @@ struct UploadView {
   StoredUpload upload;
   UploadState state = UploadState::kReceiving;
   int64_t expires_ms = 0;                      // of the epoch
+  bool busy = false;                           // with a part
   std::shared_ptr<const ImportReport> report;  // of the last import; may be none
 };
 

@@ -37,6 +37,13 @@ std::string Inode(const struct stat& st) {
          std::to_string(st.st_ino);
 }
 
+// Where the daemon is with an upload.
+struct Whereabouts {
+  uint64_t offset = 0;
+  bool busy = false;  // with a part
+  bool over = false;
+};
+
 class ResumableImport {
  public:
   ResumableImport(const DaemonClient& client, const ImportRequest& wanted, const ArchiveFile& file)
@@ -82,24 +89,20 @@ class ResumableImport {
 
   Step Try() {
     if (Step lost = Locate()) return lost;
-    ClientReply head;
-    if (Step lost = Ask("HEAD", path_, {}, &head)) return lost;
-    if (head.status == 404 || head.status == 410) {
-      path_.clear();  // begin again
-      return Trouble{RefusalOf(head), true};
-    }
-    if (head.status != 200) return RefusedFor(head);
-    const auto offset = ParseUint(head.Header("Upload-Offset"), size_);
-    if (!offset) return Trouble{{Code::kIo, 0, "the daemon does not tell where it is"}, false};
-    if (!told_ && *offset > 0 && best_offset_ == 0) {
-      PrintErr("going on at " + HumanBytes(*offset) + " of " + HumanBytes(size_) + "\n");
+    Whereabouts now;
+    if (Step lost = Look(&now)) return lost;
+    if (now.over) return std::nullopt;
+    if (!told_ && now.offset > 0 && best_offset_ == 0) {
+      PrintErr("going on at " + HumanBytes(now.offset) + " of " + HumanBytes(size_) + "\n");
     }
     told_ = true;
-    best_offset_ = std::max(best_offset_, *offset);
-    if (*offset == size_ && Finished()) return std::nullopt;
-    if (Step lost = Send(*offset)) return lost;
-    return Finished() ? std::nullopt
-                      : Step(Trouble{{Code::kIo, 0, "the upload is not done yet"}, true});
+    best_offset_ = std::max(best_offset_, now.offset);
+    // Asked first: what a refused part brings is sent in vain.
+    if (now.busy) return Trouble{{Code::kIo, 0, "the last connection's bytes still arrive"}, true};
+    if (Step lost = Send(now.offset)) return lost;
+    if (Step lost = Look(&now)) return lost;
+    if (now.over) return std::nullopt;
+    return Trouble{{Code::kIo, 0, "the upload is not done yet"}, true};
   }
 
   // Our own unfinished upload, or a new one.
@@ -154,23 +157,31 @@ class ResumableImport {
     return std::nullopt;
   }
 
-  // Is the import over, well or not? Then result_ says which.
-  bool Finished() {
+  // Where the daemon is. Once the import is over, well or not, result_ says which.
+  Step Look(Whereabouts* now) {
     ClientReply reply;
-    if (Ask("GET", path_, {}, &reply) || reply.status != 200) return false;
-    const Json json = Json::parse(reply.body, nullptr, /*allow_exceptions=*/false);
-    if (!json.is_object()) return false;
-    const std::string state = json.value("state", "");
-    if (state == "failed" && json.contains("error")) {
-      reply.body = Json({{"error", json["error"]}}).dump();
-      result_ = Error{Code::kInvalidArgument, 0, ErrorTextOf(reply)};
-      return true;
+    if (Step lost = Ask("GET", path_, {}, &reply)) return lost;
+    if (reply.status == 404 || reply.status == 410) {
+      path_.clear();  // begin again
+      return Trouble{RefusalOf(reply), true};
     }
-    if (state != "imported") return false;
-    reply.body = Json({{"images", json.value("images", Json::array())}}).dump() + "\n";
-    reply.status = 201;
-    result_ = std::move(reply);
-    return true;
+    if (reply.status != 200) return RefusedFor(reply);
+    const Json json = Json::parse(reply.body, nullptr, /*allow_exceptions=*/false);
+    if (!json.is_object() || json.value("offset", size_ + 1) > size_) {
+      return Trouble{{Code::kIo, 0, "the daemon does not tell where it is"}, false};
+    }
+    now->offset = json.value("offset", uint64_t{0});
+    now->busy = json.value("busy", false);
+    const std::string state = json.value("state", "");
+    now->over = state == "imported" || state == "failed";
+    if (state == "failed") {
+      reply.body = Json({{"error", json.value("error", Json::object())}}).dump();
+      result_ = Error{Code::kInvalidArgument, 0, ErrorTextOf(reply)};
+    } else if (now->over) {
+      reply.body = Json({{"images", json.value("images", Json::array())}}).dump() + "\n";
+      result_ = std::move(reply);
+    }
+    return std::nullopt;
   }
 
   Step Ask(const std::string& method, const std::string& target, HeaderList headers,
