@@ -24,6 +24,8 @@
 
 namespace pulga {
 
+class ZstdSink;
+
 // Tokens, compressed, to the end of a file.
 class RecordWriter {
  public:
@@ -43,9 +45,8 @@ class RecordWriter {
   Status Finish();
 
  private:
-  struct State;
   void Put(std::string_view bytes);
-  std::unique_ptr<State> state_;
+  std::unique_ptr<ZstdSink> sink_;
 };
 
 class RecordReader {

@@ -1,14 +1,11 @@
 // RecordWriter and RecordReader: tokens of a layer's record inside one zstd stream.
-#include <zstd.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
 
-#include "base/check.h"
-#include "base/file_io.h"
 #include "images/layer_path.h"
 #include "images/layer_record.h"
+#include "images/zstd_sink.h"
 
 namespace pulga {
 namespace {
@@ -16,9 +13,6 @@ namespace {
 constexpr char kRawToken = 'r';
 constexpr char kFileToken = 'f';
 constexpr char kEndToken = 'e';
-// A record is headers over and over again: the fastest level and a small window are enough.
-constexpr int kLevel = 1;
-constexpr int kWindowLog = 19;
 constexpr uint64_t kMaxRaw = 64 * 1024;
 constexpr uint64_t kMaxText = 64 * 1024;
 
@@ -26,45 +20,10 @@ Error Damaged() { return {Code::kInvalidArgument, 0, "the layer's record is dama
 
 }  // namespace
 
-struct RecordWriter::State {
-  int fd;
-  ZSTD_CCtx* context = ZSTD_createCCtx();
-  std::array<char, 32768> out = {};
-  std::string pending;
-  Status failed;
-
-  explicit State(int file) : fd(file) {
-    PULGA_CHECK(context != nullptr);
-    ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, kLevel);
-    ZSTD_CCtx_setParameter(context, ZSTD_c_windowLog, kWindowLog);
-    ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, 1);
-  }
-  ~State() { ZSTD_freeCCtx(context); }
-
-  void Compress(ZSTD_EndDirective directive) {
-    ZSTD_inBuffer input = {pending.data(), pending.size(), 0};
-    while (failed.ok()) {
-      ZSTD_outBuffer output = {out.data(), out.size(), 0};
-      const size_t left = ZSTD_compressStream2(context, &output, &input, directive);
-      if (ZSTD_isError(left) != 0) {
-        failed = Error{Code::kInternal, 0, std::string("record: ") + ZSTD_getErrorName(left)};
-        break;
-      }
-      failed = WriteAll(fd, {out.data(), output.pos});
-      if (!failed.ok()) failed = Prefix("write the layer's record", failed.error());
-      if (input.pos == input.size && (directive == ZSTD_e_continue || left == 0)) break;
-    }
-    pending.clear();
-  }
-};
-
-RecordWriter::RecordWriter(int fd) : state_(std::make_unique<State>(fd)) {}
+RecordWriter::RecordWriter(int fd) : sink_(std::make_unique<ZstdSink>(fd)) {}
 RecordWriter::~RecordWriter() = default;
 
-void RecordWriter::Put(std::string_view bytes) {
-  state_->pending += bytes;
-  if (state_->pending.size() >= 32768) state_->Compress(ZSTD_e_continue);
-}
+void RecordWriter::Put(std::string_view bytes) { sink_->Write(bytes); }
 
 void RecordWriter::PutNumber(uint64_t value) {
   char bytes[10];
@@ -100,8 +59,8 @@ void RecordWriter::File(std::string_view path, uint64_t size, uint64_t sum) {
 void RecordWriter::EndOfTar() { Put({&kEndToken, 1}); }
 
 Status RecordWriter::Finish() {
-  state_->Compress(ZSTD_e_end);
-  return state_->failed;
+  const Status written = sink_->Finish();
+  return written.ok() ? written : Prefix("write the layer's record", written.error());
 }
 
 struct RecordReader::State {

@@ -1,8 +1,12 @@
 #include <zstd.h>
 
 #include <array>
+#include <string>
 
+#include "base/check.h"
+#include "base/file_io.h"
 #include "images/byte_source.h"
+#include "images/zstd_sink.h"
 
 namespace pulga {
 namespace {
@@ -49,7 +53,56 @@ Result<size_t> ZstdSource::Read(std::span<char> out) {
   return output.pos;
 }
 
+// For what is headers over and over again.
+constexpr int kSinkLevel = 1;
+constexpr int kSinkWindowLog = 19;
+constexpr size_t kSinkBytes = 32768;
+
 }  // namespace
+
+struct ZstdSink::State {
+  int fd;
+  ZSTD_CCtx* context = ZSTD_createCCtx();
+  std::array<char, kSinkBytes> out = {};
+  std::string pending;
+  Status failed;
+
+  explicit State(int file) : fd(file) {
+    PULGA_CHECK(context != nullptr);
+    ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, kSinkLevel);
+    ZSTD_CCtx_setParameter(context, ZSTD_c_windowLog, kSinkWindowLog);
+    ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, 1);
+  }
+  ~State() { ZSTD_freeCCtx(context); }
+
+  void Compress(ZSTD_EndDirective directive) {
+    ZSTD_inBuffer input = {pending.data(), pending.size(), 0};
+    while (failed.ok()) {
+      ZSTD_outBuffer output = {out.data(), out.size(), 0};
+      const size_t left = ZSTD_compressStream2(context, &output, &input, directive);
+      if (ZSTD_isError(left) != 0) {
+        failed = Error{Code::kInternal, 0, std::string("compress: ") + ZSTD_getErrorName(left)};
+        break;
+      }
+      failed = WriteAll(fd, {out.data(), output.pos});
+      if (input.pos == input.size && (directive == ZSTD_e_continue || left == 0)) break;
+    }
+    pending.clear();
+  }
+};
+
+ZstdSink::ZstdSink(int fd) : state_(std::make_unique<State>(fd)) {}
+ZstdSink::~ZstdSink() = default;
+
+void ZstdSink::Write(std::string_view bytes) {
+  state_->pending += bytes;
+  if (state_->pending.size() >= kSinkBytes) state_->Compress(ZSTD_e_continue);
+}
+
+Status ZstdSink::Finish() {
+  state_->Compress(ZSTD_e_end);
+  return state_->failed;
+}
 
 std::unique_ptr<ByteSource> MakeZstdSource(ByteSource& compressed) {
   return std::make_unique<ZstdSource>(compressed);

@@ -54,8 +54,8 @@ Result<std::unique_ptr<Engine::Download>> ImageService::Export(const std::string
       ref.ok() && std::find(image.refs.begin(), image.refs.end(), *ref) != image.refs.end();
   PULGA_ASSIGN_OR_RETURN(ExportPlan plan, PlanExport(image, named ? *ref : ""));
   return std::unique_ptr<Engine::Download>(std::make_unique<ImageExport>(
-      ExportParts{parts_.loop, parts_.storage, parts_.sandbox, RecordStore(parts_.data_dir)}, std::move(plan),
-      parts_.catalog.PinImage(image.digest)));
+      ExportParts{parts_.loop, parts_.storage, parts_.sandbox, RecordStore(parts_.data_dir)},
+      std::move(plan), parts_.catalog.PinImage(image.digest)));
 }
 
 void ImageService::Prune(PruneScope scope, std::function<void(Result<PruneReport>)> done) {

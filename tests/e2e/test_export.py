@@ -196,7 +196,7 @@ class OtherTools(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         skip_unless(os.geteuid() == 0, "needs root: the keeper and the launcher run as root")
-        # Without the layer that others refuse, whoever wrote the archive: "duplicates of file paths".
+        # Without the layer that others refuse as such: "duplicates of file paths".
         cls.image = Image(["sample:1.2"], [base_layer(), top_layer(), sparse_layer(),
                                            base_layer()], CONFIG)
         cls.digest = "sha256:" + sha(cls.image.config_bytes())

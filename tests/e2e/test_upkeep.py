@@ -43,7 +43,8 @@ class Verify(Case):
     def setUp(self):
         self.daemon.import_archive(self.archive)
         self.addCleanup(self.daemon.api, "DELETE", "/v1/images/v:1")
-        ids = [la["chain_id"][7:] for la in self.daemon.api("GET", "/v1/images/v:1").json()["layers"]]
+        layers = self.daemon.api("GET", "/v1/images/v:1").json()["layers"]
+        ids = [layer["chain_id"][7:] for layer in layers]
         self.base, self.top = (self.daemon.data / "layers" / name for name in ids)
 
     def found(self):
