@@ -255,7 +255,7 @@ void Server::OnCompleted(void* self, MHD_Connection* connection, void** context,
   auto* owner = static_cast<ClientConnection*>(info->socket_context);
   owner->clock.Enter(ConnectionClock::Phase::kIdle, server->loop_.Now());
   server->NeedAnotherRun();
-  static_cast<Exchange*>(*context)->SaveRest();
+  if (*context != nullptr) static_cast<Exchange*>(*context)->SaveRest();
   // A buried handler still hears from its invocation, and would speak to an exchange that is gone.
   server->buried_.clear();
   delete static_cast<Exchange*>(*context);

@@ -23,7 +23,8 @@ using Json = nlohmann::json;
 
 constexpr size_t kIdDigits = 32;
 constexpr size_t kMaxInfo = 4 << 20;
-constexpr size_t kCertainDigits = 20;  // a line of the journal, whose last one counts
+constexpr off_t kMaxJournal = 64 << 10;  // written anew beyond: parts may be tiny and many
+constexpr size_t kCertainDigits = 20;    // a line of the journal, whose last one counts
 
 std::string Dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -239,6 +240,12 @@ Status UploadStore::Sync(const std::string& id, int data_fd, uint64_t offset) co
   if (fdatasync(data_fd) != 0) return LastError("sync the upload");
   PULGA_ASSIGN_OR_RETURN(const UniqueFd info,
                          OpenFile(InfoPath(id), O_WRONLY | O_APPEND | O_NOFOLLOW));
+  struct stat st = {};
+  if (fstat(info.get(), &st) == 0 && st.st_size > kMaxJournal) {
+    PULGA_ASSIGN_OR_RETURN(const std::string text, ReadFile(InfoPath(id), kMaxInfo));
+    return WriteFileDurably(InfoPath(id), text.substr(0, text.find('\n') + 1) + CertainLine(offset),
+                            0600);
+  }
   PULGA_RETURN_IF_ERROR(WriteAll(info.get(), CertainLine(offset)));
   if (fdatasync(info.get()) != 0) return LastError("sync the upload's record");
   return OkStatus();

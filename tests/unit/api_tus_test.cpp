@@ -1,6 +1,10 @@
 // The tus protocol over a real loopback connection, the real ResumableUploads and an importer in
 // memory.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "api/native/tus_rules.h"
+#include "base/file_io.h"
 #include "tests/support/loopback.h"
 
 namespace pulga::testing {
@@ -132,6 +136,31 @@ TEST_F(TusTest, ACutConnectionLosesNothing) {
   for (int i = 0; i < 300 && status == 423; ++i) status = StatusOf(Patch(path, part.size(), "y"));
   EXPECT_EQ(status, 204);
   EXPECT_TRUE(OnLoop([this] { return engine_->uploaded; }) == part + "y");
+}
+
+// Each part is synced, and its record grows by a line.
+TEST(UploadStore, ManySmallPartsKeepTheRecordSmall) {
+  const std::string dir = "/tmp/pulga-journal-" + std::to_string(getpid());
+  UploadStore store(dir, "boot");
+  ASSERT_TRUE(store.Open().ok());
+  StoredUpload upload;
+  upload.id = std::string(32, 'a');
+  upload.length = 100'000;
+  ASSERT_TRUE(store.Create(upload).ok());
+  const auto data = store.OpenData(upload.id);
+  size_t written = 0;
+  ASSERT_TRUE(store.Append(data->get(), {0, std::string(5000, 'x'), 0}, &written).ok());
+  const std::string info = dir + "/" + upload.id + ".info";
+  std::string lines = *ReadFile(info);
+  for (int line = 0; line < 4999; ++line) lines += "00000000000000000007\n";
+  ASSERT_TRUE(WriteFile(info, lines).ok());
+  ASSERT_TRUE(store.Sync(upload.id, data->get(), 5000).ok());
+  EXPECT_LT(ReadFile(info)->size(), 1000U);
+  const auto found = UploadStore(dir, "another boot").Open();
+  ASSERT_EQ(found->size(), 1U);
+  EXPECT_EQ(found->front().offset, 5000U);
+  EXPECT_EQ(found->front().length, 100'000U);
+  (void)RemoveTree(AT_FDCWD, dir);
 }
 
 TEST_F(TusTest, OffsetsMustMatch) {
