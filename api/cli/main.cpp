@@ -76,7 +76,9 @@ int Main(std::vector<std::string> given) {
     if (all[0] == "image") {
       return all.size() > 1 && (all[1] == "--help" || all[1] == "-h")
                  ? ShowHelp(commands, {"image"})
-                 : UsageError("pulga image wants one of import, pull, ls, inspect, rm");
+                 : UsageError(
+                       "pulga image wants one of import, pull, ls, inspect, verify, export, prune, "
+                       "rm");
     }
     return UsageError("there is no command \"" + all[0] + "\"; pulga help lists them");
   }
