@@ -1,5 +1,3 @@
-#include <set>
-
 #include "api/handlers.h"
 #include "api/json_codec.h"
 #include "api/native/routes.h"
@@ -8,17 +6,6 @@
 
 namespace pulga {
 namespace {
-
-using RefSet = std::set<std::pair<std::string, std::string>>;
-
-RefSet RefsOf(const std::vector<ImageRecord>& images) {
-  RefSet out;
-  for (const ImageRecord& image : images) {
-    out.emplace(image.digest, "");
-    for (const std::string& ref : image.refs) out.emplace(image.digest, ref);
-  }
-  return out;
-}
 
 class UploadHandler final : public ReplyingHandler {
  public:
@@ -50,9 +37,7 @@ class UploadHandler final : public ReplyingHandler {
   }
 
   void OnBodyEnd() override {
-    if (!upload_) return;
-    before_ = RefsOf(engine_.Images());
-    upload_->Finish();
+    if (upload_) upload_->Finish();
   }
 
  private:
@@ -76,14 +61,11 @@ class UploadHandler final : public ReplyingHandler {
   // At the end, or early: a bad archive is known as one while its bytes still come.
   void OnImported(const ImportReport& report) {
     if (!report.status.ok()) return exchange().Reply(ErrorReply(ToApiError(report)));
-    bool all_known = report.layers_created.empty();
-    for (const auto& key : RefsOf(report.images)) all_known = all_known && before_.contains(key);
-    exchange().Reply(JsonReply(all_known ? 200 : 201, ImportReportJson(report)));
+    exchange().Reply(JsonReply(report.anything_new ? 201 : 200, ImportReportJson(report)));
   }
 
   Engine& engine_;
   std::unique_ptr<Engine::Upload> upload_;
-  RefSet before_;
 };
 
 }  // namespace

@@ -12,8 +12,8 @@ import unittest
 from pathlib import Path
 
 from harness import image_archive as archive
-from harness import (Case, IMAGES, ROOT, command_line, image_of, memory_guard, probe_binary,
-                     skip_unless, wait_until)
+from harness import (Case, IMAGES, ROOT, command_line, image_of, in_parallel, memory_guard,
+                     probe_binary, skip_unless, wait_until)
 from image_archive import Entry, Image
 
 PROBE_CONFIG = {"Entrypoint": ["/probe"]}
@@ -227,6 +227,21 @@ class Import(Case):
         self.assertEqual(self.daemon.api("DELETE", "/v1/images/quick:1").status, 204)
         self.assertLess(time.monotonic() - began, 10)
         stalled.close()
+
+    def test_of_many_imports_of_one_image_one_brings_it(self):
+        files = {"probe": probe_binary(), "f": b"m" * (4 << 20)}
+        data = archive.docker_archive([image_of(files, "many:1", **PROBE_CONFIG)])
+        layers = Path(self.daemon.data) / "layers"
+        before = {p.name for p in layers.iterdir()}
+
+        def upload(_):
+            while True:
+                reply = self.daemon.request("POST", "/v1/images", data, admin=True)
+                if reply.status != 503:  # so many at once and no more
+                    return reply.status
+                time.sleep(0.05)
+        self.assertEqual(sorted(in_parallel(8, upload)), [200] * 7 + [201])
+        self.assertEqual(len({p.name for p in layers.iterdir()} - before), 1)
 
     def test_what_is_no_archive_is_refused_while_it_still_comes(self):
         connection = self.begin_upload(100 << 20, b"this is text\n" * 100)
