@@ -126,5 +126,17 @@ TEST(DataDir, RemovesOnlyLeftoversOfItsOwn) {
   EXPECT_EQ(access((dir->path() + "/mine").c_str(), F_OK), 0);
 }
 
+TEST(DaemonConfig, TheLowMarkOfTheDiskLiesBelowTheHighOne) {
+  ConfigSources sources;
+  sources.flags = {{"disk-high", "60"}, {"disk-low", "50"}};
+  EXPECT_TRUE(LoadConfig(sources).ok());
+  sources.flags = {{"disk-high", "60"}, {"disk-low", "60"}};
+  EXPECT_FALSE(LoadConfig(sources).ok());
+  sources.flags = {{"disk-high", "60"}};  // the default low mark is 75
+  EXPECT_FALSE(LoadConfig(sources).ok());
+  sources.flags = {{"disk-high", "100"}};
+  EXPECT_TRUE(LoadConfig(sources).ok()) << "never";
+}
+
 }  // namespace
 }  // namespace pulga
