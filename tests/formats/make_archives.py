@@ -159,8 +159,8 @@ class PrivateDocker:
 
 
 class Maker:
-    """Everything is made below `folder`; `made` collects the archives, `refused` those that are none
-    by any engine's rules, with a word the message must hold."""
+    """Everything is made below `folder`; `made` collects the archives, `refused` those that are
+    none by any engine's rules, with a word the message must hold."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
