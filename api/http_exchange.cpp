@@ -168,7 +168,8 @@ void Exchange::SaveRest() {
   if (!request_.content_length || request_.chunked) return;
   body_received_ += untaken_.size();
   handler_->OnBodyCut(std::exchange(untaken_, {}));
-  // The library has let go of the connection, but not closed the socket.
+  // Otherwise the library may have read more than it offered, and there would be a hole.
+  if (wait_ != Wait::kSuspended) return;
   std::string block(kStreamBlock, '\0');
   for (uint64_t saved = 0; saved < kMostSaved && body_received_ < *request_.content_length;) {
     const size_t left = static_cast<size_t>(

@@ -39,8 +39,8 @@ class HttpHandler {
   // Takes a prefix; what is not taken is offered again after ContinueBody.
   virtual size_t OnBody(std::string_view bytes) { return bytes.size(); }
   virtual void OnBodyEnd() {}
-  // The client is gone in the middle of its body: true to get what had been received and was not
-  // offered or taken yet. Not of chunked bodies.
+  // The client is gone in the middle of its body: true to get what was offered and not taken yet,
+  // and what its socket still holds if it left meanwhile. Not of chunked bodies.
   virtual bool KeepsCutBody() const { return false; }
   virtual void OnBodyCut(std::string_view) {}
   // Streamed replies only. kAborted closes the connection without the final chunk.
