@@ -323,7 +323,7 @@ def descendants(root):
         added = {p for p, parent in parents.items() if parent in found} - found
         found |= added
     return {p: status_of(p).get("Name", "") for p in found
-            if status_of(p) and not status_of(p)["State"].startswith(("Z", "X"))}
+            if not status_of(p).get("State", "X").startswith(("Z", "X"))}
 
 
 def status_of(pid):
@@ -344,7 +344,7 @@ def command_line(pid):
 
 
 def is_alive(pid):
-    return bool(status_of(pid)) and not status_of(pid)["State"].startswith(("Z", "X"))
+    return not status_of(pid).get("State", "X").startswith(("Z", "X"))
 
 
 class memory_guard:
