@@ -1,9 +1,11 @@
-// ClientConnections: every open connection and its patience. A sweep cuts those whose time is over;
-// cutting is shutdown(2), which the owner of the socket then notices. Loop thread.
+// ClientConnections: every open connection and its patience. A sweep cuts those whose time is over,
+// and those of whose body the rest will never be read; cutting is shutdown(2), which the owner
+// of the socket then notices. When connections run out, it knows whose can be spared. Loop thread.
 #pragma once
 
 #include <functional>
 #include <list>
+#include <optional>
 #include <string>
 
 #include "api/connection_clock.h"
@@ -22,7 +24,8 @@ struct ClientConnection {
   std::string limit_key;
   bool is_tcp = true;
   bool cut = false;
-  bool told_why = false;                      // its last words are said
+  bool told_why = false;             // its last words are said
+  std::optional<uint64_t> stuck_at;  // body bytes, when a sweep found more that nobody reads
   http_server::Exchange* exchange = nullptr;  // the request it is busy with
   ConnectionClock clock;
   std::list<ClientConnection>::iterator self;
@@ -47,6 +50,10 @@ class ClientConnections {
   ClientConnections& operator=(const ClientConnections&) = delete;
 
   ClientConnection& Add(const AcceptedConnection& accepted);
+  // Cuts one connection so that `caller` gets in: the one that waits the longest for a request, of
+  // the caller's own address, or of the TCP address that holds most if those are more than the
+  // caller's. Nobody whose call runs. False when there is none.
+  bool Evict(const NewCaller& caller);
   void Remove(ClientConnection& connection) { list_.erase(connection.self); }
   std::list<ClientConnection>& all() { return list_; }
   const std::list<ClientConnection>& all() const { return list_; }
@@ -56,6 +63,7 @@ class ClientConnections {
  private:
   void ArmSweep();
   void Sweep();
+  void Cut(ClientConnection& connection);
 
   EventLoop& loop_;
   ConnectionPatience patience_;

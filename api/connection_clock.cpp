@@ -38,6 +38,7 @@ void ConnectionClock::Enter(Phase phase, TimePoint now) {
 }
 
 void ConnectionClock::OnBodyBytes(uint64_t bytes, TimePoint now) {
+  body_bytes_ += bytes;
   if (phase_ != Phase::kBody) return;
   const uint64_t worth_ms = bytes * 1000 / std::max<uint64_t>(patience_->min_bytes_per_second, 1);
   const auto worth = std::chrono::milliseconds(std::min<uint64_t>(worth_ms, 3600 * 1000));

@@ -27,6 +27,8 @@ class ConnectionClock {
     Enter(Phase::kHead, now);
   }
   Phase phase() const { return phase_; }
+  TimePoint entered() const { return entered_; }
+  uint64_t body_bytes() const { return body_bytes_; }  // of all its requests
   // kOurs: we are the slow side; the client's time stands still.
   void Enter(Phase phase, TimePoint now);
   void OnBodyBytes(uint64_t bytes, TimePoint now);
@@ -41,6 +43,7 @@ class ConnectionClock {
   TimePoint deadline_;
   Duration body_left_{0};
   bool in_body_ = false;
+  uint64_t body_bytes_ = 0;
   uint64_t window_acknowledged_ = 0;
   bool window_known_ = false;
 };

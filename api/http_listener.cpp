@@ -198,22 +198,29 @@ bool HttpListener::AcceptOne(int listen_fd) {
   }
   if (errno == EINTR || errno == ECONNABORTED) return true;
   if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+    if (callbacks_.evict({"", NewCaller::Full::kAll})) return true;
     OnDescriptorsExhausted(listen_fd);
   }
   return false;
 }
 
-bool HttpListener::IsFull(const std::string& limit_key) const {
+std::optional<NewCaller::Full> HttpListener::FullFor(const std::string& limit_key) const {
   const auto it = open_.find(limit_key);
   const uint32_t from_there = it == open_.end() ? 0 : it->second;
-  if (limit_key == kLocalKey) return from_there >= limits_.local;
-  return from_there >= limits_.per_address || open_tcp_ >= limits_.tcp;
+  const bool local = limit_key == kLocalKey;
+  if (from_there >= (local ? limits_.local : limits_.per_address)) {
+    return NewCaller::Full::kOwnShare;
+  }
+  if (!local && open_tcp_ >= limits_.tcp) return NewCaller::Full::kAll;
+  return std::nullopt;
 }
 
 void HttpListener::Admit(AcceptedConnection connection) {
   connection.limit_key = AddressKey(connection.address);
-  if (IsFull(connection.limit_key)) callbacks_.on_full();
-  if (IsFull(connection.limit_key)) return TurnAway(connection.fd.get());
+  const std::string& key = connection.limit_key;
+  if (FullFor(key)) callbacks_.on_full();
+  if (const auto full = FullFor(key)) (void)callbacks_.evict({key, *full});
+  if (FullFor(key)) return TurnAway(connection.fd.get());
   ++open_[connection.limit_key];
   if (connection.limit_key != kLocalKey) ++open_tcp_;
   connection.peer = AddressText(connection.address);

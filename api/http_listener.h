@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -42,11 +43,21 @@ struct AcceptedConnection {
   std::string limit_key;  // give back to Release() when it is closed
 };
 
+// Somebody new, for whom there is no room.
+struct NewCaller {
+  enum class Full : uint8_t { kOwnShare, kAll };
+  std::string limit_key;  // "" = unknown: there is no descriptor to look at it with
+  Full full = Full::kAll;
+};
+
 class HttpListener {
  public:
   struct Callbacks {
     std::function<void(AcceptedConnection)> on_accept;
-    std::function<void()> on_full;  // before somebody is turned away: Release() what is closed
+    // Before somebody is turned away: Release() what is closed already, ...
+    std::function<void()> on_full;
+    // ... and then what can be spared. False when there is nothing.
+    std::function<bool(const NewCaller&)> evict;
   };
   static Result<std::unique_ptr<HttpListener>> Create(EventLoop& loop,
                                                       const std::vector<ListenAddress>& addresses,
@@ -69,7 +80,7 @@ class HttpListener {
   Status Watch(int fd);
   void AcceptSome(int listen_fd);
   bool AcceptOne(int listen_fd);
-  bool IsFull(const std::string& limit_key) const;
+  std::optional<NewCaller::Full> FullFor(const std::string& limit_key) const;
   void Admit(AcceptedConnection connection);
   void OnDescriptorsExhausted(int listen_fd);
   void Pause();

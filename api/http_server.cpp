@@ -78,6 +78,11 @@ Status Server::Start() {
   HttpListener::Callbacks callbacks;
   callbacks.on_accept = [this](AcceptedConnection c) { OnAccepted(std::move(c)); };
   callbacks.on_full = [this] { RunLibrary(); };  // lets go of those that have left meanwhile
+  callbacks.evict = [this](const NewCaller& caller) {
+    const bool evicted = connections_.Evict(caller);
+    if (evicted) RunLibrary();
+    return evicted;
+  };
   PULGA_ASSIGN_OR_RETURN(
       listener_, HttpListener::Create(loop_, config_.listen, config_.limits, std::move(callbacks)));
   return OkStatus();
@@ -172,6 +177,7 @@ void Server::TellWhy(ClientConnection& connection, int status) {
 void Server::OnExpired(ClientConnection& connection) {
   using Phase = ConnectionClock::Phase;
   const Phase phase = connection.clock.phase();
+  if (connection.exchange != nullptr && phase == Phase::kBody) connection.exchange->EndSoon();
   if (phase != Phase::kHead && phase != Phase::kIdle && phase != Phase::kBody) return;
   if (connection.exchange == nullptr) {
     if (phase != Phase::kHead || ReceivedOn(connection).bytes == 0) return;

@@ -156,6 +156,8 @@ class Exchange final : public HttpExchange, private LeaverWatch::Waiter {
   void Leave();
   // The request ends: what its client still got through goes to a handler that wants it.
   void SaveRest();
+  // After a cut: while its buffer is full the library does not look at the socket any more.
+  void EndSoon() { (void)MHD_set_connection_option(mhd_, MHD_CONNECTION_OPTION_TIMEOUT, 1U); }
   MHD_Result Queue();
   HttpHandler* handler() { return handler_.get(); }
 

@@ -6,7 +6,7 @@ import socket
 import time
 import unittest
 
-from harness import Case, in_parallel, raw_exchange
+from harness import Case, Daemon, in_parallel, raw_exchange
 
 SECOND = b"GET /function/web/exit/9 HTTP/1.1\r\nHost: x\r\n\r\n"  # must never be executed
 
@@ -219,9 +219,43 @@ class Slow(Case):
             s.close()
         self.assertEqual(self.daemon.call("probe", b"say hi").text, "hi\n")
 
+    def ask_from(self, address, sockets):
+        """/healthz on a connection that stays open; True when the reply is 200."""
+        sockets.append(socket.create_connection(("127.0.0.1", self.daemon.port), 5, (address, 0)))
+        sockets[-1].sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        return sockets[-1].recv(1000).startswith(b"HTTP/1.1 200")
+
+    def test_idle_connections_make_room_for_others(self):
+        sockets = []
+        try:
+            for address, count in (("127.0.0.1", 500), ("127.0.0.2", 100)):
+                for n in range(count):
+                    self.assertTrue(self.ask_from(address, sockets), f"{n} of {address}")
+            self.assertTrue(self.ask_from("127.0.0.3", sockets))
+            self.assertTrue(self.ask_from("127.0.0.1", sockets))
+            sockets[500].sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            self.assertTrue(sockets[500].recv(1000).startswith(b"HTTP/1.1 200"),
+                            "the address with fewer connections lost one")
+        finally:
+            for s in sockets:
+                s.close()
+
     def test_many_clients_at_once_all_get_an_answer(self):
         replies = in_parallel(100, lambda n: self.daemon.request("GET", "/healthz"))
         self.assertEqual({getattr(r, "status", repr(r)) for r in replies}, {200})
+
+
+class Leaving(unittest.TestCase):
+    def test_a_client_that_left_behind_a_full_buffer_does_not_hold_up_the_stop(self):
+        with Daemon() as daemon:
+            daemon.deploy_http()
+            with daemon.connect() as client:
+                client.sendall(b"POST /function/web/echo HTTP/1.1\r\nHost: x\r\n"
+                               b"Transfer-Encoding: chunked\r\n\r\n5;" + b"e" * 65536)
+                time.sleep(0.2)
+            before = time.monotonic()
+            self.assertEqual(daemon.stop(), 0)
+            self.assertLess(time.monotonic() - before, 5)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
 // The HTTP server against hostile and awkward clients, over a real loopback connection.
+#include <list>
+
 #include "api/handlers.h"
 #include "api/http_server.h"
 #include "tests/support/loopback.h"
@@ -287,6 +289,40 @@ TEST(HttpServerTurn, SendsAReplyThatComesInTheTurnThatMakesItsWaitLong) {
   EXPECT_EQ(BodyOf(client.ReadUntil("late")), "late");
 }
 
+// The library's buffer is full of what it can not use, and it wants to run again and again.
+const std::string kEndlessExtension =
+    "Transfer-Encoding: chunked\r\n\r\n5;" + std::string(64 * 1024, 'e');
+
+TEST(HttpServerTurn, PausesWhenTheLibraryMakesNoProgress) {
+  const auto loop = std::move(EventLoop::Create()).value();
+  HttpServerConfig config;
+  config.listen = {*ParseListenAddress("127.0.0.1:0")};
+  const auto never = [](std::string, ReplyDone) {};
+  const auto server = std::move(*HttpServer::Create(
+      *loop, std::move(config), [&](HttpExchange& e) { return WithBody(e, 1 << 20, never); }));
+  const std::string bound = server->bound()[0];
+  RawClient client(static_cast<uint16_t>(*ParseUint(bound.substr(bound.rfind(':') + 1))));
+  client.Send("POST / HTTP/1.1\r\nHost: x\r\n" + kEndlessExtension);
+  const auto until = std::chrono::steady_clock::now() + milliseconds(300);
+  int turns = 0;
+  while (std::chrono::steady_clock::now() < until) {
+    loop->RunOnce(milliseconds(50));
+    ++turns;
+  }
+  EXPECT_EQ(server->open_requests(), 1U);
+  EXPECT_LT(turns, 100);
+}
+
+TEST_F(HttpServerTest, NoticesAClientThatLeavesWithAFullBuffer) {
+  Start();
+  RawClient client = Connect();
+  client.Send(std::string(kPost) + kEndlessExtension);
+  ASSERT_TRUE(Eventually([this] { return front_->open_requests() == 1; }));
+  client.Close();
+  std::this_thread::sleep_for(milliseconds(2000));
+  EXPECT_TRUE(Eventually([this] { return front_->open_requests() == 0; }));
+}
+
 TEST_F(HttpServerTest, CancelsWhenTheClientLeaves) {
   Start();
   RawClient client = Connect();
@@ -325,6 +361,88 @@ TEST_F(HttpServerTest, TurnsAwayMoreConnectionsThanAllowed) {
   EXPECT_TRUE(Eventually([] { return true; }));
   std::this_thread::sleep_for(milliseconds(50));
   EXPECT_EQ(StatusOf(Ask("GET /healthz HTTP/1.1\r\nHost: x\r\n")), 200);
+}
+
+class FullHttpServerTest : public HttpServerTest {
+ protected:
+  void SetUp() override {
+    DaemonConfig config;
+    config.max_connections = 5;  // 4 from one address
+    Start(config);
+  }
+  // Its reply, or "" when it was cut before.
+  std::string Ask(RawClient& client) {
+    client.Send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    return client.ReadUntil("\r\n\r\n");
+  }
+  RawClient& Keep(const char* from) {
+    kept_.emplace_back(port_, from);
+    EXPECT_EQ(StatusOf(Ask(kept_.back())), 200) << from;
+    return kept_.back();
+  }
+  bool StillOpen(RawClient& client) { return StatusOf(Ask(client)) == 200; }
+
+  std::list<RawClient> kept_;
+};
+
+TEST_F(FullHttpServerTest, GivesUpTheLongestIdleOfAnAddressForItsNext) {
+  RawClient& first = Keep("127.0.0.1");
+  RawClient& second = Keep("127.0.0.1");
+  Keep("127.0.0.1");
+  Keep("127.0.0.1");
+  EXPECT_TRUE(StillOpen(first));  // and not the longest idle any more
+  RawClient& fifth = Keep("127.0.0.1");
+  EXPECT_TRUE(second.ClosedWithin(milliseconds(1000)));
+  EXPECT_TRUE(StillOpen(first));
+  EXPECT_TRUE(StillOpen(fifth));
+}
+
+TEST_F(FullHttpServerTest, GivesUpTheLongestIdleOfTheAddressThatHasMost) {
+  RawClient& alone = Keep("127.0.0.2");
+  RawClient& first = Keep("127.0.0.1");
+  for (int i = 0; i < 3; ++i) Keep("127.0.0.1");
+  EXPECT_TRUE(StillOpen(Keep("127.0.0.3")));
+  EXPECT_TRUE(first.ClosedWithin(milliseconds(1000)));
+  EXPECT_TRUE(StillOpen(alone));
+}
+
+TEST_F(FullHttpServerTest, GivesUpNobodyOfAnAddressThatHasNoMoreThanTheNext) {
+  RawClient& others = Keep("127.0.0.1");
+  Keep("127.0.0.1");
+  RawClient& own = Keep("127.0.0.2");
+  Keep("127.0.0.2");
+  Keep("127.0.0.3");
+  Keep("127.0.0.2");
+  EXPECT_TRUE(own.ClosedWithin(milliseconds(1000)));
+  EXPECT_TRUE(StillOpen(others));
+}
+
+TEST_F(FullHttpServerTest, NeverGivesUpACall) {
+  std::list<RawClient> calls;
+  for (int i = 0; i < 4; ++i) {
+    calls.push_back(Connect());
+    calls.back().Send("GET /function/never HTTP/1.1\r\nHost: x\r\n\r\n");
+  }
+  ASSERT_TRUE(Eventually([this] { return engine_->calls.size() == 4; }));
+  RawClient next = Connect();
+  EXPECT_EQ(StatusOf(Ask(next)), 503);
+  EXPECT_EQ(OnLoop([this] { return front_->open_requests(); }), 4U);
+}
+
+TEST_F(FullHttpServerTest, GivesUpAHeadThatTakesLongForAnotherAddressOnly) {
+  std::list<RawClient> slow;
+  for (int i = 0; i < 4; ++i) {
+    slow.push_back(Connect());
+    slow.back().Send("GET /healthz HTTP/1.1\r\nHo");
+    std::this_thread::sleep_for(milliseconds(20));
+  }
+  Keep("127.0.0.2");
+  std::this_thread::sleep_for(milliseconds(1100));
+  RawClient same = Connect();
+  EXPECT_EQ(StatusOf(Ask(same)), 503);
+  RawClient other(port_, "127.0.0.3");
+  EXPECT_EQ(StatusOf(Ask(other)), 200);
+  EXPECT_EQ(StatusOf(slow.front().ReadAll()), 408);
 }
 
 TEST_F(HttpServerTest, StopsWithOpenCallsAndStreams) {
