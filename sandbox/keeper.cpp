@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <utility>
 
 #include "base/event_loop.h"
 #include "base/file_io.h"
@@ -53,6 +54,7 @@ class Keeper {
   void OnDaemonMessage();
   void OnSignal(int signo);
   Status WatchLifeline();
+  void FinishAfterLauncher(int status);
   void Finish(int status);
   [[noreturn]] void BecomeDaemon(const std::vector<std::string>& args, int keeper_fd,
                                  int launcher_fd) const;
@@ -193,14 +195,18 @@ void Keeper::OnDaemonExit() {
   launcher_.restart = 0;
   if (stopping_ || (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || !ever_ready_))) {
     stopping_ = true;
-    exit_status_ = WIFEXITED(status) ? WEXITSTATUS(status) : 1;
-    if (!launcher_.process.valid()) return Finish(exit_status_);
-    // The launcher sees the end of its socket, removes everything and ends.
-    loop_.CallAfter(kLauncherStopLimit, [this] { Finish(exit_status_); });
-    return;
+    return FinishAfterLauncher(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
   }
   LogWarning("the daemon ended, wait status " + std::to_string(status) + ": starting both anew");
   RestartLater(daemon_, [this] { StartBoth(); });
+}
+
+// The launcher sees the end of its socket, removes everything and ends: only then another keeper
+// may use this data directory.
+void Keeper::FinishAfterLauncher(int status) {
+  exit_status_ = status;
+  if (!launcher_.process.valid()) return Finish(status);
+  loop_.CallAfter(kLauncherStopLimit, [this] { Finish(exit_status_); });
 }
 
 // The old launcher must be gone first: the new one sweeps what carries our name.
@@ -227,7 +233,11 @@ void Keeper::OnSignal(int signo) {
   }
   const bool again = stopping_;
   stopping_ = true;
-  if (!daemon_.process.valid()) return Finish(0);
+  if (!daemon_.process.valid()) {  // it died, and both were about to start anew
+    loop_.Cancel(std::exchange(daemon_.restart, 0));
+    if (!again) FinishAfterLauncher(0);
+    return;
+  }
   (void)daemon_.process.Signal(SIGTERM);
   if (again) return;
   loop_.CallAfter(options_.stop_limit, [this] {

@@ -215,6 +215,16 @@ class Ends(unittest.TestCase):
         self.assertEqual(daemon.stop(), 0)
         self.assert_nothing_left(daemon)
 
+    def test_term_while_a_dead_daemon_is_replaced_ends_after_the_launcher_has_cleaned_up(self):
+        for pause in (0, 0.005, 0.02):
+            daemon = self.ready()
+            for n in range(4):
+                daemon.put(f"more-{n}", {"image": "probe:1", "mode": "exec", "scale": {"min": 1}})
+            os.kill(daemon.daemon_pid(), signal.SIGKILL)
+            time.sleep(pause)
+            daemon.stop()  # 1 when the keeper had not yet seen the death: it tells the daemon's status
+            self.assertEqual(leaks.nothing_left(daemon), [], f"stopped {pause} s after")
+
     def test_an_orderly_stop_is_quiet(self):
         daemon = self.ready()
         for n in range(6):  # as many spawners, which end as their daemon does
