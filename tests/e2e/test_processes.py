@@ -222,7 +222,7 @@ class Ends(unittest.TestCase):
                 daemon.put(f"more-{n}", {"image": "probe:1", "mode": "exec", "scale": {"min": 1}})
             os.kill(daemon.daemon_pid(), signal.SIGKILL)
             time.sleep(pause)
-            daemon.stop()  # 1 when the keeper had not yet seen the death: it tells the daemon's status
+            daemon.stop()  # with 1 when the keeper had not seen the death: the daemon's own status
             self.assertEqual(leaks.nothing_left(daemon), [], f"stopped {pause} s after")
 
     def test_an_orderly_stop_is_quiet(self):
