@@ -51,6 +51,8 @@ std::string_view ImportCode(ImportReason reason) {
       return "registry_error";
     case ImportReason::kAmbiguous:
       return "ambiguous_archive";
+    case ImportReason::kLayerGone:
+      return "layer_gone";
     case ImportReason::kTooLarge:
       return "too_large";
     case ImportReason::kNotAnArchive:

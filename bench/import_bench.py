@@ -250,7 +250,7 @@ def peer_figures(build, work, rounds):
 
 
 def again_figures(build, work, rounds):
-    """The same archive once more: nothing is new, but all of it must be looked at."""
+    """The same archive once more: nothing is new, so that no layer is sent or looked at."""
     ours, coreutils, openssl = [], [], []
     daemon = Daemon(build)
     try:

@@ -196,9 +196,10 @@ Status ImportRun::UnpackAhead() {
 // --- when everything is there
 
 Result<std::vector<PlannedImage>> ImportRun::PlanAll(const MemberFeed& feed) {
-  const PlanOptions options{
-      DetectHostAbility(), options_.any_platform, limits_.images,
-      feed.BringsWhatIsWanted() ? PlanLayers::kMayCome : PlanLayers::kMustBeThere};
+  const bool may_be_absent =
+      feed.BringsWhatIsWanted() || options_.absent == AbsentLayers::kIfStored;
+  const PlanOptions options{DetectHostAbility(), options_.any_platform, limits_.images,
+                            may_be_absent ? PlanLayers::kMayCome : PlanLayers::kMustBeThere};
   PULGA_ASSIGN_OR_RETURN(auto images,
                          PlanImport(Files(plain_fd_, index_), options, &report_.warnings));
   PULGA_RETURN_IF_ERROR(NameImages(&images));
@@ -268,6 +269,12 @@ Result<LayerRecord> ImportRun::Provide(const PlannedLayer& layer, const ArchiveM
       known->reused = true;
       return done_[id] = std::move(*known);
     }
+  }
+  if (blob == nullptr && options_.absent == AbsentLayers::kIfStored) {
+    return Because(ImportReason::kLayerGone,
+                   {Code::kNotFound, 0,
+                    layer.name + " was left out, but is not stored here on these parents: send "
+                                 "the whole archive"});
   }
   if (blob == nullptr) return Error{Code::kInvalidArgument, 0, layer.name + " is missing"};
   auto made = UnpackLayer(layer, *blob, chain, id);

@@ -40,6 +40,7 @@ enum class ImportReason : int {
   kDenied = 403,        // by a registry
   kNoSuchImage = 404,   // in its registry
   kAmbiguous = 409,     // one name for an archive of several images
+  kLayerGone = 412,     // left out as known, but not stored
   kTooLarge = 413,      // a limit of ImportLimits
   kNotAnArchive = 415,  // neither a tar nor a gzip or zstd of one
   kBadImage = 422,      // damaged, inconsistent, hostile, or not for this board
@@ -50,6 +51,8 @@ enum class ImportReason : int {
 };
 
 enum class AnyPlatform { kRefuse, kStore };
+// Layers that an archive does not hold: refused, or as good when they are stored.
+enum class AbsentLayers { kRefuse, kIfStored };
 
 struct ImportProgress {
   enum class Step { kReceive, kLayer, kDone };
@@ -63,6 +66,7 @@ struct ImportOptions {
   std::string ref;  // the name to give; empty keeps the archive's own names
   std::string owner = kDefaultOwner;
   AnyPlatform any_platform = AnyPlatform::kRefuse;
+  AbsentLayers absent = AbsentLayers::kRefuse;
   LayerClaims* claims = nullptr;                        // without: no layer exists
   std::function<void(const ImportProgress&)> progress;  // may be empty
 };

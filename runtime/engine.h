@@ -56,6 +56,7 @@ struct UploadRequest {
   std::optional<uint64_t> content_length;
   std::optional<std::string> ref;  // the name to give; nothing keeps the archive's own names
   AnyPlatform any_platform = AnyPlatform::kRefuse;
+  AbsentLayers absent = AbsentLayers::kRefuse;
   std::function<void()> on_room;
   // Once, never from inside NewUpload: the import is over. A bad archive may be known as one while
   // its bytes still come; what comes after that is thrown away.

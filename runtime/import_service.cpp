@@ -171,6 +171,7 @@ Result<std::unique_ptr<Engine::Upload>> ImportService::NewUpload(UploadRequest r
   ImportOptions options;
   options.ref = request.ref.value_or("");
   options.any_platform = request.any_platform;
+  options.absent = request.absent;
   auto work = [upload = hooks_.upload, input, options, limit = limits.import,
                complete = stream->complete](LayerClaims& claims) {
     ImportOptions with_claims = options;

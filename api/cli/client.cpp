@@ -72,9 +72,10 @@ Result<DaemonClient> DaemonClient::FromArgs(const Args& args) {
   return DaemonClient(std::move(url), FindKey(args));
 }
 
-Result<ClientReply> DaemonClient::Call(ClientRequest request) const {
+Result<ClientReply> DaemonClient::Call(ClientRequest request, int* status) const {
   if (!key_.empty()) request.headers.emplace_back("Authorization", "Bearer " + key_);
   PULGA_ASSIGN_OR_RETURN(ClientReply reply, Exchange(url_, request));
+  if (status != nullptr) *status = reply.status;
   if (reply.status >= 400) return Error{CodeOf(reply.status), 0, ErrorTextOf(reply)};
   if (!reply.complete) return Error{Code::kIo, 0, "the daemon's reply broke off"};
   return reply;

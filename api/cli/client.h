@@ -21,7 +21,8 @@ class DaemonClient {
   DaemonClient(DaemonUrl url, std::string key) : url_(std::move(url)), key_(std::move(key)) {}
 
   // A status of 400 and more is an Error carrying the daemon's own message.
-  Result<ClientReply> Call(ClientRequest request) const;
+  // `status`, when given: of the reply, 0 without one.
+  Result<ClientReply> Call(ClientRequest request, int* status = nullptr) const;
   Result<ClientReply> Get(const std::string& target) const;
   // The reply as it is, whatever its status; `sink` may be empty. No key is sent.
   Result<ClientReply> Invoke(const ClientRequest& request, const BodySink& sink) const;

@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 
+#include "api/cli/archive_skim.h"
 #include "api/cli/commands.h"
 #include "api/cli/output.h"
 #include "api/cli/resumable_import.h"
@@ -210,6 +212,33 @@ int RunRemove(const Args& args) {
   return kExitOk;
 }
 
+// The layers of all images the daemon has, 64 hex digits each. One of them may be gone, or lie on
+// other parents, when its turn comes: the daemon then says so.
+std::set<std::string> LayersThere(const DaemonClient& client) {
+  std::set<std::string> there;
+  const auto reply = client.Get("/v1/images");
+  if (!reply.ok()) return there;
+  constexpr std::string_view kSha256 = "sha256:";
+  for (const Json& image : Array(Parse(reply->body), "images")) {
+    for (const Json& layer : Array(image, "layers")) {
+      const std::string diff_id = Text(layer, "diff_id");
+      if (diff_id.starts_with(kSha256)) there.insert(diff_id.substr(kSha256.size()));
+    }
+  }
+  return there;
+}
+
+// What to send of a file; nothing: all of it.
+std::vector<FileRange> WorthSending(const DaemonClient& client, int fd, uint64_t size) {
+  const auto blobs = FindBlobs(fd, size);
+  if (!blobs || blobs->empty()) return {};
+  auto rest = LeaveOut(*blobs, LayersThere(client), size);
+  const bool all = rest.size() == 1 && rest[0].size == size;
+  return all ? std::vector<FileRange>() : std::move(rest);
+}
+
+constexpr int kLayerGone = 412;
+
 }  // namespace
 
 Result<ClientReply> ImportArchive(const DaemonClient& client, const ImportRequest& wanted) {
@@ -238,14 +267,31 @@ Result<ClientReply> ImportArchive(const DaemonClient& client, const ImportReques
   const ArchiveFile archive{request.body_fd, name};
   if (whole_file && in_parts) return ImportResumably(client, wanted, archive);
   uint64_t confirmed = 0;
-  auto reply = [&] {
-    ProgressBar bar("import " + name, request.body_size.value_or(0));
-    request.on_progress = [&](uint64_t sent) { bar.Update(confirmed = sent); };
-    request.headers.emplace_back("Content-Type", "application/x-tar");
-    request.target = "/v1/images?any_platform=" + std::string(wanted.any_platform ? "1" : "0");
-    if (!wanted.ref.empty()) request.target += "&ref=" + PercentEncode(wanted.ref);
-    return client.Call(std::move(request));
-  }();
+  request.headers.emplace_back("Content-Type", "application/x-tar");
+  request.target = "/v1/images?any_platform=" + std::string(wanted.any_platform ? "1" : "0");
+  if (!wanted.ref.empty()) request.target += "&ref=" + PercentEncode(wanted.ref);
+  const auto send = [&](ClientRequest sending, int* status) {
+    ProgressBar bar("import " + name, sending.body_size.value_or(0));
+    sending.on_progress = [&](uint64_t sent) { bar.Update(confirmed = sent); };
+    return client.Call(std::move(sending), status);
+  };
+  if (whole_file) {
+    ClientRequest rest = request;
+    rest.body_ranges = WorthSending(client, request.body_fd, *request.body_size);
+    if (!rest.body_ranges.empty()) {
+      rest.target += "&skipped=1";
+      rest.body_size = 0;
+      for (const FileRange& range : rest.body_ranges) *rest.body_size += range.size;
+      int status = 0;
+      auto reply = send(std::move(rest), &status);
+      if (reply.ok()) return reply;
+      // Whatever is wrong with an archive is told of the whole one.
+      if (status >= 400 && status != kLayerGone && status != 422) return reply;
+      if (status == kLayerGone) PrintErr("a layer is not here any more: sending all of it\n");
+      confirmed = 0;
+    }
+  }
+  auto reply = send(std::move(request), nullptr);
   const bool lost = !reply.ok() && reply.error().code == Code::kIo;
   if (!lost || confirmed == 0 || !whole_file) return reply;
   PrintErr("the connection was lost (" + reply.error().message + "): sending it in parts\n");

@@ -136,7 +136,7 @@ class Conversation {
  private:
   Status ReadBody() {
     std::string block(kBlock, '\0');
-    const ssize_t n = read(request_.body_fd, block.data(), block.size());
+    const ssize_t n = ReadBlock(&block);
     if (n < 0 && (errno == EINTR || errno == EAGAIN)) return OkStatus();
     if (n < 0) return LastError("read the request body");
     block.resize(static_cast<size_t>(n));
@@ -160,6 +160,22 @@ class Conversation {
     out_ += block;
     if (chunked) out_ += "\r\n";
     return OkStatus();
+  }
+
+  ssize_t ReadBlock(std::string* block) {
+    const auto& ranges = request_.body_ranges;
+    if (ranges.empty()) return read(request_.body_fd, block->data(), block->size());
+    if (range_ == ranges.size()) return 0;
+    const FileRange& range = ranges[range_];
+    const uint64_t size = std::min<uint64_t>(block->size(), range.size - range_sent_);
+    const ssize_t n = pread(request_.body_fd, block->data(), size,
+                            static_cast<off_t>(range.offset + range_sent_));
+    if (n > 0) range_sent_ += static_cast<uint64_t>(n);
+    if (range_sent_ == range.size) {
+      ++range_;
+      range_sent_ = 0;
+    }
+    return n;
   }
 
   // Without what waits here or in the socket.
@@ -198,6 +214,8 @@ class Conversation {
   std::string out_;
   size_t sent_ = 0;
   uint64_t body_sent_ = 0;
+  size_t range_ = 0;  // of body_ranges, which is sent now
+  uint64_t range_sent_ = 0;
   bool body_done_ = false;
   ReplyParser parser_;
 };

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -25,6 +26,11 @@ struct DaemonUrl {
 // "http://HOST[:PORT]" or "unix:/path".
 Result<DaemonUrl> ParseDaemonUrl(const std::string& text);
 
+struct FileRange {
+  uint64_t offset = 0;
+  uint64_t size = 0;
+};
+
 struct ClientRequest {
   std::string method = "GET";
   std::string target = "/";
@@ -32,6 +38,7 @@ struct ClientRequest {
   std::string body;                                // used unless body_fd is set
   int body_fd = -1;                                // read to its end; not owned
   std::optional<uint64_t> body_size;               // of body_fd; nothing: chunked
+  std::vector<FileRange> body_ranges;              // of body_fd, none empty, body_size together
   std::function<void(uint64_t sent)> on_progress;  // may be empty; what the peer has confirmed
   int stall_seconds =
       0;  // a connection that moves nothing of the body for so long is lost; 0: ever

@@ -47,6 +47,7 @@ class UploadHandler final : public ReplyingHandler {
     if (QueryValue(request.query(), "any_platform") == "1") {
       wanted->any_platform = AnyPlatform::kStore;
     }
+    if (QueryValue(request.query(), "skipped") == "1") wanted->absent = AbsentLayers::kIfStored;
     if (!wanted->ref) return true;
     const auto parsed = ParseImageRef(*wanted->ref);
     if (parsed.ok()) return true;

@@ -2,11 +2,13 @@
 
 import gzip
 import hashlib
+import http.server
 import io
 import shutil
 import subprocess
 import tarfile
 import tempfile
+import threading
 import time
 import unittest
 from pathlib import Path
@@ -48,6 +50,43 @@ usr|d|755|0:0|
 usr/bin|d|755|0:0|
 usr/bin/tool|f|4755|0:0|
 """
+
+
+class Relay(http.server.ThreadingHTTPServer):
+    """Passes requests on to the daemon and counts what bodies hold."""
+
+    def __init__(self, daemon):
+        relay = self
+        self.posts, self.during = [], None
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def pass_on(self):
+                if self.command == "POST" and relay.during is not None:
+                    relay.during()
+                    relay.during = None
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if self.command == "POST":
+                    relay.posts.append(len(body))
+                reply = daemon.request(self.command, self.path, body, admin=True)
+                self.send_response(reply.status)
+                self.send_header("Content-Length", str(len(reply.body)))
+                self.end_headers()
+                self.wfile.write(reply.body)
+
+            do_GET = do_POST = pass_on
+
+            def log_message(self, *_):
+                pass
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.port = self.server_address[1]
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
 
 
 class Import(Case):
@@ -247,6 +286,88 @@ class Import(Case):
         connection = self.begin_upload(100 << 20, b"this is text\n" * 100)
         reply = connection.recv(4096)
         self.assertTrue(reply.startswith(b"HTTP/1.1 415"), reply)
+
+    def import_counted(self, data, during=None):
+        """`pulga image import` of a file through a proxy: (bytes of each POST's body, stderr).
+        `during`: called when the first one arrives."""
+        counts = []
+        with tempfile.NamedTemporaryFile(suffix=".tar") as file, Relay(self.daemon) as relay:
+            file.write(data)
+            file.flush()
+            relay.during = during
+            done = self.daemon.cli("image", "import", file.name,
+                                   env={"PULGA_URL": f"http://127.0.0.1:{relay.port}"})
+            counts = relay.posts
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return counts, done.stderr.decode()
+
+    def fifteen_layers(self, tag, last):
+        series = tag.split(":")[0]  # its own layers: those of other tests may be here
+        layers = [archive.layer([Entry(f"{series}-{n}", content=bytes([n]) * 200_000)])
+                  for n in range(14)]
+        return Image([tag], [*layers, archive.layer([Entry("last", content=last * 200_000)])],
+                     PROBE_CONFIG)
+
+    def test_layers_that_are_here_are_not_sent(self):
+        first = archive.docker_archive([self.fifteen_layers("parts:1", b"1")])
+        second = archive.docker_archive([self.fifteen_layers("parts:2", b"2")])
+        self.assertEqual(self.import_counted(first)[0], [len(first)])
+        self.assertLess(sum(self.import_counted(first)[0]), 100_000)
+        counts, _ = self.import_counted(second)
+        self.assertEqual(len(counts), 1)
+        self.assertLess(counts[0], 300_000)
+        skipped = self.daemon.cli_ok("image", "inspect", "parts:2", "--sums")
+        digest = self.daemon.api("GET", "/v1/images/parts:2").json()["digest"]
+        for tag in ("parts:1", "parts:2"):
+            self.assertEqual(self.daemon.api("DELETE", f"/v1/images/{tag}").status, 204)
+        self.daemon.import_archive(second)
+        self.assertEqual(self.daemon.cli_ok("image", "inspect", "parts:2", "--sums"), skipped)
+        self.assertEqual(self.daemon.api("GET", "/v1/images/parts:2").json()["digest"], digest)
+
+    def test_a_layer_that_is_gone_is_sent_after_all(self):
+        data = archive.docker_archive([self.fifteen_layers("vanish:1", b"v")])
+        self.daemon.import_archive(data)
+
+        def remove():
+            self.assertEqual(self.daemon.api("DELETE", "/v1/images/vanish:1").status, 204)
+        counts, errors = self.import_counted(data, remove)
+        self.assertEqual(len(counts), 2)
+        self.assertLess(counts[0], 100_000)
+        self.assertEqual(counts[1], len(data))
+        self.assertIn("sending all of it", errors)
+        self.assertIn("last", self.paths("vanish:1"))
+
+    def test_a_layer_on_other_parents_is_sent(self):
+        one = self.fifteen_layers("upright:1", b"p")
+        self.daemon.import_archive(archive.docker_archive([one]))
+        turned = Image(["turned:1"], [one.layers[0], *one.layers[:0:-1]], PROBE_CONFIG)
+        data = archive.docker_archive([turned])
+        counts, _ = self.import_counted(data)
+        self.assertEqual(counts[1:], [len(data)])
+        self.assertIn("last", self.paths("turned:1"))
+
+    def test_a_sparse_archive_is_refused_unless_said_so(self):
+        image = self.image("sparse:1")
+        data = archive.docker_archive([image])
+        self.daemon.import_archive(data)
+        left_out = hashlib.sha256(image.layers[0]).hexdigest()
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            sparse = archive.pack([(m.name, tar.extractfile(m).read()) for m in tar
+                                   if m.isfile() and left_out not in m.name])
+        self.assertLess(len(sparse), len(data))
+        refused = self.daemon.request("POST", "/v1/images", sparse, admin=True)
+        self.assert_error(refused, 422, "bad_image", "layer 1")
+        self.daemon.import_archive(sparse, query="?skipped=1", expect=(200,))
+        self.assertEqual(self.daemon.api("DELETE", "/v1/images/sparse:1").status, 204)
+        other = self.image("sparse:1")
+        other.layers[0] = archive.layer([Entry("nowhere", content=b"n")])
+        data = archive.docker_archive([other])
+        left_out = hashlib.sha256(other.layers[0]).hexdigest()
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            sparse = archive.pack([(m.name, tar.extractfile(m).read()) for m in tar
+                                   if m.isfile() and left_out not in m.name])
+        gone = self.daemon.request("POST", "/v1/images?skipped=1", sparse, admin=True)
+        self.assert_error(gone, 412, "layer_gone", "send the whole archive")
 
     def test_a_large_import_stays_small_in_memory(self):
         size = 300 << 20

@@ -239,6 +239,49 @@ TEST_F(Import, OwnersShareNoLayer) {
   EXPECT_EQ(ours.layers[0].chain_id.Hex(), ours.layers[0].diff_id) << "the image's own ChainID";
 }
 
+// What is stored: the layers of one image.
+class Stored final : public LayerClaims {
+ public:
+  explicit Stored(std::vector<LayerRecord> layers) : layers_(std::move(layers)) {}
+  std::optional<LayerRecord> Find(const LayerId& id) override {
+    for (const LayerRecord& layer : layers_) {
+      if (layer.chain_id == id) return layer;
+    }
+    return std::nullopt;
+  }
+  std::optional<LayerRecord> FindOrMake(const LayerId& id) override { return Find(id); }
+  void Made(const LayerId&, const LayerRecord*) override {}
+
+ private:
+  std::vector<LayerRecord> layers_;
+};
+
+TEST_F(Import, TakesLayersThatWereLeftOutFromTheStore) {
+  for (const ArchiveShape shape : {ArchiveShape::kDocker25, ArchiveShape::kOci}) {
+    options_ = ImportOptions();
+    ArchiveBuilder archive(shape, {Image(2)});
+    const ImageRecord whole = Run(archive).images.at(0);
+    const std::string left_out = "blobs/sha256/" + whole.layers[0].diff_id;
+    ASSERT_THAT(archive.names(), ::testing::Contains(left_out));
+    archive.Drop(left_out);
+    Stored stored({whole.layers[0]});
+    options_.claims = &stored;
+    EXPECT_THAT(FailureOf(archive), HasSubstr("layer 1")) << "nobody said so";
+    options_.absent = AbsentLayers::kIfStored;
+    const ImportReport report = Run(archive);
+    ASSERT_TRUE(report.status.ok()) << report.status.error().message;
+    EXPECT_EQ(report.images.at(0).digest, whole.digest);
+    EXPECT_TRUE(report.images[0].layers[0].reused);
+    EXPECT_FALSE(report.images[0].layers[1].reused);
+
+    Stored elsewhere({whole.layers[1]});
+    options_.claims = &elsewhere;
+    const ImportReport gone = Run(archive);
+    EXPECT_EQ(gone.reason, ImportReason::kLayerGone);
+    EXPECT_THAT(gone.status.error().message, HasSubstr("send the whole archive"));
+  }
+}
+
 TEST_F(Import, RefusesCountsThatDoNotMatch) {
   ArchiveBuilder archive(ArchiveShape::kLegacy, {Image(2)});
   const std::string layer = FirstName(archive, "layer.tar");
