@@ -223,11 +223,16 @@ class HostileImages(Case):
     def prepare(cls):
         cls.daemon.import_sample("probe")
 
-    def deploy(self, name, entries, **config):
+    def try_to_deploy(self, name, entries, **config):
         entries = [*entries, Entry("probe", content=probe_binary(), mode=0o755)]
         image = Image([name + ":1"], [archive.layer(entries)], {"Entrypoint": ["/probe"], **config})
         self.daemon.import_archive(archive.docker_archive([image]))
-        self.daemon.put(name, {"image": name + ":1", "mode": "exec"})
+        return self.daemon.api("PUT", f"/v1/functions/{name}",
+                               {"image": name + ":1", "mode": "exec"})
+
+    def deploy(self, name, entries, **config):
+        reply = self.try_to_deploy(name, entries, **config)
+        self.assertEqual(reply.status, 201, repr(reply))
         return lambda deeds: self.daemon.call(name, deeds.encode())
 
     def test_symlinks_where_mounts_go(self):
@@ -272,20 +277,19 @@ class HostileImages(Case):
             self.assertIn(expected, ask("ids").text, user)
 
     def test_a_user_that_is_not_there_is_a_named_failure(self):
-        ask = self.deploy("nouser", [], User="ghost")
-        reply = ask("ids")
-        self.assertEqual(reply.status, 503, repr(reply))
+        reply = self.try_to_deploy("nouser", [], User="ghost")
+        self.assertEqual(reply.status, 400, repr(reply))
         self.assertIn("ghost", reply.text)
+        self.assertEqual(self.daemon.api("GET", "/v1/functions/nouser").status, 404)
 
     def test_hostile_passwd_files(self):
         for name, entry in (("link", Entry("etc/passwd", "symlink", link="/dev/zero")),
                             ("fifo", Entry("etc/passwd", "fifo")),
                             ("junk", Entry("etc/passwd", content=os.urandom(1 << 20)))):
-            ask = self.deploy("passwd-" + name, [Entry("etc", "dir", mode=0o755), entry],
-                              User="flea")
             started = time.monotonic()
-            reply = ask("ids")
-            self.assertEqual(reply.status, 503, repr(reply))
+            reply = self.try_to_deploy("passwd-" + name, [Entry("etc", "dir", mode=0o755), entry],
+                                       User="flea")
+            self.assertEqual(reply.status, 400, repr(reply))
             self.assertLess(time.monotonic() - started, 3)
 
     def test_working_directories(self):
@@ -297,9 +301,14 @@ class HostileImages(Case):
             self.assertEqual(reply.text.strip(), expected, repr(reply))
 
     def test_a_working_directory_that_is_a_symlink_stays_inside(self):
-        ask = self.deploy("wdlink", [Entry("w", "symlink", link="/proc/1/root/../../..")],
+        dangling = self.try_to_deploy(
+            "wdnowhere", [Entry("w", "symlink", link="/proc/1/root/../../..")], WorkingDir="/w")
+        self.assertEqual(dangling.status, 400, repr(dangling))  # no /proc while the root is made
+        ask = self.deploy("wdlink", [Entry("real", "dir", mode=0o755),
+                                     Entry("w", "symlink", link="/../../../real")],
                           WorkingDir="/w")
         reply = ask("cwd; cat ../../../../etc/shadow")
+        self.assertEqual(reply.text.splitlines()[0], "/real", repr(reply))
         self.assertNotIn("root:", reply.text)
 
 

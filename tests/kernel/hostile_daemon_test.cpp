@@ -211,7 +211,7 @@ TEST_F(HostileDaemon, IsRefusedWithFilesAJobMayNotHave) {
     return reply.ok() && !reply->status.ok() ? reply->status.error().message : "accepted";
   };
   EXPECT_THAT(why(UnpackKind::kList, kUnpackHasInput, readable.get()), HasSubstr("not expected"));
-  EXPECT_THAT(why(UnpackKind::kFetch, kUnpackHasInput, read_end.get()), HasSubstr("not expected"));
+  EXPECT_THAT(why(UnpackKind::kFetch, kUnpackHasInput, read_end.get()), HasSubstr("no regular"));
   EXPECT_THAT(why(UnpackKind::kList, kUnpackHasOutput, write_end.get()), HasSubstr("no regular"));
   EXPECT_THAT(why(UnpackKind::kIngest, kUnpackHasOutput, null.get()), HasSubstr("no regular"));
   EXPECT_THAT(why(UnpackKind::kIngest, kUnpackHasInput, null.get()), HasSubstr("no pipe"));
