@@ -75,8 +75,16 @@ bool Faulted() {
   return true;
 }
 
+// Bounded to a root or a directory, the kernel gives up with EAGAIN on "..", when anything on the
+// machine is renamed or mounted meanwhile.
 int OpenAt2(int dir_fd, const char* path, const open_how& how) {
-  return static_cast<int>(syscall(SYS_openat2, dir_fd, path, &how, sizeof how));
+  constexpr int kTries = 1000;
+  long fd = -1;
+  for (int i = 0; i < kTries; ++i) {
+    fd = syscall(SYS_openat2, dir_fd, path, &how, sizeof how);
+    if (fd >= 0 || errno != EAGAIN) break;
+  }
+  return static_cast<int>(fd);
 }
 
 int OpenBeneath(int dir_fd, const char* path, int flags, mode_t mode) {

@@ -28,8 +28,10 @@ struct JobRules {
   HelperNetwork network = HelperNetwork::kNone;
   StagingUse staging = StagingUse::kKeep;
   Duration timeout = std::chrono::minutes(15);
-  uint64_t memory_bytes = 32ULL << 20;  // the page cache it fills is reclaimed within
-  uint64_t pids = 4;                    // threads included
+  // Its own memory stays under 16 MiB. The page cache it fills is reclaimed within this, but the
+  // inodes and names of the files it makes count too until the disk has them.
+  uint64_t memory_bytes = 96ULL << 20;
+  uint64_t pids = 4;  // threads included
 };
 
 // nullopt for what is no kind.

@@ -4,6 +4,7 @@
 
 #include "api/cli/commands.h"
 #include "api/cli/output.h"
+#include "runtime/function_spec.h"
 
 namespace pulga::cli {
 namespace {
@@ -59,6 +60,14 @@ int ShowHelp(const std::vector<Command>& commands, std::vector<std::string> give
   return kExitOk;
 }
 
+// What a usage calls NAME is a function's, and becomes part of a path: nothing else may.
+Status CheckNames(const Command& command, const Args& args) {
+  if (!command.usage.starts_with("NAME")) return OkStatus();
+  const size_t names = command.usage.starts_with("NAME...") ? args.words().size() : 1;
+  for (size_t i = 0; i < names; ++i) PULGA_RETURN_IF_ERROR(ValidateFunctionName(args.words()[i]));
+  return OkStatus();
+}
+
 int Main(std::vector<std::string> given) {
   const std::vector<Command> commands = AllCommands();
   if (given.empty()) {
@@ -90,7 +99,8 @@ int Main(std::vector<std::string> given) {
     PrintOut(HelpText(*command));
     return kExitOk;
   }
-  return command->run(*args);
+  const Status named = CheckNames(*command, *args);
+  return named.ok() ? command->run(*args) : UsageError(named.error().message);
 }
 
 }  // namespace

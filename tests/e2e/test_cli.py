@@ -45,6 +45,15 @@ class Commands(Case):
             self.assertEqual(done.returncode, 2, args)
             self.assertNotEqual(done.stderr, b"", args)
 
+    def test_no_name_of_a_function_reaches_another_path(self):
+        for args in (("describe", "probe/logs"), ("rm", "probe", "a/b"), ("describe", ""),
+                     ("deploy", "probe/scale", "--image", "probe:1"), ("invoke", "../v1/images"),
+                     ("logs", "Probe?x"), ("scale", "probe/..", "1")):
+            done = self.daemon.cli(*args)
+            self.assertEqual(done.returncode, 2, args)
+            self.assertIn(b"of a-z, 0-9", done.stderr, args)
+        self.assertEqual(self.daemon.cli("describe", "probe").returncode, 0, "none was removed")
+
     def test_refusal_exits_with_one_and_says_why_on_stderr(self):
         for args, word in ((("describe", "nobody"), "nobody"), (("rm", "nobody"), "nobody"),
                            (("deploy", "x", "--image", "absent:9", "--pull", "never"), "absent:9"),

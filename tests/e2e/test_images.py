@@ -21,6 +21,14 @@ from image_archive import Entry, Image
 PROBE_CONFIG = {"Entrypoint": ["/probe"]}
 
 
+def layer_of_empty_files(count):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for n in range(count):
+            tar.addfile(tarfile.TarInfo(f"d{n // 100:04d}/f{n}"))
+    return packed.getvalue()
+
+
 def base_layer():
     return archive.layer([
         Entry("etc", "dir", mode=0o755), Entry("etc/keep", content=b"keep\n"),
@@ -112,6 +120,12 @@ class Import(Case):
         self.assertIn(hashlib.sha256(probe_binary()).hexdigest() + "  ./probe", sums)
         self.daemon.put("shape", {"image": tag, "mode": "exec"})
         self.assertEqual(self.daemon.call("shape", b"cat /etc/hard").text, "keep\n")
+
+    def test_a_layer_of_very_many_empty_files(self):
+        # Their inodes and names stay in the unpacker's memory limit until the disk has them.
+        image = Image(["many:1"], [layer_of_empty_files(150_000)], PROBE_CONFIG)
+        self.daemon.import_archive(archive.docker_archive([image]))
+        self.daemon.api("DELETE", "/v1/images/many:1")
 
     def test_docker_25_archives(self):
         self.check_shape("shape25:1", archive.docker_archive([self.image("shape25:1")]))

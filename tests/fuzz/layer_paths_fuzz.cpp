@@ -43,12 +43,7 @@ class Tree {
     open_how how = {};
     how.flags = O_PATH | O_DIRECTORY | O_CLOEXEC;
     how.resolve = RESOLVE_IN_ROOT;
-    // EAGAIN: somebody on this machine renamed or mounted something while it went through "..".
-    UniqueFd found;
-    do {
-      found.Reset(sys::OpenAt2(root(), path.empty() ? "." : path.c_str(), how));
-    } while (!found.valid() && errno == EAGAIN);
-    return found;
+    return UniqueFd(sys::OpenAt2(root(), path.empty() ? "." : path.c_str(), how));
   }
 
  private:
