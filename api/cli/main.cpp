@@ -1,4 +1,5 @@
 // pulga: the daemon's entry and its client, one binary. Finds the command, parses, runs.
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -63,7 +64,8 @@ int ShowHelp(const std::vector<Command>& commands, std::vector<std::string> give
 // What a usage calls NAME is a function's, and becomes part of a path: nothing else may.
 Status CheckNames(const Command& command, const Args& args) {
   if (!command.usage.starts_with("NAME")) return OkStatus();
-  const size_t names = command.usage.starts_with("NAME...") ? args.words().size() : 1;
+  const size_t most = command.usage.starts_with("NAME...") ? args.words().size() : 1;
+  const size_t names = std::min(most, args.words().size());
   for (size_t i = 0; i < names; ++i) PULGA_RETURN_IF_ERROR(ValidateFunctionName(args.words()[i]));
   return OkStatus();
 }
