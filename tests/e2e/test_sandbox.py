@@ -128,7 +128,10 @@ class Inside(Case):
             port = listener.getsockname()[1]
             self.assert_all_fail(self.ask(f"connect {port}", f"connect {self.daemon.port}",
                                           "connect 53 8 8 8 8", "connect 80 169 254 169 254"))
-        self.assertEqual(len(self.ask("cat /proc/net/unix").splitlines()), 1)
+        # An instance being parked beside it has a pair of sockets without a name.
+        named = [line for line in self.ask("cat /proc/net/unix").splitlines()[1:]
+                 if len(line.split()) > 7]
+        self.assertEqual(named, [])
 
     def test_limits_bite(self):
         self.assertIn("errno 11", self.ask("forkbomb 100"))
