@@ -34,7 +34,7 @@ constexpr Duration kLauncherStopLimit = std::chrono::seconds(10);
 struct Charge {
   PidFd process;
   TimePoint started;
-  int restarts_in_a_row = 0;
+  RestartBackOff back_off;
   EventLoop::TimerId restart = 0;
 };
 
@@ -48,7 +48,7 @@ class Keeper {
   Status StartLauncher();
   Status StartDaemon();
   void StartBoth();
-  void RestartLater(Charge& charge, std::function<void()> start);
+  void RestartLater(Charge& charge, const std::string& what, std::function<void()> start);
   void OnLauncherExit();
   void OnDaemonExit();
   void OnDaemonMessage();
@@ -155,10 +155,10 @@ void Keeper::OnDaemonMessage() {
   if (message->bytes == "R") ever_ready_ = true;
 }
 
-void Keeper::RestartLater(Charge& charge, std::function<void()> start) {
-  const bool lived = loop_.Now() - charge.started >= kAliveLongEnough;
-  charge.restarts_in_a_row = lived ? 0 : charge.restarts_in_a_row;
-  const Duration delay = RestartDelay(charge.restarts_in_a_row++);
+void Keeper::RestartLater(Charge& charge, const std::string& what, std::function<void()> start) {
+  const Duration delay = charge.back_off.After(loop_.Now() - charge.started);
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(delay).count();
+  LogWarning(what + (ms == 0 ? " at once" : " in " + std::to_string(ms) + " ms"));
   charge.restart = loop_.CallAfter(delay, [&charge, start = std::move(start)] {
     charge.restart = 0;
     start();
@@ -170,9 +170,10 @@ void Keeper::OnLauncherExit() {
   const auto info = launcher_.process.Reap();
   if (stopping_) return Finish(exit_status_);
   if (!daemon_.process.valid()) return;  // both are about to start anew
-  LogWarning("the launcher ended, wait status " +
-             std::to_string(info.ok() ? info->wait_status : -1) + ": starting another");
-  RestartLater(launcher_, [this] {
+  const std::string what = "the launcher ended, wait status " +
+                           std::to_string(info.ok() ? info->wait_status : -1) +
+                           ": starting another";
+  RestartLater(launcher_, what, [this] {
     const Status started = StartLauncher();
     if (!started.ok()) {
       LogError("start the launcher: " + started.error().message);
@@ -197,8 +198,9 @@ void Keeper::OnDaemonExit() {
     stopping_ = true;
     return FinishAfterLauncher(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
   }
-  LogWarning("the daemon ended, wait status " + std::to_string(status) + ": starting both anew");
-  RestartLater(daemon_, [this] { StartBoth(); });
+  RestartLater(daemon_,
+               "the daemon ended, wait status " + std::to_string(status) + ": starting both anew",
+               [this] { StartBoth(); });
 }
 
 // The launcher sees the end of its socket, removes everything and ends: only then another keeper
@@ -297,6 +299,11 @@ Duration RestartDelay(int restarts_in_a_row) {
   if (restarts_in_a_row <= 0) return Duration::zero();
   const int doublings = std::min(restarts_in_a_row - 1, 10);
   return std::min(kFirstDelay * (1 << doublings), kLongestDelay);
+}
+
+Duration RestartBackOff::After(Duration lived) {
+  if (lived >= kAliveLongEnough) restarts_in_a_row_ = 0;
+  return RestartDelay(restarts_in_a_row_++);
 }
 
 int RunKeeper(const KeeperOptions& options) {

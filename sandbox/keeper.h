@@ -31,6 +31,16 @@ struct KeeperOptions {
 Duration RestartDelay(int restarts_in_a_row);
 inline constexpr Duration kAliveLongEnough = std::chrono::seconds(10);  // resets the row
 
+// The back-off of one process that may die again and again.
+class RestartBackOff {
+ public:
+  // The delay before the next start of one that has lived so long.
+  Duration After(Duration lived);
+
+ private:
+  int restarts_in_a_row_ = 0;
+};
+
 // Returns the exit status for main.
 int RunKeeper(const KeeperOptions& options);
 

@@ -237,8 +237,16 @@ class CountingChild {
   CountingChild& operator=(const CountingChild&) = delete;
   bool Moves() const {
     const uint64_t before = *counter_;
-    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
     return *counter_ != before;
+  }
+  // On a busy machine it may be long before it gets a processor, or before it is stopped.
+  bool Becomes(bool moving) const {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+    while (Moves() != moving) {
+      if (std::chrono::steady_clock::now() > end) return false;
+    }
+    return true;
   }
   pid_t pid() const { return pid_; }
 
@@ -252,10 +260,10 @@ TEST_F(RealCgroups, FreezingStopsASlotAndThawingGoesOn) {
   Create();
   const CountingChild child(version_.slots[0].join);
   ASSERT_TRUE(tree_->Freeze(1, 0).ok());
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // it takes a moment, by contract
-  EXPECT_FALSE(child.Moves());
+  EXPECT_TRUE(child.Becomes(false));  // it takes a moment, by contract
+  for (int i = 0; i < 3; ++i) EXPECT_FALSE(child.Moves());
   ASSERT_TRUE(tree_->Thaw(1, 0).ok());
-  EXPECT_TRUE(child.Moves());
+  EXPECT_TRUE(child.Becomes(true));
   tree_->KillSlot(1, 0);
   EXPECT_EQ(WTERMSIG(WaitForChild(child.pid())), SIGKILL);
 }

@@ -39,7 +39,7 @@ class HostileSpawner : public ::testing::Test {
     EXPECT_THAT(world_.Leftovers(), IsEmpty());
   }
   static void SetLimit(const MessageSocket& socket) {
-    timeval limit = {20, 0};
+    timeval limit = {60, 0};
     setsockopt(socket.fd(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
   }
   void BuildNext() {
@@ -96,7 +96,7 @@ class HostileSpawner : public ::testing::Test {
   ::testing::AssertionResult EndsSpawner(const std::string& bytes, size_t fd_count = 0) {
     if (!Send(socket_, bytes, fd_count).ok()) return ::testing::AssertionFailure() << "not sent";
     pollfd said = {socket_.fd(), POLLIN, 0};
-    if (poll(&said, 1, 3000) != 1) return ::testing::AssertionFailure() << "it took that";
+    if (poll(&said, 1, 60000) != 1) return ::testing::AssertionFailure() << "it took that";
     if (Next().kind != SpawnEventKind{}) return ::testing::AssertionFailure() << "it answered";
     BuildNext();
     return ::testing::AssertionSuccess();
@@ -108,14 +108,15 @@ class HostileSpawner : public ::testing::Test {
     }
     return out;
   }
-  // Once it has made what it keeps in reserve again: that happens after its answer.
-  size_t SettledFdCount() const {
-    size_t last = 0;
-    for (size_t now = HeldFds().size(); now != last; now = HeldFds().size()) {
-      last = now;
-      usleep(50000);
-    }
-    return last;
+  // What it keeps in reserve is made again after its answer: the most and, later, the least.
+  size_t MostFds() const {
+    size_t most = 0;
+    for (int i = 0; i < 20; ++i, usleep(10000)) most = std::max(most, HeldFds().size());
+    return most;
+  }
+  bool HoldsAtMost(size_t count) const {
+    for (int i = 0; i < 6000 && HeldFds().size() > count; ++i) usleep(10000);
+    return HeldFds().size() <= count;
   }
   // A parked instance in slot 0 that has said it is ready.
   MessageSocket Park() {
@@ -176,7 +177,7 @@ TEST_F(HostileSpawner, EndsOrStaysButNeverLeaksWithRandomBytes) {
 TEST_F(HostileSpawner, LosesOnlyTheInstanceToABadWakeMessage) {
   (void)Park();
   ASSERT_EQ(Next().kind, SpawnEventKind::kExit);  // let go of: whatever is opened lazily is open
-  const size_t before = SettledFdCount();
+  const size_t before = MostFds();
   const std::string wake = Request(SpawnKind::kWake);
   std::mt19937 random(20260103);
   std::vector<std::pair<std::string, size_t>> messages = {{Request(SpawnKind::kStart), 3},
@@ -192,7 +193,7 @@ TEST_F(HostileSpawner, LosesOnlyTheInstanceToABadWakeMessage) {
     ASSERT_EQ(end.kind, SpawnEventKind::kExit);
     EXPECT_STREQ(end.step, "wake") << bytes.size() << " bytes, fds: " << count;
   }
-  EXPECT_EQ(SettledFdCount(), before);
+  EXPECT_TRUE(HoldsAtMost(before)) << HeldFds().size() << " fds, " << before << " before";
   EXPECT_EQ(FindSpawner(), spawner_);
 }
 

@@ -259,9 +259,11 @@ TEST_F(Layers, KeepUserAttributesAndDropAllOthers) {
 TEST_F(Layers, SquashForeignOwnersAndSaySo) {
   TarItem file = Item("f", '0');
   file.uid = 65536;
-  file.gid = uint64_t{1} << 32;
+  file.gid = UINT32_MAX;
   EXPECT_EQ(TreeOf({One(file)}), "f|f|644|65534:65534|\n");
   EXPECT_THAT(report_.warnings.at(0), HasSubstr("65534"));
+  file.gid = uint64_t{1} << 32;
+  EXPECT_THAT(FailureOf({One(file)}), HasSubstr("gid"));
 }
 
 TEST_F(Layers, SetDirectoryTimesLast) {

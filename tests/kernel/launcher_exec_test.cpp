@@ -111,8 +111,10 @@ TEST_F(LauncherExec, KillsWhatIgnoresToStop) {
   Build(world_.Spec());
   Stdio stdio;
   StartOptions options = world_.WithPipes(stdio);
-  options.extra_args = {"ignore-term;", "sleep", "60"};
+  options.extra_args = {"ignore-term", "0;", "say", "deaf;", "sleep", "60"};
   ASSERT_TRUE(spawner_->Start(0, std::move(options)).ok());
+  std::string said;
+  ASSERT_TRUE(world_.UntilSaid(stdio, said, "deaf"));
   ASSERT_TRUE(spawner_->Signal(0, SIGTERM).ok());
   EXPECT_TRUE(spawner_->Signal(0, SIGKILL).ok());
   ASSERT_TRUE(world_.Until([&] { return !events_.exits.empty(); }));

@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <sstream>
 
 #include "base/process.h"
@@ -18,6 +19,7 @@ namespace pulga::testing {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
 
 std::string Slurp(const std::string& path) {
@@ -27,17 +29,21 @@ std::string Slurp(const std::string& path) {
   return text.str();
 }
 
-// $2.. are "--keeper-fd N --launcher-fd M --data DIR ...". $ready is "R" or nothing.
+// $2.. are "--keeper-fd N --launcher-fd M --data DIR ...". Its id is written down once it is ready.
 constexpr char kDaemon[] = R"(#!/bin/bash
 data=$7
 cat /proc/$$/status > $data/status.new && mv $data/status.new $data/status
-echo $$ >> $data/pids
-[ -e $data/fail ] && exit 7
-printf R >&$3
+[ -e $data/fail ] && { echo $$ >> $data/pids; exit 7; }
 trap 'echo drained > $data/drained; exit 0' TERM
 trap 'echo reloaded > $data/reloaded' HUP
+[ -e $data/crash ] && crash=yes
+printf R >&$3
+echo $$ >> $data/pids
+[ "$crash" ] && exit 9
 while :; do sleep 0.05; done
 )";
+
+constexpr const char* kFirstDelays[] = {"at once", "in 100 ms", "in 200 ms", "in 400 ms"};
 
 class Keeper : public ::testing::Test {
  protected:
@@ -49,10 +55,13 @@ class Keeper : public ::testing::Test {
     data_ = dir_.path() + "/data";
   }
   void TearDown() override {
-    if (!keeper_.valid()) return;
-    (void)keeper_.Signal(SIGKILL);
-    (void)keeper_.Reap();
+    if (keeper_.valid()) {
+      (void)keeper_.Signal(SIGKILL);
+      (void)keeper_.Reap();
+    }
+    ShowLogOfFailure(Log());
   }
+  std::string Log() const { return dir_.path() + "/keeper.log"; }
   PidFd Start(int lifeline = -1) {
     SpawnOptions spawn;
     spawn.argv = {fs::read_symlink("/proc/self/exe").parent_path() / "pulga-launcher",
@@ -64,7 +73,8 @@ class Keeper : public ::testing::Test {
                   "--user",
                   "no-such-user"};
     spawn.env = {"PATH=/usr/bin:/bin"};
-    spawn.fds = {{0, 0}, {1, 1}, {2, 2}};
+    const UniqueFd log(open(Log().c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+    spawn.fds = {{0, 0}, {1, 1}, {log.get(), 2}};
     if (lifeline >= 0) {
       spawn.argv.insert(spawn.argv.end(), {"--lifeline-fd", "3"});
       spawn.fds.push_back({lifeline, 3});
@@ -74,7 +84,7 @@ class Keeper : public ::testing::Test {
     return std::move(started).value();
   }
   bool Until(const std::function<bool()>& done) {
-    for (int i = 0; i < 1000 && !done(); ++i) usleep(10000);
+    for (int i = 0; i < 6000 && !done(); ++i) usleep(10000);
     return done();
   }
   std::vector<pid_t> DaemonPids() {
@@ -94,6 +104,18 @@ class Keeper : public ::testing::Test {
           StatusField(status, "State").rfind('Z', 0) != 0) {
         out.push_back(std::stoi(process.path().filename()));
       }
+    }
+    return out;
+  }
+  // The delays the log speaks of, in the order of its lines with `who`.
+  std::vector<std::string> DelaysOf(const std::string& who) {
+    std::vector<std::string> out;
+    std::istringstream in(Slurp(Log()));
+    for (std::string line; std::getline(in, line);) {
+      if (line.find("the " + who + " ended") == std::string::npos) continue;
+      const size_t at = line.find(" anew ") == std::string::npos ? line.find(" another ") + 9
+                                                                 : line.find(" anew ") + 6;
+      out.push_back(line.substr(std::min(at, line.size())));
     }
     return out;
   }
@@ -158,7 +180,6 @@ TEST_F(Keeper, StartsALauncherForTheOneThatDiedAndLeavesTheDaemonAlone) {
 TEST_F(Keeper, StopsGracefullyAndReportsTheDaemonsStatus) {
   keeper_ = Start();
   ASSERT_TRUE(WaitForDaemons(1));
-  usleep(200000);
   ASSERT_TRUE(keeper_.Signal(SIGHUP).ok());
   EXPECT_TRUE(Until([&] { return fs::exists(data_ + "/reloaded"); }));
   ASSERT_TRUE(keeper_.Signal(SIGTERM).ok());
@@ -176,7 +197,6 @@ TEST_F(Keeper, StopsGracefullyWhenWhoHoldsItsLifelineIsGone) {
     keeper_ = Start(given.get());
   }
   ASSERT_TRUE(WaitForDaemons(1));
-  usleep(200000);
   ASSERT_EQ(kill(keeper_.pid(), 0), 0);
   held.Reset();
   const auto info = keeper_.Reap();
@@ -217,6 +237,47 @@ TEST_F(Keeper, EndsWithADaemonThatNeverGotReady) {
   const auto info = keeper_.Reap();
   EXPECT_EQ(WEXITSTATUS(info->wait_status), 7);
   EXPECT_EQ(DaemonPids().size(), 1U);
+}
+
+TEST_F(Keeper, WaitsLongerEachTimeADaemonCrashesAndServesOnceItNoLongerDoes) {
+  fs::create_directories(data_ + "/layers");
+  std::ofstream(data_ + "/crash") << "1";
+  const auto started = std::chrono::steady_clock::now();
+  keeper_ = Start();
+  ASSERT_TRUE(Until([&] { return DelaysOf("daemon").size() == 4; }));
+  fs::remove(data_ + "/crash");  // the fourth has died, the fifth waits
+  EXPECT_THAT(DelaysOf("daemon"), ElementsAreArray(kFirstDelays));
+  ASSERT_TRUE(WaitForDaemons(5));
+  EXPECT_GE(std::chrono::steady_clock::now() - started, std::chrono::milliseconds(700));
+  ASSERT_TRUE(keeper_.Signal(SIGTERM).ok());
+  EXPECT_EQ(keeper_.Reap()->wait_status, 0);
+  EXPECT_THAT(Slurp(data_ + "/drained"), HasSubstr("drained"));
+}
+
+TEST_F(Keeper, WaitsLongerEachTimeALauncherDiesAndGoesOnWithTheLast) {
+  keeper_ = Start();
+  ASSERT_TRUE(WaitForDaemons(1));
+  const auto started = std::chrono::steady_clock::now();
+  std::set<pid_t> killed;
+  while (killed.size() < 4) {
+    ASSERT_TRUE(Until([&] { return Launchers().size() == 1 && !killed.contains(Launchers()[0]); }));
+    killed.insert(Launchers()[0]);
+    kill(Launchers()[0], SIGKILL);
+  }
+  ASSERT_TRUE(Until([&] { return Launchers().size() == 1 && !killed.contains(Launchers()[0]); }));
+  EXPECT_GE(std::chrono::steady_clock::now() - started, std::chrono::milliseconds(700));
+  EXPECT_THAT(DelaysOf("launcher"), ElementsAreArray(kFirstDelays));
+  EXPECT_EQ(DaemonPids().size(), 1U);
+}
+
+TEST(KeeperBackOff, StartsAtOnceAgainAfterALongLife) {
+  using std::chrono::milliseconds;
+  RestartBackOff back_off;
+  EXPECT_EQ(back_off.After(Duration::zero()), milliseconds(0));
+  EXPECT_EQ(back_off.After(milliseconds(1)), milliseconds(100));
+  EXPECT_EQ(back_off.After(kAliveLongEnough - milliseconds(1)), milliseconds(200));
+  EXPECT_EQ(back_off.After(kAliveLongEnough), milliseconds(0));
+  EXPECT_EQ(back_off.After(milliseconds(1)), milliseconds(100));
 }
 
 TEST(KeeperBackOff, GrowsFromNothingToTenSeconds) {

@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/file_io.h"
+#include "sandbox/cgroup.h"
 #include "sandbox/id_ranges.h"
 #include "tests/kernel/launcher_fixture.h"
 
@@ -23,6 +25,20 @@ class LauncherLifecycle : public LauncherTest {
   std::string Refusal(const VersionSpec& spec) {
     const auto spawner = world_.Build(spec, events_);
     return spawner != nullptr ? "it was built" : world_.error.error().message;
+  }
+  // The kernel says so: a frozen cgroup takes a moment, longest on a busy machine.
+  bool UntilFrozen(uint64_t version_id) {
+    return world_.Until([&] { return SlotState(version_id).find("FROZEN") != std::string::npos; });
+  }
+  // "FROZEN" or not, of slot 0, whichever version of cgroups has the freezer.
+  std::string SlotState(uint64_t version_id) {
+    const auto layout = PlanCgroupLayout(ReadCgroupSnapshot().value());
+    const CgroupHierarchy* freezer = layout->Find(CgroupController::kFreezer);
+    const std::string slot =
+        freezer->base + "/" + world_.tree() + "/v" + std::to_string(version_id) + "/slot-0";
+    if (freezer->version == CgroupVersion::kV1) return ReadFile(slot + "/freezer.state").value();
+    const auto events = ReadFile(slot + "/cgroup.events");
+    return events->find("frozen 1") != std::string::npos ? "FROZEN" : "THAWED";
   }
   Status Drop(uint64_t id) {
     Status out;
@@ -163,12 +179,13 @@ TEST_F(LauncherLifecycle, BuildsAVersionAgainWhileTheOneBeforeIsStillBeingRemove
 }
 
 TEST_F(LauncherLifecycle, FreezesAndThaws) {
-  const VersionSpec spec = world_.Spec();
+  const VersionSpec spec = world_.Spec({"/echo"});
   Build(spec);
   Stdio stdio;
-  StartOptions options = world_.WithPipes(stdio);
-  options.extra_args = {"sleep-ms", "300;", "exit", "6"};
-  ASSERT_TRUE(spawner_->Start(0, std::move(options)).ok());
+  ASSERT_TRUE(spawner_->Start(0, world_.WithPipes(stdio)).ok());
+  std::string said;
+  ASSERT_TRUE(WriteAll(stdio.in.get(), "awake ").ok());
+  ASSERT_TRUE(world_.UntilSaid(stdio, said, "awake"));
   int answers = 0;
   const auto answered = [&](const Status& status) {
     EXPECT_TRUE(status.ok()) << status.error().message;
@@ -176,12 +193,17 @@ TEST_F(LauncherLifecycle, FreezesAndThaws) {
   };
   world_.client().Freeze(spec.version_id, 0, answered);
   ASSERT_TRUE(world_.Until([&] { return answers == 1; }));
-  usleep(500000);
-  world_.loop().RunOnce(Duration::zero());
-  EXPECT_THAT(events_.exits, IsEmpty());
+  ASSERT_TRUE(UntilFrozen(spec.version_id));
+  ASSERT_TRUE(WriteAll(stdio.in.get(), "asleep").ok());
+  usleep(300000);  // it would have echoed that long ago
+  char byte;
+  EXPECT_EQ(read(stdio.out.get(), &byte, 1), -1);
   world_.client().Thaw(spec.version_id, 0, answered);
+  EXPECT_TRUE(world_.UntilSaid(stdio, said, "asleep")) << said;
+  stdio.in.Reset();
   ASSERT_TRUE(world_.Until([&] { return events_.exits.size() == 1; }));
-  EXPECT_EQ(WEXITSTATUS(events_.exits[0].wait_status), 6);
+  EXPECT_EQ(events_.exits[0].wait_status, 0);
+  EXPECT_EQ(answers, 2);
 }
 
 TEST_F(LauncherLifecycle, DropsAndEndsWhatIsFrozen) {
@@ -194,12 +216,14 @@ TEST_F(LauncherLifecycle, DropsAndEndsWhatIsFrozen) {
     spawners[i] = world_.Build(specs[i], recorders[i]);
     ASSERT_NE(spawners[i], nullptr);
     StartOptions options = world_.WithPipes(stdio[i]);
-    options.extra_args = {"sleep", "60"};
+    options.extra_args = {"say", "up;", "sleep", "60"};
     ASSERT_TRUE(spawners[i]->Start(0, std::move(options)).ok());
-    usleep(50000);
+    std::string said;
+    ASSERT_TRUE(world_.UntilSaid(stdio[i], said, "up"));
     world_.client().Freeze(specs[i].version_id, 0, [&](const Status&) { ++answers; });
   }
   ASSERT_TRUE(world_.Until([&] { return answers == 2; }));
+  for (const VersionSpec& spec : specs) ASSERT_TRUE(UntilFrozen(spec.version_id));
   EXPECT_TRUE(Drop(specs[0].version_id).ok());
   // The other one is frozen still when TearDown ends the launcher.
 }
@@ -209,12 +233,14 @@ TEST_F(LauncherLifecycle, SweepsWhatAKilledLauncherLeftFrozen) {
   Build(spec);
   Stdio stdio;
   StartOptions options = world_.WithPipes(stdio);
-  options.extra_args = {"sleep", "60"};
+  options.extra_args = {"say", "up;", "sleep", "60"};
   ASSERT_TRUE(spawner_->Start(0, std::move(options)).ok());
-  usleep(50000);
+  std::string said;
+  ASSERT_TRUE(world_.UntilSaid(stdio, said, "up"));
   bool frozen = false;
   world_.client().Freeze(spec.version_id, 0, [&](const Status&) { frozen = true; });
   ASSERT_TRUE(world_.Until([&] { return frozen; }));
+  ASSERT_TRUE(UntilFrozen(spec.version_id));
   world_.KillLauncher();
   ASSERT_TRUE(world_.Until([&] { return !world_.client().available(); }));
   spawner_.reset();

@@ -50,6 +50,8 @@ void ReadInto(int fd, std::string& out) {
 
 LauncherWorld::LauncherWorld()
     : data_(std::move(TempDir::Create("/tmp/pulga-kernel-test-")).value()),
+      log_(open((data_.path() + "/launcher.log").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC,
+                0600)),
       loop_(std::move(EventLoop::Create()).value()) {
   // What outlives the launcher becomes our child, where Leftovers() finds it.
   EXPECT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
@@ -63,8 +65,7 @@ LauncherWorld::LauncherWorld()
     fs::copy_file(BinDir() + "/rootfs/" + name, layer + "/" + name);
   }
   fs::copy_file(BinDir() + "/rootfs/hello", layer + "/usr/bin/hello");
-  std::ofstream(layer + "/etc/passwd")
-      << "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/srv/app:\n";
+  std::ofstream(layer + "/etc/passwd") << "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/srv/app:\n";
   std::ofstream(layer + "/etc/group") << "root:x:0:\napp:x:1001:\nextra:x:2000:app\n";
   std::ofstream(layer + "/usr/bin/data") << "not a program\n";
   fs::permissions(layer + "/usr/bin/data", fs::perms(0644));
@@ -77,6 +78,7 @@ LauncherWorld::~LauncherWorld() {
     (void)launcher_.Signal(SIGTERM);
     (void)launcher_.Reap();
   }
+  ShowLogOfFailure(data_.path() + "/launcher.log");
 }
 
 std::string LauncherWorld::MakeLayer(const LayerId& id) {
@@ -105,7 +107,7 @@ std::pair<PidFd, MessageSocket> LauncherWorld::StartBareLauncher() {
                 "4",
                 "--tree",
                 tree_};
-  spawn.fds = {{0, 0}, {1, 1}, {2, 2}, {sockets.first.fd(), 3}, {layers.get(), 4}};
+  spawn.fds = {{0, 0}, {1, 1}, {log_.get(), 2}, {sockets.first.fd(), 3}, {layers.get(), 4}};
   return {std::move(SpawnProcess(spawn)).value(), std::move(sockets.second)};
 }
 
@@ -144,6 +146,7 @@ void LauncherWorld::ForkLauncher() {
   const pid_t pid = fork();
   ASSERT_GE(pid, 0);
   if (pid == 0) {
+    dup2(log_.get(), STDERR_FILENO);
     CloseAllBut({options.layers.get(), options.unpacker.get(), options.socket.get()});
     RunLauncherHere(std::move(options));
   }
@@ -166,7 +169,7 @@ void LauncherWorld::KillLauncher() {
 }
 
 bool LauncherWorld::Until(const std::function<bool()>& done) {
-  const TimePoint end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  const TimePoint end = std::chrono::steady_clock::now() + std::chrono::minutes(1);
   while (!done()) {
     if (std::chrono::steady_clock::now() > end) return false;
     loop_->RunOnce(std::chrono::milliseconds(20));
@@ -250,6 +253,13 @@ RunResult LauncherWorld::RunParked(Spawner& spawner, Recorder& events,
   return Finish(events, before, std::move(stdio), input);
 }
 
+bool LauncherWorld::UntilSaid(Stdio& stdio, std::string& text, const std::string& word) {
+  return Until([&] {
+    ReadInto(stdio.out.get(), text);
+    return text.find(word) != std::string::npos;
+  });
+}
+
 std::vector<std::string> LauncherWorld::Leftovers() {
   std::vector<std::string> out;
   std::error_code ignored;
@@ -273,6 +283,14 @@ std::vector<std::string> LauncherWorld::Leftovers() {
     out.push_back(status.substr(0, 30));
   }
   return out;
+}
+
+void ShowLogOfFailure(const std::string& path) {
+  if (!::testing::Test::HasFailure()) return;
+  constexpr size_t kShown = 4000;
+  const std::string log = Slurp(path);
+  fprintf(stderr, "--- end of %s ---\n%s", fs::path(path).filename().c_str(),
+          log.substr(log.size() - std::min(log.size(), kShown)).c_str());
 }
 
 std::string StatusField(const std::string& status, const std::string& key) {

@@ -1,5 +1,6 @@
 // A real launcher on a temporary data directory with hand-made layers, for kernel tests. Needs
 // root. What it leaves behind is part of what the tests check: Leftovers() is empty after Stop().
+// What the launcher says goes to a file, whose end a failing test shows.
 #pragma once
 
 #include <memory>
@@ -63,7 +64,7 @@ class LauncherWorld {
   std::string tree() const { return tree_; }
   const std::string& data() const { return data_.path(); }
 
-  // Turns the loop until `done` or 20 s have passed; false then.
+  // Turns the loop until `done` or a minute has passed (emulated processors are slow); false then.
   bool Until(const std::function<bool()>& done);
 
   // The layer every test has: /probe, /echo, /http-hello, /etc/{passwd,group}, /bin -> /usr/bin.
@@ -86,6 +87,9 @@ class LauncherWorld {
   // Options with pipes, whose other ends go to `stdio`.
   StartOptions WithPipes(Stdio& stdio);
 
+  // Adds to `text` what the program writes until `word` is in it.
+  bool UntilSaid(Stdio& stdio, std::string& text, const std::string& word);
+
   // Cgroups, mounts, processes and directories that carry this world's name.
   std::vector<std::string> Leftovers();
 
@@ -93,12 +97,16 @@ class LauncherWorld {
   RunResult Finish(Recorder& events, size_t exits_before, Stdio stdio, const std::string& input);
 
   TempDir data_;
+  UniqueFd log_;
   std::string tree_;
   LayerId base_;
   std::unique_ptr<EventLoop> loop_;
   std::unique_ptr<LauncherClient> client_;
   PidFd launcher_;
 };
+
+// Shows the end of a log when the test that wrote it has failed.
+void ShowLogOfFailure(const std::string& path);
 
 // "key:\tvalue" lines as /proc/self/status has them.
 std::string StatusField(const std::string& status, const std::string& key);
