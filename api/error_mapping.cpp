@@ -214,6 +214,18 @@ HttpReply FailedCallReply(const FailedCall& call, ErrorForm form) {
   return reply;
 }
 
-HttpReply CallErrorReply(const ApiError& error, ErrorForm form) { return TextOrJson(error, form); }
+HttpReply RefusedCallReply(const ApiError& error, ErrorForm form, std::string call_id) {
+  HttpReply reply = TextOrJson(error, form);
+  if (error.status == 429 || error.status == 503) reply.headers.emplace_back("Retry-After", "1");
+  std::string outcome = "rejected:" + error.code;
+  std::replace(outcome.begin(), outcome.end(), '_', '-');
+  Receipt receipt;
+  receipt.queue_ms = 0;  // it waited for nothing
+  reply.headers.emplace_back("X-Call-Id", std::move(call_id));
+  reply.headers.emplace_back("X-Pulga-Start", StartKindName(receipt.start));
+  reply.headers.emplace_back("X-Pulga-Outcome", std::move(outcome));
+  reply.headers.emplace_back("Server-Timing", ServerTiming(receipt));
+  return reply;
+}
 
 }  // namespace pulga

@@ -43,8 +43,9 @@ struct FailedCall {
 };
 // For a call whose function produced no reply.
 HttpReply FailedCallReply(const FailedCall& call, ErrorForm form);
-// For one that is refused before there is an invocation.
-HttpReply CallErrorReply(const ApiError& error, ErrorForm form);
+// For one that is refused before there is an invocation: with the receipt of a call for which
+// nothing was started. The outcome is "rejected:" and the error's code.
+HttpReply RefusedCallReply(const ApiError& error, ErrorForm form, std::string call_id);
 
 // Absolute paths in `message` replaced by their last part.
 std::string WithoutHostPaths(std::string_view message);

@@ -1,7 +1,5 @@
 #include "api/front.h"
 
-#include <algorithm>
-
 #include "api/error_mapping.h"
 #include "api/handlers.h"
 #include "api/native/routes.h"
@@ -21,19 +19,14 @@ ConnectionPatience PatienceOf(const DaemonConfig& config) {
   return patience;
 }
 
-bool IsManagement(std::string_view path) { return path == "/v1" || path.substr(0, 4) == "/v1/"; }
-
-HttpReply Refusal(std::string_view path, const ApiError& error, ErrorForm form) {
-  if (IsManagement(path)) {
-    HttpReply refusal = ErrorReply(error);
-    if (IsUploadPath(path)) refusal.headers.emplace_back("Tus-Resumable", kTusVersion);
-    return refusal;
+HttpReply Refusal(const HttpRequest& request, const ApiError& error) {
+  const std::string_view path = request.path();
+  if (!IsManagementPath(path)) {
+    return RefusedCallReply(error, PreferredForm(request), CallIdOf(request));
   }
-  HttpReply reply = CallErrorReply(error, form);
-  std::string detail = error.code;
-  std::replace(detail.begin(), detail.end(), '_', '-');
-  reply.headers.emplace_back("X-Pulga-Outcome", "rejected:" + detail);
-  return reply;
+  HttpReply refusal = ErrorReply(error);
+  if (IsUploadPath(path)) refusal.headers.emplace_back("Tus-Resumable", kTusVersion);
+  return refusal;
 }
 
 }  // namespace
@@ -91,37 +84,35 @@ bool ApiFront::IsAuthorized(const HttpRequest& request) const {
 std::unique_ptr<HttpHandler> ApiFront::Handle(HttpExchange& exchange) const {
   const HttpRequest& request = exchange.request();
   const std::string_view path = request.path();
-  if (IsManagement(path) && !IsAuthorized(request)) {
+  if (IsManagementPath(path) && !IsAuthorized(request)) {
     const char* text =
         "this needs the header \"Authorization: Bearer KEY\"; the admin key is in "
         "admin.key in the data directory";
-    return Immediately(exchange, Refusal(path, {401, "unauthorized", text, {}}, ErrorForm::kJson));
+    return Immediately(exchange, Refusal(request, {401, "unauthorized", text, {}}));
   }
   const std::string_view method = IsUploadPath(path) ? TusMethod(request) : request.method;
   RouteMatch match = router_.Match(method, path);
-  const ErrorForm form = PreferredForm(request);
   switch (match.kind) {
     case RouteMatch::Kind::kFound:
       break;
     case RouteMatch::Kind::kNotFound:
-      return Immediately(exchange,
-                         Refusal(path, {404, "not_found", "404 page not found", {}}, form));
+      return Immediately(exchange, Refusal(request, {404, "not_found", "404 page not found", {}}));
     case RouteMatch::Kind::kBadPath: {
       const ApiError error{400,
                            "invalid_path",
                            "the path holds a name that is empty, too long or badly percent-encoded",
                            {}};
-      return Immediately(exchange, Refusal(path, error, form));
+      return Immediately(exchange, Refusal(request, error));
     }
     case RouteMatch::Kind::kWrongMethod: {
       const ApiError error{405, "method_not_allowed", "only " + match.allow + " here", {}};
-      HttpReply reply = Refusal(path, error, form);
+      HttpReply reply = Refusal(request, error);
       reply.headers.emplace_back("Allow", match.allow);
       return Immediately(exchange, std::move(reply));
     }
   }
   if (stopping_ && path == "/healthz") {
-    return Immediately(exchange, Refusal(path, {503, "shutting_down", "shutting down", {}}, form));
+    return Immediately(exchange, Refusal(request, {503, "shutting_down", "shutting down", {}}));
   }
   return match.route->handler(exchange, match.params);
 }

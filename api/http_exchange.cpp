@@ -79,10 +79,8 @@ MHD_Result Exchange::OnCall(MHD_Connection* connection, const char* method, cons
   MHD_Result result = MHD_YES;
   if (!begun_) {
     if (auto problem = Begin(connection, method, version)) {
-      reply_.status = problem->status;
-      reply_.body = problem->text + "\n";
-      reply_.headers = {{"Content-Type", "text/plain; charset=utf-8"}};
-      reply_.close = has_reply_ = true;
+      reply_ = RefusalOfRequest(problem->status, request_.target, problem->text);
+      has_reply_ = true;
       result = Queue();
       in_callback_ = false;
       return result;
@@ -205,6 +203,10 @@ void Exchange::Reply(HttpReply reply) {
   if (has_reply_ || gone_) return;
   has_reply_ = true;
   reply_ = std::move(reply);
+  // Others are calls, which have one.
+  if (IsManagementPath(request_.path())) {
+    reply_.headers.emplace_back("X-Call-Id", CallIdOf(request_));
+  }
   if (server_.stopping()) reply_.close = true;
   if (state_ == State::kBody && !in_callback_ && MustReplyNow()) {
     // Between two pieces of body: tell the caller now, not when it has sent everything.

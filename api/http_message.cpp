@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/ids.h"
 #include "base/text.h"
 
 namespace pulga {
@@ -54,9 +55,6 @@ HeadProblem Bad(std::string text, int status = 400) { return HeadProblem{status,
 
 std::optional<HeadProblem> CheckRequestLine(const HttpRequest& request) {
   if (!IsToken(request.method)) return Bad("malformed method");
-  if (request.method == "TRACE" || request.method == "CONNECT") {
-    return Bad(request.method + " is not supported", 405);
-  }
   if (request.version != "HTTP/1.1" && request.version != "HTTP/1.0") {
     return Bad("only HTTP/1.0 and HTTP/1.1 are spoken here", 505);
   }
@@ -99,6 +97,21 @@ std::optional<HeadProblem> CheckHeader(const std::string& name, const std::strin
 
 bool IsToken(std::string_view text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), IsTokenChar);
+}
+
+bool IsManagementPath(std::string_view path) {
+  return path.starts_with("/v1") && (path.size() == 3 || path[3] == '/');
+}
+
+std::string CallIdOf(const HttpRequest& request) {
+  const auto fits = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_' || c == '.';
+  };
+  const std::string* given = request.Header("X-Call-Id");
+  const bool keep = given != nullptr && !given->empty() && given->size() <= 64 &&
+                    std::all_of(given->begin(), given->end(), fits);
+  return keep ? *given : RandomUuid();
 }
 
 std::string_view HttpRequest::path() const {

@@ -59,6 +59,11 @@ HeaderList EndToEndHeaders(HeaderList headers);
 bool IsFitReplyHeader(std::string_view name, std::string_view value);
 bool IsToken(std::string_view text);
 
+// A path under /v1?
+bool IsManagementPath(std::string_view path);
+// The X-Call-Id of the request, if it is one we take, else a new one.
+std::string CallIdOf(const HttpRequest& request);
+
 // Decodes once. Nothing for a broken escape, a control byte or invalid UTF-8 in the result.
 std::optional<std::string> PercentDecode(std::string_view text);
 // The decoded value of the last `name=` in a raw query; nothing when absent or broken.

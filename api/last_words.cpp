@@ -7,6 +7,7 @@
 
 #include "api/error_mapping.h"
 #include "api/raw_reply.h"
+#include "base/ids.h"
 
 namespace pulga {
 namespace {
@@ -31,6 +32,8 @@ ApiError ProblemOf(int status) {
               "head_too_large",
               "the request's head is too large; send fewer or shorter headers",
               {}};
+    case 505:
+      return {505, "http_version", "only HTTP/1.0 and HTTP/1.1 are spoken here", {}};
     case 400:
       return {400,
               "malformed_request",
@@ -43,10 +46,12 @@ ApiError ProblemOf(int status) {
 
 }  // namespace
 
-HttpReply RefusalOfRequest(int status, std::string_view target) {
-  const bool managed = target.substr(0, 4) == "/v1/" || target == "/v1";
-  HttpReply reply =
-      managed ? ErrorReply(ProblemOf(status)) : CallErrorReply(ProblemOf(status), ErrorForm::kText);
+HttpReply RefusalOfRequest(int status, std::string_view target, std::string_view why) {
+  ApiError problem = ProblemOf(status);
+  if (!why.empty()) problem.message = why;
+  HttpReply reply = IsManagementPath(target.substr(0, target.find('?')))
+                        ? ErrorReply(problem)
+                        : RefusedCallReply(problem, ErrorForm::kText, RandomUuid());
   reply.close = true;
   return reply;
 }

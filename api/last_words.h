@@ -14,8 +14,9 @@
 
 namespace pulga {
 
-// Of a request that never became one: JSON for targets under /v1, else text.
-HttpReply RefusalOfRequest(int status, std::string_view target);
+// Of a request that never became one: JSON for targets under /v1, else text with the receipt of a
+// call. `why` is empty where only the library below knows.
+HttpReply RefusalOfRequest(int status, std::string_view target, std::string_view why = {});
 
 class LastWords {
  public:

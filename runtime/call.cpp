@@ -66,6 +66,7 @@ void Call::Finish(Outcome outcome, AfterCall after) {
   if (counts_ != nullptr) counts_->Add(outcome_);
   // The caller's status line is out already: only the log can still tell.
   if (head_told_ && outcome_.kind != OutcomeKind::kOk) LogOutcome();
+  if (receipt_.queue_ms < 0) receipt_.queue_ms = MillisSince(submitted);
   if (assigned_ != TimePoint()) receipt_.function_ms = MillisSince(assigned_);
   CloseIo();
   if (pool != nullptr) pool->Release(*this, after);
@@ -74,10 +75,10 @@ void Call::Finish(Outcome outcome, AfterCall after) {
 void Call::LogOutcome() {
   using std::chrono::duration_cast;
   const auto wall = context_.clock.WallTime().time_since_epoch();
-  context_.logs.Append(version_->key, {duration_cast<std::chrono::milliseconds>(wall).count(),
-                                       version_->number, request_.call_id, "pulga",
-                                       "after its reply had begun, the call ended with " +
-                                           OutcomeName(outcome_)});
+  context_.logs.Append(
+      version_->key,
+      {duration_cast<std::chrono::milliseconds>(wall).count(), version_->number, request_.call_id,
+       "pulga", "after its reply had begun, the call ended with " + OutcomeName(outcome_)});
 }
 
 void Call::Fail(Outcome outcome, AfterCall after, uint32_t retry_after_s) {

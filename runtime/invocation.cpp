@@ -22,7 +22,7 @@ void AppendThousandths(uint64_t value, std::string* text) {
 std::string_view StartKindName(StartKind kind) {
   switch (kind) {
     case StartKind::kNone:
-      return "";
+      return "none";
     case StartKind::kCold:
       return "cold";
     case StartKind::kParked:

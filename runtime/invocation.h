@@ -43,12 +43,13 @@ inline constexpr std::string_view kRejectUnavailable = "unavailable";     // 503
 inline constexpr std::string_view kRejectShuttingDown = "shutting-down";  // 503
 
 enum class StartKind : uint8_t { kNone, kCold, kParked, kWarm, kFrozen };
-std::string_view StartKindName(StartKind kind);  // "cold", "parked", ...; kNone = ""
+std::string_view StartKindName(StartKind kind);  // "cold", "parked", ...; kNone = "none"
 
 // Milliseconds per step; negative = the step did not happen.
 struct Receipt {
   StartKind start = StartKind::kNone;
-  double queue_ms = -1;     // to the grant of an instance; http, cold: to when its start began
+  // To the grant of an instance (http, cold: to when its start began), or to the end without one.
+  double queue_ms = -1;
   double sandbox_ms = -1;   // from there to just before execve: building or waking the sandbox
   double exec_ms = -1;      // exec only: from there to the first output seen, or the exit if none
   double ready_ms = -1;     // http only: from there to the first connection the server took

@@ -4,7 +4,6 @@
 #include "api/error_mapping.h"
 #include "api/http_handler.h"
 #include "api/native/routes.h"
-#include "base/ids.h"
 #include "base/text.h"
 
 namespace pulga {
@@ -12,14 +11,6 @@ namespace {
 
 // A body this large is refused, if it is, before its first byte rather than after its last.
 constexpr uint64_t kHoldBodyBytes = 64 * 1024;
-
-bool IsSaneCallId(std::string_view id) {
-  const auto sane = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-           c == '_' || c == '.';
-  };
-  return !id.empty() && id.size() <= 64 && std::all_of(id.begin(), id.end(), sane);
-}
 
 // Headers of ours, which a function can not set.
 bool IsOurs(std::string_view name) {
@@ -51,6 +42,7 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
   void Start() override {
     const HttpRequest& request = exchange_.request();
     form_ = PreferredForm(request);
+    call_id_ = CallIdOf(request);
     is_head_ = request.method == "HEAD";
     start_ns_ = std::chrono::duration_cast<std::chrono::nanoseconds>(
                     std::chrono::system_clock::now().time_since_epoch())
@@ -99,10 +91,9 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
     out.wants_stream =
         Accepts(request, "text/event-stream") || QueryValue(request.query(), "stream") == "1";
     const std::string* given = request.Header("X-Call-Id");
-    const bool keep = given != nullptr && IsSaneCallId(*given);
-    call_id_ = keep ? *given : RandomUuid();
+    const bool replaced = given != nullptr && *given != call_id_;
     out.headers = EndToEndHeaders(exchange_.TakeHeaders());
-    if (given != nullptr && !keep) {
+    if (replaced) {
       const auto is_id = [](const auto& h) { return EqualsIgnoreCase(h.first, "X-Call-Id"); };
       out.headers.erase(std::remove_if(out.headers.begin(), out.headers.end(), is_id),
                         out.headers.end());
@@ -112,28 +103,20 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
   }
 
   void RefuseName(const Error& error) {
-    call_id_ = RandomUuid();
     ApiError refusal = ToApiError(error, "function");
     refusal.code = "invalid_name";
-    HttpReply reply = CallErrorReply(refusal, form_);
-    reply.headers.emplace_back("X-Pulga-Outcome", "rejected:invalid-name");
-    AppendIdentity(&reply.headers);
-    exchange_.Reply(std::move(reply));
+    exchange_.Reply(RefusedCallReply(refusal, form_, call_id_));
   }
 
-  void AppendIdentity(HeaderList* headers) const {
-    headers->emplace_back("X-Call-Id", call_id_);
-    headers->emplace_back("X-Start-Time", std::to_string(start_ns_));
-  }
   void AppendOutcome(HeaderList* headers) const {
     headers->emplace_back("X-Pulga-Outcome", OutcomeName(invocation_->outcome()));
     std::string timing = ServerTiming(invocation_->receipt());
     if (!timing.empty()) headers->emplace_back("Server-Timing", std::move(timing));
   }
   void AppendReceipt(HeaderList* headers) const {
-    AppendIdentity(headers);
-    const std::string_view start = StartKindName(invocation_->receipt().start);
-    if (!start.empty()) headers->emplace_back("X-Pulga-Start", start);
+    headers->emplace_back("X-Call-Id", call_id_);
+    headers->emplace_back("X-Start-Time", std::to_string(start_ns_));
+    headers->emplace_back("X-Pulga-Start", StartKindName(invocation_->receipt().start));
   }
 
   void OnHead() override {

@@ -99,6 +99,7 @@ class FakeCall final : public Invocation {
   }
   void Fail(Outcome outcome) {
     outcome_ = std::move(outcome);
+    if (outcome_.kind == OutcomeKind::kRejected) receipt_ = {.queue_ms = 0.002};
     head_.final_outcome_known = true;
     ended_ = true;
     Soon([this] { observer_.OnHead(); });

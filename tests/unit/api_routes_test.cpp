@@ -187,6 +187,51 @@ TEST_F(RoutesTest, FailedCallsHaveStatusTextAndOutcome) {
   EXPECT_TRUE(Has(json, "\"outcome\":\"exited:3\""));
 }
 
+TEST_F(RoutesTest, WhatIsRefusedBeforeACallHasAReceiptToo) {
+  Start();
+  const std::string host = " HTTP/1.1\r\nHost: h\r\nX-Call-Id: mine-1\r\n";
+  const std::tuple<std::string, int, const char*> cases[] = {
+      {"GET /function/missing" + host, 404, "rejected:unknown-function"},
+      {"GET /function/full" + host, 429, "rejected:queue-full"},
+      {"GET /function/UPPER" + host, 400, "rejected:invalid-name"},
+      {"GET /function/%zz" + host, 400, "rejected:invalid-path"},
+      {"GET /function/" + host, 404, "rejected:not-found"},
+      {"BREW /function/echo" + host, 405, "rejected:method-not-allowed"},
+      {"TRACE /function/echo" + host, 405, "rejected:method-not-allowed"},
+      {"GET /function/echo" + host + "Host: h\r\n", 400, "rejected:malformed-request"},
+      {"GET /function/echo HTTP/1.1\r\n", 400, "rejected:malformed-request"}};
+  for (const auto& [request, status, outcome] : cases) {
+    const std::string reply = Ask(request);
+    EXPECT_EQ(StatusOf(reply), status) << reply;
+    EXPECT_TRUE(Has(reply, "\r\nX-Pulga-Start: none\r\n")) << reply;
+    EXPECT_TRUE(Has(reply, "\r\nServer-Timing: queue;dur=0.00")) << reply;
+    EXPECT_TRUE(Has(reply, std::string("\r\nX-Pulga-Outcome: ") + outcome + "\r\n")) << reply;
+    const bool kept = !Has(outcome, "malformed");
+    EXPECT_TRUE(Has(reply, kept ? "\r\nX-Call-Id: mine-1\r\n" : "\r\nX-Call-Id: ")) << reply;
+  }
+}
+
+TEST_F(RoutesTest, RepliesOfTheManagementHaveOneCallIdAndNoReceipt) {
+  Start();
+  const std::string key = " HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer sesame\r\n";
+  for (const std::string& request :
+       {"GET /v1/images" + key, "GET /v1/nothing" + key, "DELETE /v1/system" + key,
+        "OPTIONS /v1/uploads" + key, std::string("GET /v1/system HTTP/1.1\r\nHost: h\r\n")}) {
+    const std::string reply = Ask(request + "X-Call-Id: mine-1\r\n");
+    EXPECT_TRUE(Has(reply, "\r\nX-Call-Id: mine-1\r\n")) << reply;
+    EXPECT_EQ(reply.find("X-Call-Id"), reply.rfind("X-Call-Id")) << reply;
+    EXPECT_FALSE(Has(reply, "X-Pulga-Start")) << reply;
+  }
+}
+
+TEST_F(RoutesTest, MalformedRequestsToTheManagementAreAnsweredInJson) {
+  Start();
+  const std::string reply = Ask("GET /v1/images HTTP/1.1\r\nHost: h\r\nHost: h\r\n");
+  EXPECT_EQ(StatusOf(reply), 400);
+  EXPECT_TRUE(Has(reply, "{\"error\":{\"code\":\"malformed_request\",\"message\":\"more than one"))
+      << reply;
+}
+
 TEST_F(RoutesTest, AFunctionCanNotSplitTheReply) {
   Start();
   RawClient client = Connect();

@@ -239,6 +239,7 @@ TEST(RequestEnvironment, IsBoundedAndNeverMisnamed) {
 TEST(ServerTiming, NamesTheStepsThatHappened) {
   Receipt receipt;
   EXPECT_EQ(ServerTiming(receipt), "");
+  EXPECT_EQ(StartKindName(receipt.start), "none");
   receipt.queue_ms = 0.0041;
   receipt.function_ms = 12.5;
   EXPECT_EQ(ServerTiming(receipt), "queue;dur=0.004, function;dur=12.500");
