@@ -94,18 +94,24 @@ class Keeper : public ::testing::Test {
   bool WaitForDaemons(size_t count) {
     return Until([&] { return DaemonPids().size() >= count; });
   }
-  // The keeper's children named pulga-launcher.
-  std::vector<pid_t> Launchers() {
-    std::vector<pid_t> out;
+  // The keeper's launcher and none of `others`, by one look at /proc; -1 when there is none. A
+  // child that has not come to its execve yet carries the keeper's own command line.
+  pid_t LauncherNow(const std::set<pid_t>& others) {
     for (const auto& process : fs::directory_iterator("/proc")) {
       const std::string status = Slurp(process.path() / "status");
       if (StatusField(status, "PPid") != std::to_string(keeper_.pid())) continue;
-      if (StatusField(status, "Name") == "pulga-launcher" &&
-          StatusField(status, "State").rfind('Z', 0) != 0) {
-        out.push_back(std::stoi(process.path().filename()));
-      }
+      if (StatusField(status, "State").rfind('Z', 0) == 0) continue;
+      const std::string command = Slurp(process.path() / "cmdline");
+      if (command.find(std::string("\0launcher\0", 10)) == std::string::npos) continue;
+      const pid_t pid = std::stoi(process.path().filename());
+      if (!others.contains(pid)) return pid;
     }
-    return out;
+    return -1;
+  }
+  pid_t WaitForLauncher(const std::set<pid_t>& others = {}) {
+    pid_t pid = -1;
+    (void)Until([&] { return (pid = LauncherNow(others)) > 0; });
+    return pid;
   }
   // The delays the log speaks of, in the order of its lines with `who`.
   std::vector<std::string> DelaysOf(const std::string& who) {
@@ -159,21 +165,20 @@ TEST_F(Keeper, RefusesASecondDaemonOnOneDataDirectory) {
 TEST_F(Keeper, StartsBothAnewWhenTheDaemonDies) {
   keeper_ = Start();
   ASSERT_TRUE(WaitForDaemons(1));
-  ASSERT_TRUE(Until([&] { return Launchers().size() == 1; }));
-  const pid_t launcher = Launchers()[0];
+  const pid_t launcher = WaitForLauncher();
+  ASSERT_GT(launcher, 0);
   kill(DaemonPids()[0], SIGKILL);
   ASSERT_TRUE(WaitForDaemons(2));
-  ASSERT_TRUE(Until([&] { return Launchers().size() == 1; }));
-  EXPECT_NE(Launchers()[0], launcher);
+  EXPECT_GT(WaitForLauncher({launcher}), 0);
 }
 
 TEST_F(Keeper, StartsALauncherForTheOneThatDiedAndLeavesTheDaemonAlone) {
   keeper_ = Start();
   ASSERT_TRUE(WaitForDaemons(1));
-  ASSERT_TRUE(Until([&] { return Launchers().size() == 1; }));
-  const pid_t first = Launchers()[0];
+  const pid_t first = WaitForLauncher();
+  ASSERT_GT(first, 0);
   kill(first, SIGKILL);
-  ASSERT_TRUE(Until([&] { return Launchers().size() == 1 && Launchers()[0] != first; }));
+  EXPECT_GT(WaitForLauncher({first}), 0);
   EXPECT_EQ(DaemonPids().size(), 1U);
 }
 
@@ -260,11 +265,12 @@ TEST_F(Keeper, WaitsLongerEachTimeALauncherDiesAndGoesOnWithTheLast) {
   const auto started = std::chrono::steady_clock::now();
   std::set<pid_t> killed;
   while (killed.size() < 4) {
-    ASSERT_TRUE(Until([&] { return Launchers().size() == 1 && !killed.contains(Launchers()[0]); }));
-    killed.insert(Launchers()[0]);
-    kill(Launchers()[0], SIGKILL);
+    const pid_t pid = WaitForLauncher(killed);
+    ASSERT_GT(pid, 0);
+    killed.insert(pid);
+    kill(pid, SIGKILL);
   }
-  ASSERT_TRUE(Until([&] { return Launchers().size() == 1 && !killed.contains(Launchers()[0]); }));
+  ASSERT_GT(WaitForLauncher(killed), 0);
   EXPECT_GE(std::chrono::steady_clock::now() - started, std::chrono::milliseconds(700));
   EXPECT_THAT(DelaysOf("launcher"), ElementsAreArray(kFirstDelays));
   EXPECT_EQ(DaemonPids().size(), 1U);
