@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "base/text.h"
-#include "images/pax_names.h"
+#include "images/tar_headers.h"
 
 namespace pulga {
 
@@ -180,7 +180,7 @@ Result<const TarEntry*> TarReader::Next() {
   state_->in_entry = true;
   state_->given = 0;
   CopyEntry(entry, state_->entry);
-  const PaxNames names = FindPaxNames(state_->HeaderBytes());
+  PULGA_ASSIGN_OR_RETURN(const PaxNames names, CheckHeaders(state_->HeaderBytes()));
   if (!names.path.empty()) state_->entry.name = names.path;
   const bool link = !state_->entry.link_target.empty();
   if (link && !names.link_path.empty()) state_->entry.link_target = names.link_path;

@@ -155,16 +155,37 @@ class Layers(Hostile):
         message = self.refused(self.layer(Entry("../\x1b]0;owned\x07/\x1b[31m/\nx")))
         self.assertIn("../\\x1b]0;owned\\x07/\\x1b[31m/\\x0ax", message)
 
+    def pax_layer(self, **records):
+        """One file whose PAX header says this."""
+        data = io.BytesIO()
+        with tarfile.open(fileobj=data, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            info = tarfile.TarInfo("f")
+            info.pax_headers = records
+            tar.addfile(info)
+        return data.getvalue()
+
     def test_u43_numbers_that_wrap(self):
-        for pax in ({"size": "-1"}, {"size": "1e9"}, {"size": "9223372036854775807"},
-                    {"mtime": "99999999999999999999"}, {"mtime": "-1"}, {"uid": "4294967296"},
-                    {"gid": "-5"}, {"uid": "18446744073709551615"}, {"mtime": "nan"}):
-            data = io.BytesIO()
-            with tarfile.open(fileobj=data, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                info = tarfile.TarInfo("f")
-                info.pax_headers = pax
-                tar.addfile(info)
-            self.taken(archive.docker_archive([Image(["n:1"], [data.getvalue()], {})]))
+        for key, value in (("size", "-1"), ("size", "1e9"), ("size", "9223372036854775808"),
+                           ("mtime", "99999999999999999999"), ("mtime", "nan"),
+                           ("uid", "4294967296"), ("uid", "18446744073709551615"),
+                           ("uid", "abc"), ("gid", "-5"), ("path", "a\0b")):
+            layer = self.pax_layer(**{key: value})
+            for data in (archive.docker_archive([Image(["n:1"], [layer], {})]), layer):
+                message = self.refused(data)
+                self.assertIn("damaged tar", message)
+                self.assertIn(key, message)
+
+    def test_u43_numbers_larger_than_what_is_there(self):
+        for size in ("60000", "9223372036854775807"):
+            layer = self.pax_layer(size=size)
+            message = self.refused(archive.docker_archive([Image(["n:1"], [layer], {})]), 413, 422)
+            self.assertRegex(message, "truncated|damaged|more than")
+
+    def test_u43_numbers_that_are_odd_but_right(self):
+        layer = self.pax_layer(mtime="-1", uid="4294967295")
+        reply = self.taken(archive.docker_archive([Image(["n:1"], [layer], {})]))
+        self.assertEqual(reply.status, 201, repr(reply))
+        self.assertIn("65534", reply.text)
 
     def test_u55_a_thousand_layers(self):
         tars = [archive.layer([Entry(f"f{n}")]) for n in range(1200)]

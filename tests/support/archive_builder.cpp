@@ -46,11 +46,12 @@ std::string Header(const TarItem& item, uint64_t size) {
   put(100, Octal(item.mode, 7), 8);
   put(108, Number(item.uid, 7), 8);
   put(116, Number(item.gid, 7), 8);
-  put(124, item.raw_size.empty() ? Number(size, 11) : item.raw_size, 12);
+  put(124, Number(size, 11), 12);
   put(136, Number(item.mtime, 11), 12);
   block[156] = item.type;
   put(157, item.link, 100);
   put(257, std::string_view("ustar\00000", 8), 8);
+  for (const auto& [at, bytes] : item.raw) put(at, bytes, bytes.size());
   memset(block.data() + 148, ' ', 8);
   unsigned sum = 0;
   for (const char c : block) sum += static_cast<unsigned char>(c);

@@ -24,7 +24,8 @@ struct TarItem {
   uint64_t gid = 0;
   uint64_t mtime = 1'000'000'000;
   std::vector<std::pair<std::string, std::string>> pax;  // records of a PAX header before it
-  std::string raw_size = {};                             // the 12 bytes of the size field, as given
+  // Bytes of its header as given, by offset: 100 mode, 108 uid, 116 gid, 124 size, 136 time.
+  std::vector<std::pair<size_t, std::string>> raw = {};
 };
 
 class TarBuilder {
