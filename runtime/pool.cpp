@@ -257,8 +257,9 @@ MemoryBudget::Lease Pool::TakeMemory(uint64_t bytes) {
 void Pool::NoMemory() {
   trouble_ = "the memory budget is used up";
   if (context_.make_room && context_.make_room()) return;
-  if (!instances_.empty()) return;
+  if (!instances_.empty() || waiting_.empty()) return;
   FailWaiting({OutcomeKind::kRejected, 0, std::string(kRejectMemory)}, FailureFacts(), 5);
+  evaluate_again_ = true;  // nothing else will happen here: the idle spawner has to be planned for
 }
 
 Instance& Pool::NewInstance(uint16_t slot, InstanceStep step, MemoryBudget::Lease lease) {

@@ -274,6 +274,19 @@ TEST_F(DispatcherTest, RefusesWhatTheMemoryBudgetCannotHold) {
   EXPECT_EQ(client->call->head().retry_after_s, 5U);
 }
 
+TEST_F(DispatcherTest, DropsTheSpawnerOfAFunctionThatFoundNoMemory) {
+  config.memory_budget_bytes = 100 << 20;
+  config.idle = std::chrono::milliseconds(40);
+  Restart();
+  auto version = MakeVersion(SandboxMode::kExec);
+  version->spec.sandbox.memory_bytes = 101 << 20;
+  version->spec.scale.parked = 0;
+  ASSERT_TRUE(Activate(version).ok());
+  EXPECT_EQ(Call(Request())->outcome(), "rejected:memory");
+  EXPECT_EQ(sandbox->spawners, 1);
+  EXPECT_TRUE(RunUntil([&] { return sandbox->spawners == 0; }));
+}
+
 TEST_F(DispatcherTest, StopsAnIdleInstanceOfAnotherFunctionToMakeRoom) {
   config.memory_budget_bytes = 100 << 20;
   Restart();
