@@ -15,7 +15,8 @@
 namespace pulga {
 namespace {
 
-constexpr size_t kMaxLost = 4096;
+constexpr size_t kMaxLostBytes = 1 << 20;  // of names
+constexpr size_t kNodeBytes = 64;          // and of what holds each
 
 bool IsLost(const std::set<std::string>& lost, const std::string& path) {
   if (lost.empty()) return false;
@@ -83,11 +84,9 @@ Status LayerRecorder::Content(const std::string& path, uint64_t offset, uint64_t
 }
 
 void LayerRecorder::Lost(const std::string& path) {
-  if (lost_.size() < kMaxLost) {
-    lost_.insert(path);
-  } else {
-    lost_ = {""};  // the root: everything
-  }
+  if (lost_bytes_ > kMaxLostBytes || !lost_.insert(path).second) return;
+  lost_bytes_ += path.size() + kNodeBytes;
+  if (lost_bytes_ > kMaxLostBytes) lost_ = {""};  // the root: everything
 }
 
 void LayerRecorder::Finish() {

@@ -107,6 +107,7 @@ class LayerRecorder final : public ByteSource {
   uint64_t left_ = 0;
   ContentSum sum_;
   std::set<std::string> lost_;
+  size_t lost_bytes_ = 0;
 };
 
 // Writes `from`'s tar part anew, with the content of lost files in it, taken from `tar`, which is

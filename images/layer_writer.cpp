@@ -14,6 +14,7 @@
 #include "base/file_io.h"
 #include "base/sys.h"
 #include "base/text.h"
+#include "images/content_sum.h"
 #include "images/tree_remove.h"
 
 namespace pulga {
@@ -21,7 +22,7 @@ namespace {
 
 constexpr int64_t kMaxId = 65535;
 constexpr uint32_t kNobody = 65534;
-constexpr size_t kMaxLinkedFrom = 4096;
+constexpr size_t kMaxLinkedFrom = 65536;
 constexpr int64_t kMaxTime = int64_t{1} << 33;  // the year 2242; ext4 ends in 2446
 
 Error Refuse(std::string_view path, std::string_view why) {
@@ -36,6 +37,13 @@ Error Failed(const char* step, std::string_view path) {
 
 std::string JoinPath(std::string_view dir, std::string_view leaf) {
   return dir.empty() ? std::string(leaf) : std::string(dir) + "/" + std::string(leaf);
+}
+
+// Names of 4 KiB each would be too much to keep.
+uint64_t NameSum(const std::string& name) {
+  ContentSum sum;
+  sum.Update(name);
+  return sum.Finish();
 }
 
 // A directory that is not empty stays; the one above keeps its time.
@@ -135,7 +143,7 @@ Result<bool> LayerWriter::IsOwn(const std::string& resolved) {
     return Failed("stat", resolved);
   }
   if (S_ISCHR(st.st_mode)) return false;  // a whiteout: this layer makes no other device
-  if (!S_ISDIR(st.st_mode)) return !linked_from_.contains(resolved);
+  if (!S_ISDIR(st.st_mode)) return !linked_from_.contains(NameSum(resolved));
   return times_.Contains(resolved);
 }
 
@@ -202,7 +210,7 @@ Status LayerWriter::HideChildrenOf(const std::string& dir, std::vector<std::stri
     const bool in_upper = fstatat(target_.upper_fd, path.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0;
     if (in_upper && S_ISDIR(st.st_mode)) {
       todo->push_back(path);
-    } else if (!in_upper || linked_from_.contains(path)) {
+    } else if (!in_upper || linked_from_.contains(NameSum(path))) {
       PULGA_RETURN_IF_ERROR(RemoveAll(fd.get(), leaf));
     }
   }
@@ -219,7 +227,7 @@ bool LayerWriter::IsInUpper(const std::string& resolved) const {
 Status LayerWriter::MakeRoom(const RootWalker::Parent& parent, const std::string& leaf,
                              EntryType type) {
   const std::string resolved = JoinPath(parent.dir, leaf);
-  linked_from_.erase(resolved);
+  linked_from_.erase(NameSum(resolved));
   struct stat st = {};
   if (fstatat(parent.fd, leaf.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
     return errno == ENOENT ? OkStatus() : Status(Failed("stat", leaf));
@@ -344,7 +352,7 @@ Status LayerWriter::MakeHardLink(const RootWalker::Parent& parent, const std::st
     struct stat upper = {};
     const bool lower =
         fstatat(target_.upper_fd, resolved.c_str(), &upper, AT_SYMLINK_NOFOLLOW) != 0;
-    if (lower && linked_from_.size() < kMaxLinkedFrom) linked_from_.insert(resolved);
+    if (lower && linked_from_.size() < kMaxLinkedFrom) linked_from_.insert(NameSum(resolved));
   }
   PULGA_RETURN_IF_ERROR(MakeRoom(parent, leaf, entry.type));
   if (linkat(from->fd, target_leaf.c_str(), parent.fd, leaf.c_str(), 0) != 0) {

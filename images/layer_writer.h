@@ -59,7 +59,8 @@ class LayerWriter {
   RootWalker walker_;
   DirTimes times_;
   LayerResult result_;
-  std::set<std::string> linked_from_;  // lower files that hard links pulled into the upper
+  // Sums of the names of lower files that hard links pulled into the upper.
+  std::set<uint64_t> linked_from_;
 };
 
 }  // namespace pulga

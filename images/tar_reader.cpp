@@ -15,7 +15,8 @@
 namespace pulga {
 
 namespace {
-constexpr size_t kMaxHeaderBytes = 2 << 20;
+// Of one member. A sparse file's map is among them, and libarchive takes 12 bytes for each of its.
+constexpr size_t kMaxHeaderBytes = 512 << 10;
 constexpr size_t kBlockBytes = 512;
 }  // namespace
 
@@ -58,7 +59,7 @@ Result<size_t> TarReader::State::Fill() {
   const uint64_t before_at = position - before.size();
   before.erase(0, keep_from > before_at ? keep_from - before_at : 0);
   if (before.size() > kMaxHeaderBytes) {
-    return Error{Code::kInvalidArgument, 0, "damaged tar: too many headers before one member"};
+    return Error{Code::kInvalidArgument, 0, "damaged tar: the headers of one member are too large"};
   }
   filled = 0;
   PULGA_ASSIGN_OR_RETURN(size_t n, source->Read(buffer));

@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -65,6 +66,31 @@ void CloseAllBut(std::vector<int> kept) {
   _exit(122);
 }
 
+long PeakKib(pid_t pid) {
+  const auto text = ReadFile("/proc/" + std::to_string(pid) + "/status");
+  const size_t at = text.ok() ? text->find("VmHWM:") : std::string::npos;
+  return at == std::string::npos ? -1 : strtol(text->c_str() + at + 6, nullptr, 10);
+}
+
+// Waits for a child that asked to be traced; its exit status, and what it held when it ended.
+int WaitWatching(pid_t pid, long* peak_kib) {
+  int status = 0;
+  bool started = false;
+  while (waitpid(pid, &status, 0) == pid && WIFSTOPPED(status)) {
+    int forward = WSTOPSIG(status);
+    if (forward == SIGTRAP && !started) {  // its execve
+      started = true;
+      ptrace(PTRACE_SETOPTIONS, pid, nullptr, PTRACE_O_TRACEEXIT);
+      forward = 0;
+    } else if (status >> 8 == (SIGTRAP | PTRACE_EVENT_EXIT << 8)) {
+      *peak_kib = PeakKib(pid);
+      forward = 0;
+    }
+    ptrace(PTRACE_CONT, pid, nullptr, forward);
+  }
+  return status;
+}
+
 }  // namespace
 
 ForkedUnpacker::ForkedUnpacker(std::string layers_dir, std::string unpacker)
@@ -93,9 +119,16 @@ Result<int> ForkedUnpacker::RunChild(UnpackJob job, const std::string& staging,
     if (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0) _exit(114);
     const pid_t inner = fork();
     if (inner == 0 && prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) _exit(115);
+    if (inner == 0 && watch_memory_ && ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) _exit(116);
     if (inner == 0) ExecUnpacker(fds, unpacker_.c_str());
     int status = 0;
-    waitpid(inner, &status, 0);
+    long peak_kib = 0;
+    if (watch_memory_) {
+      status = WaitWatching(inner, &peak_kib);
+    } else {
+      waitpid(inner, &status, 0);
+    }
+    if (write(ready[1], &peak_kib, sizeof peak_kib) != sizeof peak_kib) _exit(117);
     _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 120);
   }
   pid->store(child);
@@ -112,6 +145,10 @@ Result<int> ForkedUnpacker::RunChild(UnpackJob job, const std::string& staging,
   int status = 0;
   rusage usage = {};
   wait4(child, &status, 0, &usage);
+  long peak_kib = 0;
+  if (read(ready[0], &peak_kib, sizeof peak_kib) == sizeof peak_kib) {
+    peak_kib_ = std::max(peak_kib_.load(), peak_kib);
+  }
   for (const int fd : {ready[0], go[0], go[1]}) close(fd);
   // A child begins with the size of whom it was forked from: only what is above that is its own.
   rusage own = {};

@@ -25,6 +25,12 @@ class ForkedUnpacker final : public UnpackRunner {
   size_t jobs() const { return jobs_; }
   long max_rss_kib() const { return max_rss_kib_; }
 
+  // From now on each unpacker is traced to its end, where it tells the most memory it ever held,
+  // program and libraries included. Not with sanitizers.
+  void WatchMemory() { watch_memory_ = true; }
+  // Since the last call, of the largest of them.
+  long TakePeakKib() { return peak_kib_.exchange(0); }
+
  private:
   class Running;
   Status Run(UnpackJob job, const std::string& staging, std::atomic<pid_t>* pid);
@@ -34,6 +40,8 @@ class ForkedUnpacker final : public UnpackRunner {
   std::string unpacker_;
   std::atomic<size_t> jobs_ = 0;
   std::atomic<long> max_rss_kib_ = 0;
+  bool watch_memory_ = false;
+  std::atomic<long> peak_kib_ = 0;
 };
 
 }  // namespace pulga::testing
