@@ -77,8 +77,7 @@ bool IsTag(std::string_view tag) {
 
 // The part before the first '/' is a host only if it looks like one.
 bool LooksLikeDomain(std::string_view part) {
-  return part.find_first_of(".:[") != std::string_view::npos || part == "localhost" ||
-         ToLower(part) != part;
+  return part.find_first_of(".:[") != std::string_view::npos || part == "localhost";
 }
 
 }  // namespace
@@ -144,6 +143,7 @@ Result<ImageRef> ParseImageRef(std::string_view text) {
   } else {
     ref.domain = kDefaultDomain;
   }
+  if (ToLower(name) != name) return Bad(text, "the name of a repository must be lower-case");
   for (const std::string_view part : Split(name, '/')) {
     if (!IsPathComponent(part)) {
       return Bad(text, "its parts are lower-case letters and digits joined by '.', '_' or '-'");

@@ -22,7 +22,7 @@ TEST(ImageRef, ReadsShortNamesAsDockerDoes) {
       {"localhost:5000/x:y", "localhost:5000/x:y"},
       {"host.example/a/b__c/d-e.f:T_1.x", "host.example/a/b__c/d-e.f:T_1.x"},
       {"[::1]:5000/x", "[::1]:5000/x:latest"},
-      {"Host/x", "Host/x:latest"},
+      {"Host.example/x", "Host.example/x:latest"},
       {"x@sha256:" + kHex, "docker.io/library/x@sha256:" + kHex},
       {"x:1@sha256:" + kHex, "docker.io/library/x:1@sha256:" + kHex},
   };
@@ -32,6 +32,15 @@ TEST(ImageRef, ReadsShortNamesAsDockerDoes) {
     EXPECT_EQ(*got, want);
     EXPECT_EQ(NormalizeImageRef(*got).value(), want) << "normal names stay as they are";
     EXPECT_EQ(NormalizeImageRef(FamiliarName(*got)).value(), want);
+  }
+}
+
+// A misspelt name must not become a host that is asked for it.
+TEST(ImageRef, RefusesUpperCaseNamesInsteadOfAskingAHost) {
+  for (const char* name : {"Foo/bar", "Hello", "foo/Bar:1", "host.example/Foo/bar", "FOO"}) {
+    const auto ref = ParseImageRef(name);
+    ASSERT_FALSE(ref.ok()) << name;
+    EXPECT_THAT(ref.error().message, HasSubstr("lower-case")) << name;
   }
 }
 
