@@ -13,6 +13,8 @@ namespace {
 constexpr std::string_view kBetween =
     "\n--\n";  // of two answers; each: STATUS LF HEADERS LF LF BODY
 
+constexpr std::string_view kPassword = "secret";
+
 class Script final : public HttpTransport {
  public:
   Script(std::string_view answers, FakeClock& clock) : rest_(answers), clock_(clock) {}
@@ -92,7 +94,7 @@ void RunErrand(FetchKind kind, std::string_view answers) {
   FetchOrder order;
   order.kind = kind;
   order.ref = "r.example/app:1";
-  order.login = {"me", "secret", "", ""};
+  order.login = {"me", std::string(kPassword), "", ""};
   order.host = {{"linux", "amd64", ""}, Arm32::kNot};
   order.max_bytes = 4;
   if (kind == FetchKind::kBlobs) {
@@ -103,7 +105,8 @@ void RunErrand(FetchKind kind, std::string_view answers) {
   Checker checker;
   RegistryClient client(order, script, clock, RetryRules{}, checker);
   const Status done = client.Run();
-  if (!done.ok()) PULGA_CHECK(done.error().message.find("secret") == std::string::npos);
+  if (done.ok() || answers.find(kPassword) != std::string_view::npos) return;  // it was guessed
+  PULGA_CHECK(done.error().message.find(kPassword) == std::string::npos);
 }
 
 }  // namespace
