@@ -1,11 +1,19 @@
 """What a daemon holds, counted from outside; two snapshots tell what leaked."""
 
 import os
+import re
 import time
 from collections import Counter
 from pathlib import Path
 
-from harness import command_line, descendants, status_of, wait_until
+from harness import (command_line, descendants, parent_of, proportional_kib, status_of,
+                     wait_until)
+
+NAMESPACE = re.compile(r"^(cgroup|ipc|mnt|net|pid|time|user|uts):\[\d+\]$")
+# What has to be as before, and not only about so much.
+EXACT = ("processes", "zombies", "threads", "cgroups", "mounts", "launcher_mounts", "namespaces",
+         "fds", "sockets", "temp_files", "data_files")
+DATABASE_SLACK_KIB = 5 << 10  # SQLite's log before it is written back: 1,000 pages, and some
 
 
 def cgroup_tree_name(data_dir):
@@ -36,27 +44,53 @@ def cgroups_of(data_dir):
     own = {line.split(":", 2)[2] for line in Path("/proc/self/cgroup").read_text().splitlines()}
     for mount in cgroup_mounts():
         for place in own | {"/"}:  # the tree is made below our own cgroup, or at the top
-            tree = Path(mount + place) / name
-            found |= {str(p) for p in [tree, *tree.rglob("*")] if p.is_dir()}
+            # Not rglob: it fails when a directory goes while it looks.
+            found |= {at for at, _, _ in os.walk(os.path.normpath(mount + place) + "/" + name)}
     return sorted(found)
 
 
-def namespaces_of(pids, kind):
-    found = set()
-    for pid in pids:
-        try:
-            found.add(os.readlink(f"/proc/{pid}/ns/{kind}"))
-        except OSError:
-            pass
+def links_in(folder):
+    """{name: target} of the links below /proc/PID that can be read right now."""
+    found = {}
+    try:
+        for name in os.listdir(folder):
+            try:
+                found[name] = os.readlink(f"{folder}/{name}")
+            except OSError:
+                pass
+    except OSError:
+        pass
     return found
 
 
+def namespaces_of(pids):
+    """{kind: how many} of every kind of namespace that is not ours: those that the processes live
+    in or will put children in, and those kept alive by a descriptor or a bind mount alone."""
+    found = set()
+    for pid in pids:
+        found |= set(links_in(f"/proc/{pid}/ns").values())
+        found |= {link for link in links_in(f"/proc/{pid}/fd").values() if NAMESPACE.match(link)}
+        found |= {line.split()[3] for line in mounts_of(pid) if " - nsfs " in line}
+    return Counter(name.split(":")[0] for name in found - set(links_in("/proc/self/ns").values()))
+
+
 def open_fds(pid):
-    try:
-        return sorted(os.readlink(f"/proc/{pid}/fd/{n}").split(":")[0]
-                      for n in os.listdir(f"/proc/{pid}/fd"))
-    except OSError:
-        return []
+    return sorted(link.split(":")[0] for link in links_in(f"/proc/{pid}/fd").values())
+
+
+def sockets_of(pid):
+    """{table: how many} of the sockets it holds, by the tables of its network namespace."""
+    held = {link[8:-1] for link in links_in(f"/proc/{pid}/fd").values()
+            if link.startswith("socket:[")}
+    found = Counter({"all": len(held)})
+    for table, column in (("tcp", 9), ("tcp6", 9), ("udp", 9), ("unix", 6), ("netlink", 9)):
+        try:
+            lines = Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
+        except OSError:
+            continue
+        found[table] = sum(1 for line in lines
+                           if len(line.split()) > column and line.split()[column] in held)
+    return found
 
 
 def memory_kib(pid):
@@ -64,12 +98,29 @@ def memory_kib(pid):
 
 
 def files_below(folder):
-    return sorted(str(Path(at).relative_to(folder) / name)
-                  for at, _, names in os.walk(folder) for name in names)
+    """{path: bytes on the disk} of every file; directories have a "/" behind, and no size."""
+    found = {}
+    for at, folders, names in os.walk(folder):
+        found.update({f"{Path(at, name).relative_to(folder)}/": 0 for name in folders})
+        for name in names:
+            path = Path(at, name)
+            try:
+                found[str(path.relative_to(folder))] = path.lstat().st_blocks * 512
+            except OSError:
+                pass
+    return found
 
 
-def mount_count(pid="self"):
-    return len(Path(f"/proc/{pid}/mountinfo").read_text().splitlines())
+def is_database(name):
+    """It grows and shrinks as SQLite sees fit: its log is kept until the next checkpoint."""
+    return name.startswith("pulga.db")
+
+
+def mounts_of(pid="self"):
+    try:
+        return Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+    except OSError:
+        return []
 
 
 def our_processes(daemon):
@@ -86,29 +137,50 @@ class Snapshot:
 
     def __init__(self, daemon):
         pids = our_processes(daemon)
+        named = named_pids(daemon)
         self.processes = Counter(status_of(p).get("Name", "gone") for p in pids)
+        self.zombies = zombies_below(named.values())
+        self.threads = {name: status_of(pid).get("Threads") for name, pid in named.items()}
         self.cgroups = cgroups_of(daemon.data)
-        self.mounts = mount_count()
-        self.launcher_mounts = mount_count(daemon.launcher_pid())
-        self.netns = len(namespaces_of(pids, "net"))
-        self.fds = {name: Counter(open_fds(pid)) for name, pid in named_pids(daemon).items()}
-        self.memory_kib = {name: memory_kib(pid) for name, pid in named_pids(daemon).items()}
-        self.temp_files = [f for f in os.listdir("/tmp") if f.startswith("pulga-run")]
-        self.data_files = [f for f in files_below(daemon.data) if not f.startswith("pulga.db")]
+        self.mounts = len(mounts_of())
+        self.launcher_mounts = len(mounts_of(named["launcher"]))
+        self.namespaces = namespaces_of(pids)
+        self.fds = {name: Counter(open_fds(pid)) for name, pid in named.items()}
+        self.sockets = {name: sockets_of(pid) for name, pid in named.items()}
+        self.rss_kib = {name: memory_kib(pid) for name, pid in named.items()}
+        self.pss_kib = {name: proportional_kib(pid) for name, pid in named.items()}
+        self.temp_files = sorted(f for f in os.listdir("/tmp") if f.startswith("pulga-run"))
+        files = files_below(daemon.data)
+        self.data_files = {name: size for name, size in files.items() if not is_database(name)}
+        self.database_kib = sum(size for name, size in files.items() if is_database(name)) >> 10
 
     def differences(self, later, memory_growth=0.05, slack_kib=1024):
         """Lines about what `later` holds more of; empty when nothing leaked."""
         found = []
-        for field in ("processes", "cgroups", "mounts", "launcher_mounts", "netns", "fds",
-                      "temp_files", "data_files"):
+        for field in EXACT:
             was, now = getattr(self, field), getattr(later, field)
             if was != now:
                 found.append(f"{field}: {describe(was, now)}")
-        for name, was in self.memory_kib.items():
-            now = later.memory_kib.get(name, 0)
-            if now > was * (1 + memory_growth) + slack_kib:
-                found.append(f"memory of {name}: {was} KiB, then {now} KiB")
+        for field in ("rss_kib", "pss_kib"):
+            for name, was in getattr(self, field).items():
+                now = getattr(later, field).get(name, 0)
+                if now > was * (1 + memory_growth) + slack_kib:
+                    found.append(f"{field} of {name}: {was}, then {now}")
+        if later.database_kib > self.database_kib + DATABASE_SLACK_KIB:
+            found.append(f"database_kib: {self.database_kib}, then {later.database_kib}")
         return found
+
+    def figures(self):
+        """What was counted, in one line."""
+        fields = {"processes": sum(self.processes.values()), "zombies": len(self.zombies),
+                  "cgroups": len(self.cgroups), "mounts": self.mounts,
+                  "namespaces": dict(self.namespaces),
+                  "fds": {name: sum(fds.values()) for name, fds in self.fds.items()},
+                  "sockets": {name: held["all"] for name, held in self.sockets.items()},
+                  "files": len(self.data_files), "file_kib": sum(self.data_files.values()) >> 10,
+                  "database_kib": self.database_kib, "rss_kib": self.rss_kib,
+                  "pss_kib": self.pss_kib}
+        return ", ".join(f"{name} {value}" for name, value in fields.items())
 
 
 def named_pids(daemon):
@@ -116,7 +188,15 @@ def named_pids(daemon):
             "launcher": daemon.launcher_pid()}
 
 
+def zombies_below(pids):
+    """Dead children that nobody has reaped."""
+    return sorted(int(p) for p in os.listdir("/proc") if p.isdigit() and parent_of(p) in set(pids)
+                  and status_of(p).get("State", "").startswith("Z"))
+
+
 def describe(was, now):
+    if isinstance(was, dict) and not isinstance(was, Counter):
+        was, now = (sorted(f"{k}={v}" for k, v in d.items()) for d in (was, now))
     if isinstance(was, list):
         return f"new {sorted(set(now) - set(was))}, gone {sorted(set(was) - set(now))}"
     return f"{was} then {now}"

@@ -4,6 +4,7 @@ PULGA_LEAK_CALLS sets how many (2,000; the full check is 20,000).
 """
 
 import os
+import select
 import threading
 import unittest
 from collections import Counter
@@ -14,57 +15,128 @@ from harness import Case, broken_program_archive, wait_until
 CALLS = int(os.environ.get("PULGA_LEAK_CALLS", "2000"))
 THREADS = 8
 
-# (function, path, body, the outcomes it may have); one in two succeeds.
-GOOD = [("probe", "", b"say fine", {"ok"}), ("web", "/", None, {"ok"}),
-        ("web", "/echo", b"e" * 3000, {"ok"}), ("probe", "/stdin-hash", b"q" * 50000, {"ok"})]
-BAD = [("probe", "", b"exit 3", {"exited:3"}), ("probe", "", b"segv", {"signaled:SIGSEGV"}),
-       ("probe", "", b"signal 9", {"signaled:SIGKILL"}), ("probe", "", b"oom", {"oom-killed"}),
-       ("probe", "", b"sigsys", {"syscall-denied"}), ("short", "", b"sleep 5", {"timed-out"}),
-       ("probe", "", b"output 50000", {"output-limit"}), ("web", "/bad", None, {"bad-response"}),
-       ("broken", "", b"", {"setup-failed"}), ("never", "/", None, {"not-ready"}),
-       ("tight", "", b"sleep-ms 300", {"ok", "rejected:queue-full", "rejected:queue-timeout"}),
-       ("probe", "", b"orphan 5 50; forkbomb 3", {"ok", "exited:1"}),
-       ("cancel", "", b"sleep 3", {"cancelled"}), ("nobody", "", b"", {None, "rejected"})]
-RARE = {"never", "short", "cancel"}  # slow by nature: one in ten of their turns
+# (function, path, body), all ok.
+GOOD = [("probe", "", b"say fine"), ("web", "/", None), ("web", "/echo", b"e" * 3000),
+        ("probe", "/stdin-hash", b"q" * 50000), ("probe", "", b"orphan 5 50; say fine")]
+# Every other row of the table "outcomes" in docs/api.md: the status, and the calls that end so, with
+# what their outcome begins with. A method's name stands for what takes more than one call.
+BAD = {
+    "exited": (500, [("probe", "", b"exit 3"), ("probe", "", b"forkbomb 30; exit 3")]),
+    "signaled": (500, [("probe", "", b"segv"), ("probe", "", b"signal 9"),
+                       ("probe", "", b"signal 6")]),
+    "oom-killed": (500, [("probe", "", b"oom")]),
+    "timed-out": (504, [("short", "", b"sleep 5"), ("short", "", b"ignore-term 5")]),
+    "syscall-denied": (500, [("probe", "", b"sigsys")]),
+    "output-limit": (502, [("probe", "", b"output 50000")]),
+    "bad-response": (502, [("web", "/bad/" + how, None)
+                           for how in ("status", "length", "early", "header", "all")]),
+    "not-ready": (503, [("never", "/", None)]),
+    "setup-failed:exec": (503, [("broken", "", b"")]),
+    "rejected:queue-full": (429, ["too_many"]),
+    "rejected:memory": (503, ["too_large"]),
+    "cancelled": (499, ["cancel"]),
+    "unknown function": (404, [("nobody", "", b"")]),
+}
+WAYS = list(BAD)
 
 
 class Leaks(Case):
-    flags = ("--idle", "1s")
+    flags = ("--idle", "1s", "--memory-budget", "800Mi")
 
     @classmethod
     def prepare(cls):
-        probe = {"image": "probe:1", "mode": "exec"}
-        cls.daemon.deploy_probe(limits={"memory": "16Mi", "output": "20k", "pids": 16},
-                                scale={"max": 8, "queue_wait": "60s", "queue": 1000})
-        cls.daemon.put("short", {**probe, "limits": {"timeout": "200ms", "grace": "100ms"}})
+        small = {"memory": "16Mi", "output": "20k", "pids": 16}
+        probe = {"image": "probe:1", "mode": "exec", "limits": small}
+        cls.daemon.deploy_probe(limits=small, scale={"max": 8, "queue_wait": "60s", "queue": 1000})
+        cls.daemon.put("short", {**probe, "limits": {**small, "timeout": "200ms",
+                                                     "grace": "50ms"}})
         cls.daemon.import_archive(broken_program_archive())
-        cls.daemon.put("broken", {"image": "broken:1", "mode": "exec"})
-        cls.daemon.put("tight", {**probe, "scale": {"max": 1, "queue": 1, "queue_wait": "100ms"}})
-        cls.daemon.put("cancel", probe)
-        cls.daemon.deploy_http(scale={"max": 2})
+        cls.daemon.put("broken", {"image": "broken:1", "mode": "exec", "limits": small})
+        cls.daemon.put("cancelled", {**probe, "scale": {"max": 8, "queue_wait": "60s"}})
+        cls.daemon.put("one", {**probe, "scale": {"max": 1, "queue": 1, "queue_wait": "60s",
+                                                  "parked": 0}})
+        for name, memory in (("hog", "400Mi"), ("large", "500Mi")):  # either, never both
+            cls.daemon.put(name, {**probe, "limits": {"memory": memory},
+                                  "scale": {"max": 1, "queue_wait": "60s", "parked": 0}})
+        cls.daemon.deploy_http(scale={"max": 2}, limits={"memory": "32Mi"})
         cls.daemon.put("never", {"image": "http-hello:1", "mode": "http",
                                  "env": {"NEVER_LISTEN": "1"},
-                                 "limits": {"start_timeout": "200ms"}})
+                                 "limits": {"memory": "16Mi", "start_timeout": "100ms"}})
+        cls.alone = {"one": threading.Lock(), "hog": threading.Lock()}
+
+    # --- one call each; what it returns is the outcome ---
+
+    def good_call(self, number):
+        function, path, body = GOOD[number % len(GOOD)]
+        reply = self.daemon.call(function, body, path)
+        self.assertEqual((reply.status, reply.outcome), (200, "ok"), f"{function} {body}: {reply}")
+        return "ok"
+
+    def bad_call(self, number):
+        way = WAYS[number % len(WAYS)]
+        status, calls = BAD[way]
+        call = calls[number // len(WAYS) % len(calls)]
+        if isinstance(call, str):
+            getattr(self, call)()
+            return way
+        function, path, body = call
+        reply = self.daemon.call(function, body, path)
+        self.assertEqual(reply.status, status, f"{function}{path} {body}: {reply}")
+        if way != "unknown function":
+            self.assertEqual(reply.outcome[:len(way)], way, f"{function}{path} {body}: {reply}")
+        return way
+
+    def send(self, function, body):
+        connection = self.daemon.connect()
+        connection.sendall(b"POST /function/%s?stream=1 HTTP/1.1\r\nHost: x\r\n"
+                           b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (function, len(body), body))
+        return connection
+
+    def running(self, function):
+        """A connection whose call has begun, and goes on until it is closed."""
+        connection = self.send(function, b"say begun; sleep 60")
+        self.assertIn(b"begun", self.read_until(connection, b"begun"))
+        return connection
+
+    @staticmethod
+    def read_until(connection, word):
+        """Up to `word`; None: to the end."""
+        received = b""
+        while word is None or word not in received:
+            block = connection.recv(65536)
+            if not block:
+                break
+            received += block
+        return received
+
+    def cancel(self):
+        self.running(b"cancelled").close()
+
+    def too_many(self):
+        """One runs, one waits, and there is no room for the third."""
+        with self.alone["one"]:
+            first = self.running(b"one")
+            others = [self.send(b"one", b"say begun") for _ in range(2)]
+            refused = select.select(others, [], [], 60)[0][0]
+            reply = self.read_until(refused, b"\r\n\r\n")
+            self.assertTrue(reply.startswith(b"HTTP/1.1 429 "), reply)
+            self.assertIn(b"x-pulga-outcome: rejected:queue-full\r\n", reply.lower())
+            first.close()
+            others.remove(refused)
+            refused.close()
+            self.assertIn(b"begun", self.read_until(others[0], None))
+            others[0].close()
+
+    def too_large(self):
+        with self.alone["hog"]:
+            with self.running(b"hog"):
+                reply = self.daemon.call("large", b"say fine")
+            self.assertEqual((reply.status, reply.outcome), (503, "rejected:memory"), repr(reply))
+
+    # --- many ---
 
     def one_call(self, number):
-        function, path, body, allowed = GOOD[number // 2 % len(GOOD)] if number % 2 == 0 else \
-            BAD[number // 2 % len(BAD)]
-        if function in RARE and number // 2 // len(BAD) % 10 != 0:
-            function, path, body, allowed = BAD[0]
-        if function == "cancel":
-            return self.cancelled_call(body)
-        reply = self.daemon.call(function, body, path)
-        outcome = reply.outcome
-        if outcome is not None and outcome.split(":")[0] in ("setup-failed", "rejected"):
-            outcome = outcome if outcome in allowed else outcome.split(":")[0]
-        self.assertIn(outcome, allowed, f"{function}{path} {body}: {reply}")
-        return outcome
-
-    def cancelled_call(self, body):
-        with self.daemon.connect() as s:
-            s.sendall(b"POST /function/cancel HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
-                      % len(body) + body)
-        return "cancelled"
+        return self.good_call(number // 2) if number % 2 == 0 else self.bad_call(number // 2)
 
     def burst(self, count):
         outcomes, errors = Counter(), []
@@ -84,6 +156,13 @@ class Leaks(Case):
         self.assertEqual(errors[:3], [], f"{len(errors)} wrong answers")
         return outcomes
 
+    def told(self):
+        """{outcome: how many} by the daemon's own count, all functions together."""
+        found = Counter()
+        for function in self.daemon.api("GET", "/v1/functions").json()["functions"]:
+            found.update(function["outcomes"])
+        return found
+
     def quiet(self):
         """A snapshot once nobody has called for so long that every spawner is gone."""
         wait_until(lambda: "pulga-spawner" not in self.daemon.processes().values(), 60,
@@ -91,13 +170,25 @@ class Leaks(Case):
         return leaks.quiet_snapshot(self.daemon, 30)
 
     def test_nothing_leaks(self):
-        self.burst(200)  # first use of everything: pools, allocator, database
-        before = self.quiet()
+        self.burst(300)  # first use of everything: pools, allocator, database
+        before, told = self.quiet(), self.told()
         outcomes = self.burst(CALLS)
-        print(f"{sum(outcomes.values())} calls: {dict(outcomes)}")
-        self.assertGreaterEqual(len(outcomes), 9)
         after = self.quiet()
+        print(f"{sum(outcomes.values())} calls: {dict(outcomes)}\nbefore: {before.figures()}\n"
+              f"after:  {after.figures()}")
         self.assertEqual("\n".join(before.differences(after)), "")
+        self.assert_every_outcome(outcomes, self.told() - told)
+
+    def assert_every_outcome(self, outcomes, told):
+        """Half of the calls succeed, the others fail in equal shares; and the daemon says the same."""
+        self.assertEqual(outcomes["ok"], (CALLS + 1) // 2)
+        shares = [outcomes[way] for way in WAYS]
+        self.assertLessEqual(max(shares) - min(shares), 1, outcomes)
+        self.assertGreater(min(shares), 0, outcomes)
+        for way in set(WAYS) - {"unknown function", "rejected:queue-full", "rejected:memory"}:
+            self.assertGreaterEqual(told[way.split(":")[0]], outcomes[way], told)
+        self.assertEqual(told["rejected"], outcomes["rejected:queue-full"]
+                         + outcomes["rejected:memory"], told)
 
     def test_deploying_and_deleting_leaves_nothing(self):
         def cycle(n):
