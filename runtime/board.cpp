@@ -70,21 +70,22 @@ Error OverBoard(std::string_view field, const std::string& asked, const std::str
 
 }  // namespace
 
-Result<uint64_t> ParseMemTotal(std::string_view meminfo) {
-  constexpr std::string_view kName = "MemTotal:";
+Result<uint64_t> ParseMeminfo(std::string_view meminfo, std::string_view name) {
   for (std::string_view line : Split(meminfo, '\n')) {
-    if (line.substr(0, kName.size()) != kName) continue;
-    line = Trim(line.substr(kName.size()));
+    if (line.substr(0, line.find(':')) != name) continue;
+    line = Trim(line.substr(name.size() + 1));
     const auto kib = ParseUint(line.substr(0, line.find(' ')), UINT64_MAX / 1024);
     if (kib) return *kib * 1024;
   }
-  return Error{Code::kIo, 0, "/proc/meminfo: no MemTotal"};
+  return Error{Code::kIo, 0, "/proc/meminfo: no " + std::string(name)};
 }
 
 Result<Board> ReadBoard() {
   PULGA_ASSIGN_OR_RETURN(const std::string meminfo, ReadFile("/proc/meminfo", 64 << 10));
   Board board;
-  PULGA_ASSIGN_OR_RETURN(board.memory_bytes, ParseMemTotal(meminfo));
+  PULGA_ASSIGN_OR_RETURN(board.memory_bytes, ParseMeminfo(meminfo, "MemTotal"));
+  const auto swap = ParseMeminfo(meminfo, "SwapTotal");  // kernels built without swap say nothing
+  board.swap_bytes = swap.ok() ? *swap : 0;
   board.cores = UsableCores();
   board.cgroup_limit_bytes = CgroupLimit();
   return board;
@@ -114,6 +115,11 @@ Status CheckAgainstBoard(const FunctionSpec& spec, const Board& board) {
                  "limits.memory: " + FormatBytes(spec.sandbox.memory_bytes) +
                      " is more than all instances together may use (" +
                      HumanBytes(board.budget_bytes) + ", setting memory-budget)"};
+  }
+  if (spec.sandbox.swap_bytes > board.swap_bytes) {
+    return OverBoard(
+        "limits.swap", FormatBytes(spec.sandbox.swap_bytes),
+        board.swap_bytes == 0 ? "no swap: give \"0\"" : HumanBytes(board.swap_bytes) + " of swap");
   }
   if (spec.sandbox.tmp_bytes > board.memory_bytes) {
     return OverBoard("limits.tmp", FormatBytes(spec.sandbox.tmp_bytes),

@@ -15,14 +15,15 @@ namespace pulga {
 struct Board {
   uint32_t cores = 1;
   uint64_t memory_bytes = 0;        // MemTotal
+  uint64_t swap_bytes = 0;          // SwapTotal
   uint64_t cgroup_limit_bytes = 0;  // the smallest limit on our own cgroups; 0 = none
   uint64_t budget_bytes = 0;        // all instances together; 0 = not set yet
 };
 
 Result<Board> ReadBoard();
 
-// The text of /proc/meminfo -> MemTotal in bytes.
-Result<uint64_t> ParseMemTotal(std::string_view meminfo);
+// The text of /proc/meminfo, "MemTotal" -> its bytes.
+Result<uint64_t> ParseMeminfo(std::string_view meminfo, std::string_view name);
 // All instances together: 80 % of what we may use.
 uint64_t DefaultMemoryBudget(const Board& board);
 // What a deploy that names no limits.cpu gets: half a core, or no quota where the kernel has none.

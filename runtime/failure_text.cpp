@@ -52,15 +52,35 @@ std::string SetupFailed(const Outcome& outcome) {
          (outcome.code == 0 ? std::string() : std::string(": ") + strerror(outcome.code));
 }
 
+std::string Port(const Version* version) {
+  return "port " + std::to_string(version == nullptr ? 0 : version->port);
+}
+
+// "exited with code 3" and what that means, where a server had yet to listen.
+std::string Ended(const std::string& how, const Version* version, const FailureFacts& facts) {
+  if (!facts.ended_before_listening || version == nullptr) return "the function " + how;
+  return "the function " + how + " before it listened on " + Port(version) + "; `pulga logs " +
+         version->key.name + "` shows what it wrote";
+}
+
+std::string NotReady(const Version* version, const FailureFacts& facts) {
+  if (facts.ended_before_listening) return Ended("exited with code 0", version, facts);
+  const InvocationLimits limits = version == nullptr ? InvocationLimits() : version->spec.limits;
+  return "the function runs, but did not listen on " + Port(version) + " within " +
+         FormatDuration(limits.start_timeout) +
+         "; check that it listens on that port (`port`) and on all addresses, or raise "
+         "limits.start_timeout";
+}
+
 std::string Sentence(const Outcome& outcome, const Version* version, const FailureFacts& facts) {
   const InvocationLimits limits = version == nullptr ? InvocationLimits() : version->spec.limits;
   switch (outcome.kind) {
     case OutcomeKind::kOk:
       return "";
     case OutcomeKind::kExited:
-      return "the function exited with code " + std::to_string(outcome.code);
+      return Ended("exited with code " + std::to_string(outcome.code), version, facts);
     case OutcomeKind::kSignaled:
-      return "the function was killed by " + SignalName(outcome.code);
+      return Ended("was killed by " + SignalName(outcome.code), version, facts);
     case OutcomeKind::kOomKilled:
       return OutOfMemory(version, facts);
     case OutcomeKind::kTimedOut:
@@ -74,9 +94,7 @@ std::string Sentence(const Outcome& outcome, const Version* version, const Failu
     case OutcomeKind::kBadResponse:
       return "the function gave no valid HTTP response";
     case OutcomeKind::kNotReady:
-      return "the function did not listen on port " +
-             std::to_string(version == nullptr ? 0 : version->port) + " within " +
-             FormatDuration(limits.start_timeout) + "; check `port`, or raise limits.start_timeout";
+      return NotReady(version, facts);
     case OutcomeKind::kCancelled:
       return "the client went away";
     case OutcomeKind::kSetupFailed:

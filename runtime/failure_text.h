@@ -13,6 +13,8 @@ struct FailureFacts {
   uint64_t memory_peak_bytes = 0;
   std::string stderr_tail;  // last 4 KiB
   std::string remark;       // what only the place that failed knew
+  // http: the program ended, of its own or not, before it took a connection.
+  bool ended_before_listening = false;
 };
 
 // `version` may be null: the function is unknown.

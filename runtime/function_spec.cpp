@@ -28,12 +28,6 @@ bool IsPrintableAscii(std::string_view text) {
   return true;
 }
 
-Status CheckNumber(std::string_view field, uint64_t value, std::pair<uint64_t, uint64_t> range) {
-  if (value >= range.first && value <= range.second) return OkStatus();
-  return Bad(field, std::to_string(value) + " is not between " + std::to_string(range.first) +
-                        " and " + std::to_string(range.second));
-}
-
 Status CheckBytes(std::string_view field, uint64_t value, std::pair<uint64_t, uint64_t> range) {
   if (value >= range.first && value <= range.second) return OkStatus();
   return Bad(field, FormatBytes(value) + " is not between " + FormatBytes(range.first) + " and " +
@@ -48,7 +42,8 @@ Status CheckDuration(std::string_view field, Duration value, std::pair<Duration,
 
 Status CheckWords(std::string_view field, const std::vector<std::string>& words) {
   if (words.size() > kMaxWords) {
-    return Bad(field, "more than " + std::to_string(kMaxWords) + " words");
+    return Bad(field,
+               std::to_string(words.size()) + " words are more than " + std::to_string(kMaxWords));
   }
   size_t bytes = 0;
   for (const std::string& word : words) {
@@ -63,7 +58,8 @@ Status CheckWords(std::string_view field, const std::vector<std::string>& words)
 
 Status CheckEnv(const std::map<std::string, std::string>& env) {
   if (env.size() > kMaxEnv)
-    return Bad("env", "more than " + std::to_string(kMaxEnv) + " variables");
+    return Bad("env",
+               std::to_string(env.size()) + " variables are more than " + std::to_string(kMaxEnv));
   size_t bytes = 0;
   for (const auto& [name, value] : env) {
     const std::string field = "env." + Printable(name, 40);
@@ -80,7 +76,8 @@ Status CheckEnv(const std::map<std::string, std::string>& env) {
 
 Status CheckLabels(std::string_view field, const std::map<std::string, std::string>& labels) {
   if (labels.size() > kMaxLabels) {
-    return Bad(field, "more than " + std::to_string(kMaxLabels) + " entries");
+    return Bad(field, std::to_string(labels.size()) + " entries are more than " +
+                          std::to_string(kMaxLabels));
   }
   for (const auto& [name, value] : labels) {
     if (name.empty() || name.size() > 253) return Bad(field, "a name is 1 to 253 bytes long");
@@ -116,13 +113,14 @@ Status CheckSandboxLimits(const SandboxLimits& limits) {
   PULGA_RETURN_IF_ERROR(CheckBytes("limits.memory", limits.memory_bytes, {1 << 20, kTebi}));
   PULGA_RETURN_IF_ERROR(CheckBytes("limits.swap", limits.swap_bytes, {0, kTebi}));
   if (limits.cpu_millis != 0 && limits.cpu_millis < 10) {
-    return Bad("limits.cpu", FormatCpuMillis(limits.cpu_millis) +
-                                 " is less than the kernel's smallest quota, 10m (0 = no quota)");
+    return Bad("limits.cpu",
+               FormatCpuMillis(limits.cpu_millis) +
+                   " is less than the kernel's smallest quota, 10m (\"0\" is no quota)");
   }
-  PULGA_RETURN_IF_ERROR(CheckNumber("limits.cpu_weight", limits.cpu_weight, {1, 10000}));
-  PULGA_RETURN_IF_ERROR(CheckNumber("limits.pids", limits.pids, {4, 32768}));
+  PULGA_RETURN_IF_ERROR(CheckNumber("limits.cpu_weight", limits.cpu_weight, kCpuWeightRange));
+  PULGA_RETURN_IF_ERROR(CheckNumber("limits.pids", limits.pids, kPidsRange));
   PULGA_RETURN_IF_ERROR(CheckBytes("limits.tmp", limits.tmp_bytes, {64 << 10, kTebi}));
-  PULGA_RETURN_IF_ERROR(CheckNumber("limits.nofile", limits.nofile, {16, 1 << 20}));
+  PULGA_RETURN_IF_ERROR(CheckNumber("limits.nofile", limits.nofile, kNofileRange));
   for (const auto& [field, bps] : {std::pair("limits.io_read_bps", limits.io_read_bps),
                                    std::pair("limits.io_write_bps", limits.io_write_bps)}) {
     if (bps != 0) PULGA_RETURN_IF_ERROR(CheckBytes(field, bps, {4096, kTebi}));
@@ -148,13 +146,15 @@ Status CheckInvocationLimits(const InvocationLimits& limits) {
 }
 
 Status CheckScale(const ScaleSpec& scale) {
-  PULGA_RETURN_IF_ERROR(CheckNumber("scale.max", scale.max, {1, kMaxSlots}));
+  PULGA_RETURN_IF_ERROR(CheckNumber("scale.max", scale.max, kMaxRange));
   if (scale.min > scale.max) {
     return Bad("scale.min",
                std::to_string(scale.min) + " is more than scale.max, " + std::to_string(scale.max));
   }
-  PULGA_RETURN_IF_ERROR(CheckNumber("scale.concurrency", scale.concurrency, {0, 10000}));
-  PULGA_RETURN_IF_ERROR(CheckNumber("scale.queue", scale.queue, {0, 100000}));
+  if (scale.concurrency != 0) {
+    PULGA_RETURN_IF_ERROR(CheckNumber("scale.concurrency", scale.concurrency, kConcurrencyRange));
+  }
+  PULGA_RETURN_IF_ERROR(CheckNumber("scale.queue", scale.queue, kQueueRange));
   PULGA_RETURN_IF_ERROR(CheckNumber("scale.parked", scale.parked, {0, scale.max}));
   PULGA_RETURN_IF_ERROR(CheckDuration("scale.queue_wait", scale.queue_wait,
                                       {Duration::zero(), std::chrono::hours(1)}));
@@ -162,6 +162,12 @@ Status CheckScale(const ScaleSpec& scale) {
 }
 
 }  // namespace
+
+Status CheckNumber(std::string_view field, uint64_t value, NumberRange range) {
+  if (value >= range.least && value <= range.most) return OkStatus();
+  return Bad(field, std::to_string(value) + " is not between " + std::to_string(range.least) +
+                        " and " + std::to_string(range.most));
+}
 
 Status ValidateFunctionName(const std::string& name) {
   bool fits = !name.empty() && name.size() <= 63 && name.front() != '-' && name.back() != '-';

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
@@ -52,7 +53,7 @@ struct InvocationLimits {
 struct ScaleSpec {
   uint32_t min = 0;
   uint32_t max = 4;
-  uint32_t concurrency = 0;  // 0 = by mode: exec 1, http 100
+  uint32_t concurrency = 0;  // 0 = not given, by mode: exec 1, http 100
   uint32_t queue = 100;
   Duration queue_wait = std::chrono::seconds(10);
   uint32_t parked = 1;  // exec: sandboxes kept ready
@@ -67,7 +68,7 @@ struct FunctionSpec {
   std::vector<std::string> args;     // replaces the image's cmd
   std::map<std::string, std::string> env;
   std::string user;   // "" = the image's
-  uint16_t port = 0;  // 0 = by image: its first EXPOSEd tcp port, else 8080
+  uint16_t port = 0;  // 0 = not given, by image: its first EXPOSEd tcp port, else 8080
   InputKind input = InputKind::kStdin;
   std::string content_type = "application/octet-stream";
   InitChoice init = InitChoice::kAuto;
@@ -78,6 +79,22 @@ struct FunctionSpec {
   std::map<std::string, std::string> annotations;
 };
 
+// What the whole numbers may be, both ends included.
+struct NumberRange {
+  uint64_t least;
+  uint64_t most;
+};
+inline constexpr NumberRange kPortRange{1, 65535};
+inline constexpr NumberRange kCpuWeightRange{1, 10000};
+inline constexpr NumberRange kPidsRange{4, 32768};
+inline constexpr NumberRange kNofileRange{16, 1 << 20};
+inline constexpr NumberRange kMinRange{0, kMaxSlots};  // and no more than scale.max
+inline constexpr NumberRange kMaxRange{1, kMaxSlots};
+inline constexpr NumberRange kConcurrencyRange{1, 10000};
+inline constexpr NumberRange kQueueRange{0, 100000};
+
+// kInvalidArgument: "limits.pids: 1 is not between 4 and 32768".
+Status CheckNumber(std::string_view field, uint64_t value, NumberRange range);
 // kInvalidArgument; the message begins with the field: "limits.memory: ...".
 Status Validate(const FunctionSpec& spec);
 

@@ -426,10 +426,8 @@ void Pool::OnExit(const InstanceExit& exit) {
                         step == InstanceStep::kRunning;
   const bool listened = version_->mode == SandboxMode::kHttp && instance->ready != TimePoint();
   const bool failed = !instance->stopped_by_us && !exec_ran && !listened;
-  if (outcome.kind == OutcomeKind::kOk) {
-    outcome.kind = OutcomeKind::kNotReady;
-    facts.remark = "it exited with code 0";
-  }
+  if (outcome.kind == OutcomeKind::kOk) outcome.kind = OutcomeKind::kNotReady;
+  facts.ended_before_listening = version_->mode == SandboxMode::kHttp && !listened;
   for (Call* call : std::exchange(instance->calls, {})) {
     call->facts = facts;
     MoveOrEnd(*call, *instance, exit, times);

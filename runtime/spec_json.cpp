@@ -59,15 +59,32 @@ Result<Json> ParseStrictly(std::string_view text) {
   return json;
 }
 
+// The wrong value itself, for messages.
+std::string Shown(const Json& json) {
+  return Printable(json.dump(-1, ' ', false, Json::error_handler_t::replace), 40);
+}
+
 Result<std::string> ReadString(const std::string& field, const Json& json) {
-  if (!json.is_string()) return Bad(field, "a string is expected");
+  if (!json.is_string()) return Bad(field, "a string is expected, not " + Shown(json));
   return json.get<std::string>();
 }
 
 Result<uint64_t> ReadUint(const std::string& field, const Json& json) {
   if (json.is_number_unsigned()) return json.get<uint64_t>();
   if (json.is_number_integer()) return Bad(field, json.dump() + " is negative");
-  return Bad(field, "a whole number is expected");
+  return Bad(field, "a whole number is expected, not " + Shown(json));
+}
+
+Result<uint64_t> ReadNumber(const std::string& field, const Json& json, NumberRange range) {
+  if (json.is_number_unsigned()) {
+    const auto number = json.get<uint64_t>();
+    PULGA_RETURN_IF_ERROR(CheckNumber(field, number, range));
+    return number;
+  }
+  const std::string wanted =
+      " between " + std::to_string(range.least) + " and " + std::to_string(range.most);
+  if (json.is_number_integer()) return Bad(field, json.dump() + " is not" + wanted);
+  return Bad(field, "a whole number" + wanted + " is expected, not " + Shown(json));
 }
 
 template <typename T>
@@ -77,20 +94,32 @@ Result<T> Quantity(const std::string& field, Result<T> parsed) {
 }
 
 Result<uint64_t> ReadBytes(const std::string& field, const Json& json) {
-  if (json.is_number()) return ReadUint(field, json);
-  if (!json.is_string()) return Bad(field, "a size like \"64Mi\" is expected");
+  if (json.is_number()) {
+    auto bytes = ReadUint(field, json);
+    if (bytes.ok() && *bytes > INT64_MAX) return Bad(field, json.dump() + " is too large");
+    return bytes;
+  }
+  if (!json.is_string()) {
+    return Bad(field, "a size like \"64Mi\" is expected, not " + Shown(json));
+  }
   return Quantity(field, ParseBytes(json.get_ref<const std::string&>()));
 }
 
 Result<uint32_t> ReadCpu(const std::string& field, const Json& json) {
-  if (!json.is_string() && !json.is_number()) return Bad(field, "\"500m\" or \"2\" is expected");
+  if (!json.is_string() && !json.is_number()) {
+    return Bad(field, "\"500m\" or \"2\" is expected, not " + Shown(json));
+  }
   // A bare number is cores, as in Kubernetes; its shortest text says exactly what was written.
-  return Quantity(field, ParseCpuMillis(json.is_string() ? json.get<std::string>() : json.dump()));
+  auto cpu = ParseCpuMillis(json.is_string() ? json.get<std::string>() : json.dump());
+  if (cpu.ok()) return cpu;
+  return Bad(field, cpu.error().message + ": from 10m to 1024, or \"0\" for no quota");
 }
 
 Result<Duration> ReadDuration(const std::string& field, const Json& json) {
   if (json.is_number_unsigned() && json.get<uint64_t>() == 0) return Duration::zero();
-  if (!json.is_string()) return Bad(field, "a duration like \"30s\" is expected");
+  if (!json.is_string()) {
+    return Bad(field, "a duration like \"30s\" is expected, not " + Shown(json));
+  }
   return Quantity(field, ParseDuration(json.get_ref<const std::string&>()));
 }
 
@@ -103,20 +132,26 @@ Result<Duration> ReadIdle(const std::string& field, const Json& json) {
 }
 
 Result<std::vector<std::string>> ReadWords(const std::string& field, const Json& json) {
-  if (!json.is_array()) return Bad(field, "an array of strings is expected");
+  if (!json.is_array()) return Bad(field, "an array of strings is expected, not " + Shown(json));
   std::vector<std::string> words;
   for (const Json& word : json) {
-    if (!word.is_string()) return Bad(field, "an array of strings is expected");
+    if (!word.is_string()) {
+      return Bad(field, "an array of strings is expected, and " + Shown(word) + " is none");
+    }
     words.push_back(word.get<std::string>());
   }
   return words;
 }
 
 Result<std::map<std::string, std::string>> ReadTexts(const std::string& field, const Json& json) {
-  if (!json.is_object()) return Bad(field, "an object of strings is expected");
+  if (!json.is_object()) {
+    return Bad(field, "an object of strings is expected, not " + Shown(json));
+  }
   std::map<std::string, std::string> texts;
   for (const auto& [name, value] : json.items()) {
-    if (!value.is_string()) return Bad(field + "." + Printable(name, 40), "a string is expected");
+    if (!value.is_string()) {
+      return Bad(field + "." + Printable(name, 40), "a string is expected, not " + Shown(value));
+    }
     texts[name] = value.get<std::string>();
   }
   return texts;
@@ -147,7 +182,8 @@ class ObjectReader {
   ObjectReader(const Json& object, std::string prefix)
       : object_(object), prefix_(std::move(prefix)) {
     if (!object.is_object())
-      status_ = Bad(prefix_.substr(0, prefix_.size() - 1), "an object is expected");
+      status_ =
+          Bad(prefix_.substr(0, prefix_.size() - 1), "an object is expected, not " + Shown(object));
   }
 
   template <typename T, typename Read>
@@ -164,12 +200,13 @@ class ObjectReader {
   }
 
   template <typename T>
-  ObjectReader& TakeUint(const char* name, T* out) {
+  ObjectReader& TakeNumber(const char* name, NumberRange range, T* out) {
+    const auto read = [range](const std::string& field, const Json& json) {
+      return ReadNumber(field, json, range);
+    };
     uint64_t wide = *out;
-    Take(name, ReadUint, &wide);
+    Take(name, read, &wide);
     *out = static_cast<T>(wide);
-    if (status_.ok() && *out != wide)
-      status_ = Bad(prefix_ + name, std::to_string(wide) + " is too large");
     return *this;
   }
 
@@ -234,12 +271,12 @@ Status ReadLimits(const Json& json, FunctionSpec& spec) {
       .Take("memory", ReadBytes, &box.memory_bytes)
       .Take("swap", ReadBytes, &box.swap_bytes)
       .Take("cpu", ReadCpu, &box.cpu_millis)
-      .TakeUint("cpu_weight", &box.cpu_weight)
-      .TakeUint("pids", &box.pids)
+      .TakeNumber("cpu_weight", kCpuWeightRange, &box.cpu_weight)
+      .TakeNumber("pids", kPidsRange, &box.pids)
       .Take("io_read_bps", ReadBytes, &box.io_read_bps)
       .Take("io_write_bps", ReadBytes, &box.io_write_bps)
       .Take("tmp", ReadBytes, &box.tmp_bytes)
-      .TakeUint("nofile", &box.nofile)
+      .TakeNumber("nofile", kNofileRange, &box.nofile)
       .Take("timeout", ReadDuration, &call.timeout)
       .Take("start_timeout", ReadDuration, &call.start_timeout)
       .Take("grace", ReadDuration, &call.grace)
@@ -250,12 +287,12 @@ Status ReadLimits(const Json& json, FunctionSpec& spec) {
 
 Status ReadScale(const Json& json, ScaleSpec& scale) {
   return ObjectReader(json, "scale.")
-      .TakeUint("min", &scale.min)
-      .TakeUint("max", &scale.max)
-      .TakeUint("concurrency", &scale.concurrency)
-      .TakeUint("queue", &scale.queue)
+      .TakeNumber("min", kMinRange, &scale.min)
+      .TakeNumber("max", kMaxRange, &scale.max)
+      .TakeNumber("concurrency", kConcurrencyRange, &scale.concurrency)
+      .TakeNumber("queue", kQueueRange, &scale.queue)
       .Take("queue_wait", ReadDuration, &scale.queue_wait)
-      .TakeUint("parked", &scale.parked)
+      .TakeNumber("parked", kMinRange, &scale.parked)
       .Take("idle", ReadIdle, &scale.idle)
       .Finish();
 }
@@ -288,16 +325,20 @@ Json LimitsToJson(const FunctionSpec& spec) {
 }
 
 Json ScaleToJson(const ScaleSpec& scale) {
-  return {{"min", scale.min},
-          {"max", scale.max},
-          {"concurrency", scale.concurrency},
-          {"queue", scale.queue},
-          {"queue_wait", FormatDuration(scale.queue_wait)},
-          {"parked", scale.parked},
-          {"idle", scale.idle == Duration::zero() ? "auto" : FormatDuration(scale.idle)}};
+  Json json = {{"min", scale.min},
+               {"max", scale.max},
+               {"concurrency", scale.concurrency},
+               {"queue", scale.queue},
+               {"queue_wait", FormatDuration(scale.queue_wait)},
+               {"parked", scale.parked},
+               {"idle", scale.idle == Duration::zero() ? "auto" : FormatDuration(scale.idle)}};
+  if (scale.concurrency == 0) json.erase("concurrency");
+  return json;
 }
 
 }  // namespace
+
+Status CheckSpecDocument(std::string_view text) { return Status(ParseStrictly(text)); }
 
 Result<FunctionSpec> SpecFromJson(std::string_view text) {
   PULGA_ASSIGN_OR_RETURN(const Json json, ParseStrictly(text));
@@ -312,7 +353,7 @@ Result<FunctionSpec> SpecFromJson(std::string_view text) {
           .Take("args", ReadWords, &spec.args)
           .Take("env", ReadTexts, &spec.env)
           .Take("user", ReadString, &spec.user)
-          .TakeUint("port", &spec.port)
+          .TakeNumber("port", kPortRange, &spec.port)
           .TakeName("input", kInputs, &spec.input)
           .Take("content_type", ReadString, &spec.content_type)
           .TakeName("init", kInits, &spec.init)
@@ -346,6 +387,7 @@ std::string SpecToJson(const FunctionSpec& spec) {
                      {"labels", Json::object()},
                      {"annotations", Json::object()}};
   Json out = json;
+  if (spec.port == 0) out.erase("port");
   for (const auto& [name, value] : spec.env) out["env"][name] = value;
   for (const auto& [name, value] : spec.labels) out["labels"][name] = value;
   for (const auto& [name, value] : spec.annotations) out["annotations"][name] = value;

@@ -29,8 +29,8 @@ Status CheckAgainstBoard(const VersionSpec& spec) {
   const uint64_t swap = static_cast<uint64_t>(info.totalswap) * info.mem_unit;
   if (spec.limits.memory_bytes <= board && spec.limits.swap_bytes <= swap) return OkStatus();
   return Error{Code::kInvalidArgument, 0,
-               "limits ask for more than this board has: " + HumanBytes(board) + " memory, " +
-                   HumanBytes(swap) + " swap"};
+               "limits.memory and limits.swap ask for more than this board has: " +
+                   HumanBytes(board) + " memory, " + HumanBytes(swap) + " swap"};
 }
 
 // Sealed so that no writer can shrink it under the daemon's map.

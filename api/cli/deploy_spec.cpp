@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
+#include "runtime/spec_json.h"
 
 namespace pulga::cli {
 namespace {
@@ -120,11 +121,9 @@ std::vector<Option> DeploySpecOptions() {
 Result<DeploySpec> BuildDeploySpec(const Args& args, const std::string& file_text) {
   Json spec = Json::object();
   if (!file_text.empty()) {
+    const Status valid = CheckSpecDocument(file_text);
+    if (!valid.ok()) return Prefix(args.Value("file").value_or("function.json"), valid.error());
     spec = Json::parse(file_text, nullptr, /*allow_exceptions=*/false);
-    if (!spec.is_object()) {
-      return Error{Code::kInvalidArgument, 0,
-                   args.Value("file").value_or("function.json") + " holds no JSON object"};
-    }
   }
   for (const char* section : {"limits", "scale", "env", "labels", "annotations"}) {
     if (spec.contains(section) && !spec[section].is_object()) {

@@ -369,6 +369,21 @@ TEST_F(HttpTest, SaysNotReadyWhenItNeverListens) {
   auto client = Call(Request());
   EXPECT_EQ(client->outcome(), "not-ready");
   EXPECT_GE(client->call->head().retry_after_s, 1U);
+  const std::string text = client->call->FailureText();
+  EXPECT_NE(text.find("runs, but did not listen on port "), std::string::npos) << text;
+  EXPECT_EQ(StartKindName(client->call->receipt().start), "none");
+  EXPECT_GE(client->call->receipt().queue_ms, 55);
+}
+
+TEST_F(HttpTest, TellsAServerThatEndedWellFromOneThatNeverListens) {
+  sandbox->server_exit = Exited(0);
+  ASSERT_TRUE(Activate(version).ok());
+  auto client = Call(Request());
+  EXPECT_EQ(client->outcome(), "not-ready");
+  const std::string text = client->call->FailureText();
+  EXPECT_EQ(text.find("the function exited with code 0 before it listened on port "), 0U) << text;
+  EXPECT_NE(text.find("`pulga logs "), std::string::npos) << text;
+  EXPECT_EQ(text.find("start_timeout"), std::string::npos) << text;
 }
 
 TEST_F(HttpTest, TellsAtOnceHowAServerEndedBeforeItListened) {

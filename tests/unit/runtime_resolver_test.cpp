@@ -143,10 +143,11 @@ TEST(VersionResolver, ResolvingAResolvedSpecChangesNothing) {
 }
 
 TEST(Board, ReadsMemTotal) {
-  const auto bytes = ParseMemTotal("MemTotal:         508000 kB\nMemFree: 1 kB\n");
+  constexpr char kText[] = "MemTotalX: 1 kB\nMemTotal:         508000 kB\nMemFree: 1 kB\n";
+  const auto bytes = ParseMeminfo(kText, "MemTotal");
   ASSERT_TRUE(bytes.ok());
   EXPECT_EQ(*bytes, 508000U * 1024);
-  EXPECT_FALSE(ParseMemTotal("MemFree: 1 kB\n").ok());
+  EXPECT_FALSE(ParseMeminfo(kText, "SwapTotal").ok());
 }
 
 TEST(Board, BudgetsFourFifthsOfTheTighterLimit) {
@@ -173,6 +174,13 @@ TEST(Board, RefusesLimitsItDoesNotHave) {
             "limits.memory: 1Gi is more than this board has (512.0 MiB)");
   spec.sandbox.memory_bytes = 300 << 20;
   EXPECT_THAT(CheckAgainstBoard(spec, board).error().message, HasSubstr("memory-budget"));
+  spec = SomeSpec();
+  spec.sandbox.swap_bytes = 1 << 30;
+  EXPECT_EQ(CheckAgainstBoard(spec, board).error().message,
+            "limits.swap: 1Gi is more than this board has (no swap: give \"0\")");
+  board.swap_bytes = 512 << 20;
+  EXPECT_EQ(CheckAgainstBoard(spec, board).error().message,
+            "limits.swap: 1Gi is more than this board has (512.0 MiB of swap)");
 }
 
 TEST(Board, GivesHalfACoreByDefaultWhereTheKernelKeepsQuotas) {
