@@ -25,7 +25,7 @@ HttpReply Refusal(const HttpRequest& request, const ApiError& error) {
     return RefusedCallReply(error, PreferredForm(request), CallIdOf(request));
   }
   HttpReply refusal = ErrorReply(error);
-  if (IsUploadPath(path)) refusal.headers.emplace_back("Tus-Resumable", kTusVersion);
+  AddTusVersion(path, &refusal);
   return refusal;
 }
 
@@ -109,6 +109,12 @@ std::unique_ptr<HttpHandler> ApiFront::Handle(HttpExchange& exchange) const {
       HttpReply reply = Refusal(request, error);
       reply.headers.emplace_back("Allow", match.allow);
       return Immediately(exchange, std::move(reply));
+    }
+  }
+  if (IsManagementPath(path)) {
+    if (auto problem = QueryProblem(*match.route, request.query())) {
+      return Immediately(exchange,
+                         Refusal(request, {400, "invalid_query", std::move(*problem), {}}));
     }
   }
   if (stopping_ && path == "/healthz") {

@@ -1,5 +1,6 @@
 #include "api/handlers.h"
 
+#include "api/native/tus_rules.h"
 #include "base/units.h"
 
 namespace pulga {
@@ -39,7 +40,9 @@ class BodyHandler final : public ReplyingHandler {
  private:
   void Refuse() {
     const Error error{Code::kTooLarge, 0, "the request body is larger than " + HumanBytes(limit_)};
-    exchange().Reply(ErrorReply(ToApiError(error, "")));
+    HttpReply reply = ErrorReply(ToApiError(error, ""));
+    AddTusVersion(exchange().request().path(), &reply);
+    exchange().Reply(std::move(reply));
   }
 
   size_t limit_;

@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "api/error_mapping.h"
+#include "api/native/tus_rules.h"
 #include "api/raw_reply.h"
 #include "base/ids.h"
 
@@ -49,9 +50,11 @@ ApiError ProblemOf(int status) {
 HttpReply RefusalOfRequest(int status, std::string_view target, std::string_view why) {
   ApiError problem = ProblemOf(status);
   if (!why.empty()) problem.message = why;
-  HttpReply reply = IsManagementPath(target.substr(0, target.find('?')))
+  const std::string_view path = target.substr(0, target.find('?'));
+  HttpReply reply = IsManagementPath(path)
                         ? ErrorReply(problem)
                         : RefusedCallReply(problem, ErrorForm::kText, RandomUuid());
+  AddTusVersion(path, &reply);
   reply.close = true;
   return reply;
 }

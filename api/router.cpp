@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
+
+#include "base/text.h"
 
 namespace pulga {
 namespace {
@@ -83,8 +86,33 @@ bool IsCallMethod(std::string_view method) {
          std::end(kCallMethods);
 }
 
-void Router::Add(std::string method, std::string pattern, RouteHandler handler) {
-  routes_.push_back(Route{std::move(method), std::move(pattern), std::move(handler)});
+void Router::Add(std::string method, std::string pattern, RouteHandler handler,
+                 std::vector<QueryParam> query) {
+  routes_.push_back(
+      Route{std::move(method), std::move(pattern), std::move(handler), std::move(query)});
+}
+
+std::optional<std::string> QueryProblem(const Route& route, std::string_view query) {
+  std::set<std::string_view> seen;
+  for (const std::string_view part : Split(query, '&')) {
+    if (part.empty()) continue;
+    const std::string_view name = part.substr(0, part.find('='));
+    const std::string_view value = part.substr(std::min(name.size() + 1, part.size()));
+    const std::string shown = "the query parameter \"" + Printable(name, 40) + "\"";
+    const auto known = std::find_if(route.query.begin(), route.query.end(),
+                                    [name](const QueryParam& param) { return param.name == name; });
+    if (known == route.query.end()) {
+      std::string names;
+      for (const QueryParam& param : route.query) names += " " + std::string(param.name);
+      return shown + " is not known here" + (names.empty() ? "" : ", only" + names);
+    }
+    if (!seen.insert(name).second) return shown + " is there twice";
+    if (!PercentDecode(value)) return shown + " is badly percent-encoded, or no text";
+    if (known->kind == QueryParam::Kind::kFlag && value != "0" && value != "1") {
+      return shown + " must be 0 or 1, not \"" + Printable(value, 40) + "\"";
+    }
+  }
+  return std::nullopt;
 }
 
 RouteMatch Router::Match(std::string_view method, std::string_view path) const {

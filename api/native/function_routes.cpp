@@ -96,11 +96,12 @@ std::unique_ptr<HttpHandler> Scale(HttpExchange& exchange, Engine& engine, const
 using KeyHandler = std::unique_ptr<HttpHandler> (*)(HttpExchange&, Engine&, const FunctionKey&);
 
 void AddKeyed(Router& router, Engine& engine, const char* method, const char* pattern,
-              KeyHandler handle) {
-  router.Add(method, pattern, [&engine, handle](HttpExchange& exchange, const PathParams& params) {
+              KeyHandler handle, std::vector<QueryParam> query = {}) {
+  const auto keyed = [&engine, handle](HttpExchange& exchange, const PathParams& params) {
     return WithKey(exchange, params,
                    [&](const FunctionKey& key) { return handle(exchange, engine, key); });
-  });
+  };
+  router.Add(method, pattern, keyed, std::move(query));
 }
 
 }  // namespace
@@ -114,7 +115,8 @@ void AddFunctionRoutes(Router& router, Engine& engine) {
   AddKeyed(router, engine, "DELETE", "/v1/functions/{name}", &Delete);
   AddKeyed(router, engine, "POST", "/v1/functions/{name}/rollback", &RollBack);
   AddKeyed(router, engine, "POST", "/v1/functions/{name}/scale", &Scale);
-  AddKeyed(router, engine, "GET", "/v1/functions/{name}/logs", &MakeLogHandler);
+  AddKeyed(router, engine, "GET", "/v1/functions/{name}/logs", &MakeLogHandler,
+           {{"tail"}, {"follow", QueryParam::Kind::kFlag}});
 }
 
 }  // namespace pulga

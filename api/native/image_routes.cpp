@@ -67,19 +67,22 @@ std::unique_ptr<HttpHandler> RemoveImage(HttpExchange& exchange, Engine& engine,
 }  // namespace
 
 void AddImageRoutes(Router& router, Engine& engine) {
-  router.Add("POST", "/v1/images", [&engine](HttpExchange& exchange, const PathParams&) {
+  using Kind = QueryParam::Kind;
+  const auto import = [&engine](HttpExchange& exchange, const PathParams&) {
     return MakeUploadHandler(exchange, engine);
-  });
+  };
+  router.Add("POST", "/v1/images", import,
+             {{"ref"}, {"any_platform", Kind::kFlag}, {"skipped", Kind::kFlag}});
   router.Add("POST", "/v1/images/pull", [&engine](HttpExchange& exchange, const PathParams&) {
     return MakePullHandler(exchange, engine);
   });
   router.Add("GET", "/v1/images", [&engine](HttpExchange& exchange, const PathParams&) {
     return Immediately(exchange, JsonReply(200, ImageListJson(engine.Images())));
   });
-  router.Add("GET", "/v1/images/{ref...}",
-             [&engine](HttpExchange& exchange, const PathParams& params) {
-               return ShowImage(exchange, engine, params.name);
-             });
+  const auto show = [&engine](HttpExchange& exchange, const PathParams& params) {
+    return ShowImage(exchange, engine, params.name);
+  };
+  router.Add("GET", "/v1/images/{ref...}", show, {{"view"}});
   router.Add("DELETE", "/v1/images/{ref...}",
              [&engine](HttpExchange& exchange, const PathParams& params) {
                return RemoveImage(exchange, engine, params.name);

@@ -25,15 +25,14 @@ class LogHandler final : public ReplyingHandler {
     const std::string_view query = exchange().request().query();
     const std::string tail_text = QueryValue(query, "tail").value_or(std::to_string(kDefaultTail));
     const auto tail = ParseUint(tail_text, kMaxTail);
-    const std::string follow = QueryValue(query, "follow").value_or("0");
-    if (!tail || (follow != "0" && follow != "1")) {
-      const Error error{
-          Code::kInvalidArgument, 0,
-          "tail must be a number up to " + std::to_string(kMaxTail) + " and follow must be 0 or 1"};
+    if (!tail) {
+      const Error error{Code::kInvalidArgument, 0,
+                        "tail must be a number from 0 to " + std::to_string(kMaxTail) + ", not \"" +
+                            Printable(tail_text, 40) + "\""};
       return exchange().Reply(ErrorReply(ToApiError(error, "function")));
     }
     for (const LogLine& line : engine_.logs().Tail(key_, *tail)) waiting_ += LogLineJson(line);
-    if (follow == "1") {
+    if (QueryValue(query, "follow") == "1") {
       follow_ = engine_.logs().Follow(key_, [this](const LogLine& line) { OnLine(line); });
     }
     HttpReply reply;

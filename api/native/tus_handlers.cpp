@@ -88,12 +88,8 @@ class PatchHandler final : public ReplyingHandler {
     auto part = uploads_.Resume(std::move(wanted));
     if (part.ok()) {
       part_ = std::move(*part);
-    } else if (part.error().code == Code::kNotFound) {
-      uploads_.Look(id_, WhileOpen([this](const Result<UploadView>& view) {
-                      exchange().Reply(PatchReply(view));  // unknown, or gone?
-                    }));
     } else {
-      exchange().Reply(Refusal(part.error()));
+      Refuse(part.error());
     }
   }
 
@@ -107,6 +103,19 @@ class PatchHandler final : public ReplyingHandler {
   void OnBodyCut(std::string_view rest) override { part_->WriteRest(rest); }
 
  private:
+  // Unknown, or gone? Otherwise it says where the upload is, and until when.
+  void Refuse(const Error& error) {
+    exchange().HoldBody();
+    uploads_.Look(id_, WhileOpen([this, error](const Result<UploadView>& view) {
+                    if (!view.ok() || view->state == UploadState::kGone) {
+                      return exchange().Reply(PatchReply(view));
+                    }
+                    HttpReply reply = Refusal(error);
+                    AddOffset(*view, &reply);
+                    exchange().Reply(std::move(reply));
+                  }));
+  }
+
   ResumableUploads& uploads_;
   std::string id_;
   std::unique_ptr<ResumableUploads::Part> part_;
@@ -123,7 +132,13 @@ Result<NewUploadOrder> ReadOrder(const HttpRequest& request) {
   for (const auto& [key, value] : fields) {
     if (key == "ref") order.ref = value;
     if (key == "filename") order.filename = Printable(value);
-    if (key == "any_platform" && value == "1") order.any_platform = AnyPlatform::kStore;
+    if (key != "any_platform") continue;
+    if (value != "0" && value != "1") {
+      return Error{
+          Code::kInvalidArgument, 0,
+          "Upload-Metadata: any_platform must be 0 or 1, not \"" + Printable(value, 40) + "\""};
+    }
+    if (value == "1") order.any_platform = AnyPlatform::kStore;
   }
   return order;
 }

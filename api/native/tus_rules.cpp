@@ -21,6 +21,15 @@ bool IsUploadPath(std::string_view path) {
   return path == "/v1/uploads" || path.starts_with("/v1/uploads/");
 }
 
+void AddTusVersion(std::string_view path, HttpReply* reply) {
+  constexpr char kName[] = "Tus-Resumable";
+  const auto is_it = [&](const auto& header) { return header.first == kName; };
+  if (!IsUploadPath(path) || std::any_of(reply->headers.begin(), reply->headers.end(), is_it)) {
+    return;
+  }
+  reply->headers.emplace_back(kName, kTusVersion);
+}
+
 std::string_view TusMethod(const HttpRequest& request) {
   const std::string* method = request.Header("X-HTTP-Method-Override");
   return method != nullptr ? std::string_view(*method) : std::string_view(request.method);

@@ -19,6 +19,8 @@ inline constexpr char kTusExtensions[] = "creation,termination,expiration";
 
 // Is this a path under /v1/uploads?
 bool IsUploadPath(std::string_view path);
+// Every reply there names the version. Adds it once.
+void AddTusVersion(std::string_view path, HttpReply* reply);
 // What X-HTTP-Method-Override says counts instead of the request line.
 std::string_view TusMethod(const HttpRequest& request);
 // 412 for another version than ours; 400 for a header of the protocol that is there twice.

@@ -43,7 +43,6 @@ class UploadHandler final : public ReplyingHandler {
  private:
   bool ReadQuery(const HttpRequest& request, UploadRequest* wanted) {
     wanted->ref = QueryValue(request.query(), "ref");
-    if (wanted->ref && wanted->ref->empty()) wanted->ref.reset();
     if (QueryValue(request.query(), "any_platform") == "1") {
       wanted->any_platform = AnyPlatform::kStore;
     }

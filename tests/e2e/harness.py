@@ -30,6 +30,7 @@ PULGA = str(BIN / "pulga")
 MUST_RUN = os.environ.get("PULGA_TESTS_MUST_RUN") == "1"
 sys.path.insert(0, str(ROOT / "rootfs"))
 import image_archive  # noqa: E402 (the folder must be on the path first)
+import openapi  # noqa: E402
 
 
 # How sanitizers (presets dev and tsan) begin what they have to say, in any of our processes.
@@ -171,8 +172,11 @@ class Daemon:
                 return pid
         return None
 
+    def daemon_now(self):
+        return self.process_named("serve-daemon")
+
     def daemon_pid(self):
-        return wait_until(lambda: self.process_named("serve-daemon"), 10, "a daemon process")
+        return wait_until(self.daemon_now, 30, "a daemon process")
 
     def launcher_now(self):
         """The keeper's child, or None; spawners are forked from it and carry the same words."""
@@ -183,7 +187,7 @@ class Daemon:
                      and "pulga-launcher launcher" in command_line(pid)), None)
 
     def launcher_pid(self):
-        return wait_until(self.launcher_now, 10, "a launcher process")
+        return wait_until(self.launcher_now, 30, "a launcher process")
 
     # --- HTTP ---
 
@@ -198,9 +202,11 @@ class Daemon:
             headers["Authorization"] = "Bearer " + self.key
         try:
             connection.request(method, path, body=body, headers=headers)
-            return read_reply(connection.getresponse())
+            reply = read_reply(connection.getresponse())
         finally:
             connection.close()
+        openapi.check(method, path, headers, reply.status)
+        return reply
 
     def call(self, name, body=None, path="", method=None, headers=None, timeout=60):
         method = method or ("GET" if body is None else "POST")
@@ -215,6 +221,14 @@ class Daemon:
         if reply.status not in expect:
             raise AssertionError(f"PUT {name}: {reply}")
         return reply
+
+    def open_calls(self, name):
+        """How many calls its instances have right now."""
+        status = self.api("GET", "/v1/functions/" + name).json()
+        return sum(instance["open_calls"] for instance in status["instances"])
+
+    def queued(self, name):
+        return self.api("GET", "/v1/functions/" + name).json()["queued"]
 
     def deploy_probe(self, name="probe", **spec):
         self.import_sample("probe")

@@ -129,13 +129,6 @@ class Replacement(Case):
                          [r for r in replies if r.status != 200][:3])
         self.assertIn("ROUND=5", self.daemon.call("probe", b"env").text)
 
-    def test_the_same_spec_again_makes_no_new_version(self):
-        spec = {"image": "probe:1", "mode": "exec", "env": {"SAME": "1"}}
-        first = self.daemon.put("same", spec).json()["version"]
-        again = self.daemon.put("same", spec)
-        self.assertEqual(again.status, 200)
-        self.assertIn(again.json()["version"], (first, first + 1))
-
     def test_a_new_image_of_the_same_tag_needs_a_new_put(self):
         for word in ("one", "two"):
             image = image_of({"probe": probe_binary(), "word": word.encode()}, "tagged:1",
@@ -174,6 +167,33 @@ class Replacement(Case):
         picked = self.daemon.put("auto-probe", {"image": "probe:1"}).json()
         self.assertEqual(picked["mode"], "exec")
         self.assertTrue(picked["mode_reason"])
+
+
+class Unchanged(Case):
+    """The only function of its daemon: all its processes but three are the function's."""
+
+    def own(self):
+        ours = {self.daemon.process.pid, self.daemon.launcher_pid(), self.daemon.daemon_pid()}
+        return {pid for pid in self.daemon.processes() if pid not in ours}
+
+    def test_the_same_spec_again_makes_no_new_version(self):
+        self.daemon.import_sample("http-hello")
+        spec = {"image": "http-hello:1", "mode": "http", "env": {"SAME": "1"}}
+        first = self.daemon.put("same", spec).json()["version"]
+        self.assertEqual(self.daemon.call("same", path="/").status, 200)
+        before, server = self.own(), instances(self.daemon, "same")
+        self.assertGreaterEqual(len(before), 2, "a spawner and a server")
+        again = self.daemon.put("same", spec)
+        self.assertEqual((again.status, again.json()["version"]), (200, first))
+        self.assertIn(f"version {first} stays active", again.text)
+        self.assertEqual(len(again.json()["versions"]), 1)
+        self.assertEqual(self.own(), before, "the same spawner, the same server")
+        self.assertEqual([i["slot"] for i in instances(self.daemon, "same")],
+                         [i["slot"] for i in server])
+        self.assertEqual(self.daemon.call("same", path="/").headers["x-pulga-start"], "warm")
+        changed = self.daemon.put("same", {**spec, "env": {"SAME": "2"}})
+        self.assertEqual(changed.json()["version"], first + 1, "another spec is another version")
+        wait_until(lambda: not before & self.own(), 20, "the old ones go")
 
 
 class Scaling(Case):

@@ -251,6 +251,155 @@ class Protocol(Case):
         self.assertEqual(self.files(upload), [".info"])
 
 
+class Rules(Case):
+    """The protocol's text, section by section; what a MUST says is asserted as such."""
+
+    VERSION = {"Tus-Resumable": "1.0.0"}
+    PART = {**VERSION, "Content-Type": "application/offset+octet-stream"}
+
+    def setUp(self):
+        self.upload = Tus(self.daemon, b"0123456789" * 100, filename="rules.tar")
+
+    def tearDown(self):
+        self.upload.ask("DELETE")
+        super().tearDown()
+
+    def ask(self, method, headers, path=None, body=b""):
+        reply = self.daemon.request(method, path or self.upload.path, body, headers, 60, True)
+        if method != "OPTIONS":
+            self.assertEqual(reply.headers.get("tus-resumable"), "1.0.0", repr(reply))
+        return reply
+
+    def create(self, headers, body=b""):
+        return self.ask("POST", {**self.VERSION, **headers}, "/v1/uploads", body)
+
+    def test_head(self):
+        for offset in (0, 4):
+            if offset:
+                self.assertEqual(self.upload.patch(0, offset).status, 204)
+            reply = self.ask("HEAD", self.VERSION)
+            self.assertEqual(reply.status, 200)
+            self.assertEqual(reply.headers["upload-offset"], str(offset))
+            self.assertEqual(reply.headers["upload-length"], "1000")
+            self.assertEqual(reply.headers["upload-metadata"], "filename cnVsZXMudGFy")
+            self.assertEqual(reply.headers["cache-control"], "no-store")
+        for path in ("/v1/uploads/" + "0" * 32, "/v1/uploads/odd%20name"):
+            reply = self.ask("HEAD", self.VERSION, path)
+            self.assertIn(reply.status, (403, 404, 410))
+            self.assertNotIn("upload-offset", reply.headers)
+            self.assertEqual(reply.headers["cache-control"], "no-store")
+
+    def test_patch(self):
+        for kind in ("application/octet-stream", "text/plain", None):
+            headers = {**self.VERSION, "Upload-Offset": "0"}
+            if kind:
+                headers["Content-Type"] = kind
+            self.assertEqual(self.ask("PATCH", headers, body=b"x").status, 415, kind)
+        for offset in ("5", "1000", "1001", str(2**63 - 1)):
+            reply = self.ask("PATCH", {**self.PART, "Upload-Offset": offset}, body=b"x")
+            self.assertEqual(reply.status, 409, offset)
+            self.assertEqual(reply.headers["upload-offset"], "0", "where it is")
+            self.assertIn("upload-expires", reply.headers)
+        for offset in ("", "-1", "+0", "0x0", " 1e0", "0,0", "1.0", str(2**63), "9" * 40):
+            reply = self.ask("PATCH", {**self.PART, "Upload-Offset": offset}, body=b"x")
+            self.assertEqual(reply.status, 400, offset)
+        self.assertEqual(self.ask("PATCH", self.PART, body=b"x").status, 400, "no offset")
+        unknown = self.ask("PATCH", {**self.PART, "Upload-Offset": "0"}, "/v1/uploads/none", b"x")
+        self.assertEqual(unknown.status, 404)
+        self.assertEqual(self.upload.offset(), 0, "none of them changed it")
+        reply = self.upload.patch(0, 10)
+        self.assertEqual((reply.status, reply.headers["upload-offset"]), (204, "10"))
+        self.assertIn("upload-expires", reply.headers)
+        self.assertEqual(reply.body, b"")
+
+    def test_the_version(self):
+        for version in ("0.2.2", "1.0", "2.0.0", "", None):
+            headers = {} if version is None else {"Tus-Resumable": version}
+            for method, path in (("HEAD", None), ("PATCH", None), ("DELETE", None),
+                                 ("POST", "/v1/uploads")):
+                more = {"Upload-Length": "5", "Upload-Offset": "0",
+                        "Content-Type": "application/offset+octet-stream"}
+                reply = self.ask(method, {**more, **headers}, path, b"" if path else b"x")
+                self.assertEqual(reply.status, 412, (method, version))
+                self.assertEqual(reply.headers["tus-version"], "1.0.0")
+        self.assertEqual(self.upload.offset(), 0, "none was processed")
+        listed = self.daemon.request("GET", "/v1/uploads", admin=True).json()["uploads"]
+        self.assertEqual(len(listed), 1, "none was begun")
+
+    def test_options_tell_all_whatever_version_is_asked_for(self):
+        for headers in ({}, self.VERSION, {"Tus-Resumable": "9.9.9"}):
+            for path in ("/v1/uploads", None):
+                reply = self.ask("OPTIONS", headers, path)
+                self.assertIn(reply.status, (200, 204))
+                self.assertEqual(reply.headers["tus-version"], "1.0.0")
+                self.assertEqual(reply.headers["tus-extension"], "creation,termination,expiration")
+                self.assertGreater(int(reply.headers["tus-max-size"]), 1 << 20)
+
+    def test_creation(self):
+        most = int(self.ask("OPTIONS", {}).headers["tus-max-size"])
+        for length, status in (("", 400), ("-1", 400), ("1e3", 400), ("12 3", 400), ("0", 400),
+                               (str(most + 1), 413), (str(2**63 - 1), 413), (str(2**63), 400),
+                               ("9" * 40, 400)):
+            reply = self.create({"Upload-Length": length})
+            self.assertEqual(reply.status, status, f"{length}: {reply}")
+            self.assertIn("message", reply.json()["error"])
+        self.assertEqual(self.create({}).status, 400)
+        for defer in ("1", "0", "2"):
+            self.assertEqual(self.create({"Upload-Defer-Length": defer}).status, 400)
+        for metadata in (",", "a b c", "a !", "a YQ==,a YQ==", "a" * 5000, "any_platform enp6"):
+            reply = self.create({"Upload-Length": "5", "Upload-Metadata": metadata})
+            self.assertEqual(reply.status, 400, metadata)
+        # creation-with-upload is not among the extensions
+        self.assertEqual(self.create({"Upload-Length": "5"}, b"12345").status, 413)
+        reply = self.create({"Upload-Length": "5", "Upload-Metadata": "flag, empty ,name YQ=="})
+        self.assertEqual(reply.status, 201)
+        self.assertRegex(reply.headers["location"], r"^/v1/uploads/[0-9a-f]{32}$")
+        self.assertRegex(reply.headers["upload-expires"], r"^\w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT$")
+        made = self.ask("HEAD", self.VERSION, reply.headers["location"])
+        self.assertEqual(made.headers["upload-metadata"], "flag, empty ,name YQ==", "as it came")
+        self.assertEqual(self.ask("DELETE", self.VERSION, reply.headers["location"]).status, 204)
+
+    def test_termination(self):
+        self.assertEqual(self.ask("DELETE", self.VERSION, "/v1/uploads/none").status, 404)
+        self.assertEqual(self.ask("DELETE", self.VERSION).status, 204)
+        for method, headers in (("HEAD", self.VERSION), ("DELETE", self.VERSION),
+                                ("PATCH", {**self.PART, "Upload-Offset": "0"})):
+            reply = self.ask(method, headers, body=b"x" if method == "PATCH" else b"")
+            self.assertIn(reply.status, (404, 410), method)
+            self.assertNotIn("upload-offset", reply.headers)
+
+    def test_the_method_in_a_header(self):
+        for method, more, status in (("HEAD", {}, 200), ("PATCH", {"Upload-Offset": "7"}, 409),
+                                     ("DELETE", {}, 204)):
+            headers = {**self.PART, **more, "X-HTTP-Method-Override": method}
+            self.assertEqual(self.ask("POST", headers).status, status, method)
+
+    def continue_of(self, offset, kind="application/offset+octet-stream", path=None):
+        """What a part of ten bytes that waits for 100-continue hears, and the socket."""
+        connection = self.daemon.connect(timeout=20)
+        self.addCleanup(connection.close)
+        connection.sendall(
+            f"PATCH {path or self.upload.path} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n"
+            f"Authorization: Bearer {self.daemon.key}\r\nTus-Resumable: 1.0.0\r\n"
+            f"Content-Type: {kind}\r\nUpload-Offset: {offset}\r\n"
+            "Expect: 100-continue\r\n\r\n".encode())
+        return connection.recv(4096).split()[1], connection
+
+    def test_expect_100_continue(self):
+        self.assertEqual(self.continue_of(3)[0], b"409")
+        self.assertEqual(self.continue_of(0, kind="text/plain")[0], b"415")
+        self.assertEqual(self.continue_of(0, path="/v1/uploads/none")[0], b"404")
+        with self.upload.begin_part(0, 10):
+            wait_until(lambda: self.upload.offset() == 10, 10, "the first bytes")
+            self.assertEqual(self.continue_of(10)[0], b"423")
+        wait_until(lambda: not self.upload.state()["busy"], 10, "its end")
+        status, connection = self.continue_of(10)
+        self.assertEqual(status, b"100")
+        connection.sendall(self.upload.archive[10:20])
+        self.assertEqual(connection.recv(4096).split()[1], b"204")
+        self.assertEqual(self.upload.offset(), 20)
+
+
 def unconfirmed(connection):
     """Bytes the peer's kernel has not confirmed."""
     return struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, b"\0\0\0\0"))[0]

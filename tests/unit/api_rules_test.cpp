@@ -111,6 +111,29 @@ TEST_F(RouterTest, NamesTheAllowedMethods) {
   EXPECT_EQ(Match("BREW", "/function/x"), "405 GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 }
 
+TEST_F(RouterTest, QueriesOfTheManagementAreStrict) {
+  const auto problem = [this](std::string_view method, std::string_view path,
+                              std::string_view query) {
+    return QueryProblem(*router_.Match(method, path).route, query).value_or("");
+  };
+  const auto upload = [&](std::string_view query) { return problem("POST", "/v1/images", query); };
+  EXPECT_EQ(upload(""), "");
+  EXPECT_EQ(upload("ref=a%3A1&any_platform=1&skipped=0"), "");
+  EXPECT_EQ(upload("ref=a&ref=a"), "the query parameter \"ref\" is there twice");
+  EXPECT_EQ(upload("reference=a"),
+            "the query parameter \"reference\" is not known here, only ref any_platform skipped");
+  for (const char* value : {"", "zzz", "true", "2", "01", "%31"}) {
+    EXPECT_EQ(
+        upload(std::string("any_platform=") + value),
+        std::string("the query parameter \"any_platform\" must be 0 or 1, not \"") + value + "\"");
+  }
+  EXPECT_NE(upload("skipped"), "");
+  EXPECT_NE(upload("ref=%zz"), "");
+  EXPECT_EQ(problem("GET", "/v1/system", "x"), "the query parameter \"x\" is not known here");
+  EXPECT_NE(problem("GET", "/v1/functions/f/logs", "follow=yes"), "");
+  EXPECT_NE(problem("GET", "/v1/functions/f/logs", "tail=1&tail=2"), "");
+}
+
 // Only the shape of the document is read: paths at two spaces, methods at four.
 std::vector<std::string> DocumentedRoutes() {
   std::vector<std::string> out;
@@ -147,6 +170,19 @@ TEST_F(RouterTest, HasExactlyTheRoutesOfTheOpenApiDocument) {
   }
   std::sort(routes.begin(), routes.end());
   EXPECT_EQ(routes, DocumentedRoutes());
+}
+
+TEST_F(RouterTest, TheOpenApiDocumentNamesEveryQueryParameter) {
+  const auto document = ReadFile(PULGA_SOURCE_DIR "/api/openapi.yaml");
+  ASSERT_TRUE(document.ok());
+  for (const Route& route : router_.routes()) {
+    for (const QueryParam& param : route.query) {
+      const bool flag = param.kind == QueryParam::Kind::kFlag;
+      const std::string line = "{name: " + std::string(param.name) +
+                               ", in: query, schema: " + (flag ? "{enum: ['0', '1']}" : "");
+      EXPECT_NE(document->find(line), std::string::npos) << line;
+    }
+  }
 }
 
 TEST(ErrorMapping, GivesEveryCodeAStatusAndAStableName) {

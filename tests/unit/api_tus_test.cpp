@@ -176,6 +176,50 @@ TEST_F(TusTest, OffsetsMustMatch) {
   EXPECT_TRUE(ComesTo(path, 4));
 }
 
+// "Upload-Expires MUST be included in every PATCH response" (expiration).
+TEST_F(TusTest, ARefusedPartTellsWhereTheUploadIs) {
+  const std::string path = Begin(10);
+  EXPECT_EQ(StatusOf(Patch(path, 0, "0123")), 204);
+  const std::string reply = Patch(path, 7, "x");
+  EXPECT_EQ(StatusOf(reply), 409);
+  EXPECT_TRUE(Has(reply, "\r\nUpload-Offset: 4\r\n")) << reply;
+  EXPECT_TRUE(Has(reply, "\r\nUpload-Expires: ")) << reply;
+  const std::string unknown = Patch("/v1/uploads/" + std::string(32, 'a'), 0, "x");
+  EXPECT_EQ(StatusOf(unknown), 404);
+  EXPECT_FALSE(Has(unknown, "Upload-Offset")) << unknown;
+}
+
+TEST_F(TusTest, EveryReplyNamesTheVersion) {
+  const std::string path = Begin(5);
+  const std::string type = "Content-Type: application/offset+octet-stream\r\n";
+  const std::pair<std::string, int> replies[] = {
+      {Tus("POST /v1/uploads", "Upload-Length: 5\r\n", "12345"), 413},
+      {Tus("POST /v1/uploads?x=1", "Upload-Length: 5\r\n"), 400},
+      {Tus("BREW " + path), 405},
+      {Tus("HEAD " + path + "/more"), 404},
+      {Tus("PATCH " + path, type + "Upload-Offset: 0\r\nHost: y\r\n"), 400},
+      {Ask("HEAD " + path + " HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\n"), 401},
+      {Ask(Head("OPTIONS /v1/uploads", "Tus-Resumable: 0.0.1\r\n", 0)), 204},
+  };
+  for (const auto& [reply, status] : replies) {
+    EXPECT_EQ(StatusOf(reply), status) << reply;
+    const size_t at = reply.find("\r\nTus-Resumable: 1.0.0\r\n");
+    EXPECT_NE(at, std::string::npos) << reply;
+    EXPECT_EQ(reply.find("Tus-Resumable", at + 4), std::string::npos) << reply;
+  }
+}
+
+TEST_F(TusTest, AFlagIsNoughtOrOne) {
+  // zzz; nothing
+  for (const char* value : {" enp6", ""}) {
+    const std::string reply =
+        Tus("POST /v1/uploads",
+            std::string("Upload-Length: 5\r\nUpload-Metadata: any_platform") + value + "\r\n");
+    EXPECT_EQ(StatusOf(reply), 400) << reply;
+    EXPECT_TRUE(Has(reply, "any_platform must be 0 or 1")) << reply;
+  }
+}
+
 TEST_F(TusTest, OnePartAtATime) {
   const std::string path = Begin(10);
   RawClient client = Connect();
