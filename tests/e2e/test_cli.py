@@ -1,14 +1,20 @@
 """The command line: output for people and for programs, exit statuses, `pulga run`, `doctor`."""
 
+import fcntl
 import json
 import os
+import pty
+import re
 import shutil
 import signal
+import struct
 import subprocess
+import termios
 import time
 import unittest
 
 from harness import (Case, IMAGES, PULGA, command_line, descendants, is_alive, wait_until)
+from test_tus import CuttingProxy, archive_of
 
 COMMANDS = ("serve", "doctor", "image", "deploy", "invoke", "ls", "describe", "logs", "rm", "run",
             "scale", "rollback", "pull")
@@ -172,6 +178,74 @@ class Commands(Case):
     def test_a_key_file_that_can_be_read_needs_no_flag(self):
         done = self.daemon.cli("ls", "--data", str(self.daemon.data), env={"PULGA_KEY": ""})
         self.assertEqual(done.returncode, 0, done.stderr.decode())
+
+
+class Progress(Case):
+    """The bar of an import: on a terminal, and only there."""
+
+    @classmethod
+    def prepare(cls):
+        cls.file = cls.daemon.temp / "archive.tar"
+
+    def environment(self, proxy):
+        return {"PATH": os.environ["PATH"], "PULGA_URL": proxy.url, "TERM": "xterm",
+                "PULGA_KEY": self.daemon.key}
+
+    def on_a_terminal(self, columns, tag):
+        """(exit status, stdout, what the terminal got) of an import over a slow connection."""
+        self.file.write_bytes(archive_of(12, tag))
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        with CuttingProxy(self.daemon.port, rate=16 << 20) as proxy:
+            with subprocess.Popen([PULGA, "image", "import", str(self.file)], stderr=slave,
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  env=self.environment(proxy)) as importing:
+                os.close(slave)
+                shown = b""
+                try:
+                    while block := os.read(master, 65536):
+                        shown += block
+                except OSError:  # EIO: the last writer is gone
+                    pass
+                out = importing.stdout.read().decode()
+        return importing.returncode, out, shown.decode()
+
+    def test_it_appears_moves_and_leaves_nothing_behind(self):
+        status, out, shown = self.on_a_terminal(100, "bar:1")
+        self.assertEqual(status, 0, shown)
+        self.assertIn("imported bar:1", out)
+        self.assertNotIn("\x1b[K", out)
+        states = shown.split("\r\x1b[K")
+        self.assertEqual((states[0], states[-1]), ("", ""), "every line is erased, the last too")
+        self.assertGreaterEqual(len(states), 4, shown)
+        percents = []
+        for state in states[1:-1]:
+            match = re.match(r"import archive\.tar  \[(=*>? *)\] +(\d+)%  \S+ \w+ / \S+ MiB",
+                             state)
+            self.assertIsNotNone(match, state)
+            self.assertNotIn("\n", state)
+            percents.append(int(match[2]))
+            filled = match[1].count("=") / len(match[1])
+            self.assertAlmostEqual(filled, percents[-1] / 100, delta=0.06)
+        self.assertEqual(percents, sorted(percents))
+        self.assertGreater(len(set(percents)), 1, "it moves")
+
+    def test_it_never_wraps_a_narrow_terminal(self):
+        status, _, shown = self.on_a_terminal(30, "bar:2")
+        self.assertEqual(status, 0, shown)
+        states = shown.split("\r\x1b[K")[1:-1]
+        self.assertTrue(states)
+        self.assertLess(max(map(len, states)), 30)
+
+    def test_it_is_absent_without_a_terminal(self):
+        self.file.write_bytes(archive_of(12, "bar:3"))
+        with CuttingProxy(self.daemon.port, rate=16 << 20) as proxy:
+            done = subprocess.run([PULGA, "image", "import", str(self.file)], capture_output=True,
+                                  env=self.environment(proxy), timeout=120, check=False)
+        self.assertEqual((done.returncode, done.stderr), (0, b""), done.stdout)
+        self.assertIn(b"imported bar:3", done.stdout)
+        self.assertNotIn(b"\x1b", done.stdout)
 
 
 class Run(Case):
