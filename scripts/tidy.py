@@ -145,6 +145,26 @@ def check_readmes(files, complain):
             complain(readme, 1, f"does not name {inside}")
 
 
+def check_cited_tests(files, complain):
+    """A test that a document names, `test_x` or `Suite.Name`, exists."""
+    tests = [path for path in files if path.parts[0] in ("tests", "scripts", "bench")]
+    known = {path.stem for path in tests}
+    for path in tests:
+        if path.suffix in (".py", ".cpp"):
+            text = (ROOT / path).read_text()
+            known |= set(re.findall(r"^ *def (test_\w+)", text, re.MULTILINE))
+            known |= {".".join(names) for names in
+                      re.findall(r"^TEST(?:_F|_P)?\((\w+), *(\w+)\)", text, re.MULTILINE)}
+    cited = re.compile(r"`(test_\w+|[A-Z][a-z]\w*\.[A-Z][a-z]\w+)`")
+    for path in files:
+        if path.suffix != ".md":
+            continue
+        for number, line in enumerate((ROOT / path).read_text().splitlines(), 1):
+            for name in cited.findall(line):
+                if name not in known:
+                    complain(path, number, f"cites the test {name}, which does not exist")
+
+
 def check_root(complain):
     lines = (ROOT / "CMakeLists.txt").read_text().count("\n")
     if lines >= 80:
@@ -177,6 +197,7 @@ def main():
             complain(sorted(paths)[1], 1, f"<{header}> is included by {len(paths)} files: "
                                           + ", ".join(str(p) for p in sorted(paths)))
     check_readmes(files, complain)
+    check_cited_tests(files, complain)
     check_root(complain)
     print("\n".join(sorted(problems)) or f"tidy: {len(files)} files, nothing to complain about")
     return 1 if problems else 0
