@@ -5,6 +5,7 @@
 #include "api/cli/commands.h"
 #include "api/cli/deploy_spec.h"
 #include "api/cli/output.h"
+#include "api/cli/reply_json.h"
 #include "base/file_io.h"
 #include "base/text.h"
 #include "images/image_ref.h"
@@ -14,31 +15,18 @@ namespace {
 
 using Json = nlohmann::json;
 
-Json Parse(const std::string& text) {
-  return Json::parse(text, nullptr, /*allow_exceptions=*/false);
-}
-
-std::string Text(const Json& object, const char* name) {
-  if (!object.is_object() || !object.contains(name) || !object[name].is_string()) return "";
-  return object[name];
-}
-
 std::string FunctionPath(const std::string& name) { return "/v1/functions/" + PercentEncode(name); }
 
 void PrintDeployed(const DaemonClient& client, const Json& reply, const char* verb) {
   const Style style = Style::ForFd(STDOUT_FILENO);
   const std::string version = reply.contains("version") ? reply["version"].dump() : "?";
   PrintOut(style.Paint(Colour::kGreen, verb) + " " +
-           style.Paint(Colour::kBold, Text(reply, "name")) + ", version " + version + " of " +
-           Text(reply, "image") + "\n");
-  std::string mode = "mode  " + Text(reply, "mode");
-  if (const std::string why = Text(reply, "mode_reason"); !why.empty()) mode += "  (" + why + ")";
-  PrintOut(mode + "\nurl   " + client.url().base + Text(reply, "url") + "\n");
-  if (!reply.contains("warnings")) return;
-  for (const Json& warning : reply["warnings"]) {
-    if (warning.is_string())
-      PrintErr(style.Paint(Colour::kYellow, "warning: ") + warning.get<std::string>() + "\n");
-  }
+           style.Paint(Colour::kBold, TextIn(reply, "name")) + ", version " + version + " of " +
+           TextIn(reply, "image") + "\n");
+  std::string mode = "mode  " + TextIn(reply, "mode");
+  if (const std::string why = TextIn(reply, "mode_reason"); !why.empty()) mode += "  (" + why + ")";
+  PrintOut(mode + "\nurl   " + client.url().base + TextIn(reply, "url") + "\n");
+  PrintWarnings(reply);
 }
 
 // Imports the archive and gives the name to deploy.
@@ -97,7 +85,7 @@ int RunDeploy(const Args& args) {
   if (args.Has("json")) {
     PrintOut(reply->body);
   } else {
-    PrintDeployed(*client, Parse(reply->body), reply->status == 201 ? "deployed" : "replaced");
+    PrintDeployed(*client, ParseReply(reply->body), reply->status == 201 ? "deployed" : "replaced");
   }
   return kExitOk;
 }
@@ -125,7 +113,7 @@ int RunRollback(const Args& args) {
   if (args.Has("json")) {
     PrintOut(reply->body);
   } else {
-    PrintDeployed(*client, Parse(reply->body), "rolled back");
+    PrintDeployed(*client, ParseReply(reply->body), "rolled back");
   }
   return kExitOk;
 }

@@ -4,6 +4,7 @@
 
 #include "api/cli/commands.h"
 #include "api/cli/output.h"
+#include "api/cli/reply_json.h"
 #include "base/text.h"
 #include "base/units.h"
 
@@ -11,10 +12,6 @@ namespace pulga::cli {
 namespace {
 
 using Json = nlohmann::json;
-
-Json Parse(const std::string& text) {
-  return Json::parse(text, nullptr, /*allow_exceptions=*/false);
-}
 
 const Json& At(const Json& object, const char* name) {
   static const Json kNothing;
@@ -29,11 +26,6 @@ std::string Text(const Json& object, const char* name) {
   return value.is_null() ? "-" : value.dump();
 }
 
-uint64_t Number(const Json& object, const char* name) {
-  const Json& value = At(object, name);
-  return value.is_number_unsigned() ? value.get<uint64_t>() : 0;
-}
-
 uint64_t Failures(const Json& function) {
   uint64_t sum = 0;
   for (const auto& [name, count] : At(function, "outcomes").items()) {
@@ -44,7 +36,7 @@ uint64_t Failures(const Json& function) {
 
 uint64_t Memory(const Json& function) {
   uint64_t sum = 0;
-  for (const Json& instance : At(function, "instances")) sum += Number(instance, "memory_bytes");
+  for (const Json& instance : At(function, "instances")) sum += NumberIn(instance, "memory_bytes");
   return sum;
 }
 
@@ -70,7 +62,7 @@ int RunList(const Args& args) {
     return kExitOk;
   }
   Table table({"NAME", "IMAGE", "VERSION", "MODE", "CALLS", "FAILED", "MEMORY", "INSTANCES"});
-  const Json list = Parse(reply->body);
+  const Json list = ParseReply(reply->body);
   for (const Json& function : At(list, "functions")) {
     const uint64_t failed = Failures(function);
     table.Add({{Text(function, "name"), Colour::kBold},
@@ -153,8 +145,8 @@ void PrintFunction(const Json& f, const DaemonClient& client) {
     instances.Add({{Text(i, "slot")},
                    {Text(i, "step")},
                    {Text(i, "open_calls")},
-                   {HumanBytes(Number(i, "memory_bytes"))},
-                   {HumanAge(static_cast<int64_t>(Number(i, "age_ms")))}});
+                   {HumanBytes(NumberIn(i, "memory_bytes"))},
+                   {HumanAge(static_cast<int64_t>(NumberIn(i, "age_ms")))}});
   }
   if (!instances.empty()) PrintOut("\n" + instances.Render(style));
 }
@@ -167,13 +159,13 @@ int RunDescribe(const Args& args) {
   if (args.Has("json")) {
     PrintOut(reply->body);
   } else {
-    PrintFunction(Parse(reply->body), *client);
+    PrintFunction(ParseReply(reply->body), *client);
   }
   return kExitOk;
 }
 
 void PrintLogLine(const std::string& line, const Style& style) {
-  const Json json = Parse(line);
+  const Json json = ParseReply(line);
   if (!json.is_object()) return;
   const std::string stream = Text(json, "stream");
   const Colour colour = stream == "stderr"  ? Colour::kYellow

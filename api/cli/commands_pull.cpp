@@ -6,14 +6,13 @@
 
 #include "api/cli/commands.h"
 #include "api/cli/output.h"
+#include "api/cli/reply_json.h"
 #include "base/file_io.h"
 
 namespace pulga::cli {
 namespace {
 
 using Json = nlohmann::json;
-
-Json Parse(std::string_view text) { return Json::parse(text, nullptr, /*allow_exceptions=*/false); }
 
 // The daemon's lines as they come: progress to the bar, the last one kept.
 class PullListener {
@@ -23,7 +22,7 @@ class PullListener {
   void Take(std::string_view bytes) {
     waiting_ += bytes;
     for (size_t end = waiting_.find('\n'); end != std::string::npos; end = waiting_.find('\n')) {
-      TakeLine(Parse(std::string_view(waiting_).substr(0, end)));
+      TakeLine(ParseReply(std::string_view(waiting_).substr(0, end)));
       waiting_.erase(0, end + 1);
     }
   }
@@ -90,7 +89,7 @@ int RunPull(const Args& args) {
 Result<std::string> PullImage(const DaemonClient& client, const std::string& ref,
                               const std::string& auth_json) {
   Json body = {{"ref", ref}};
-  if (!auth_json.empty()) body["auth"] = Parse(auth_json);
+  if (!auth_json.empty()) body["auth"] = ParseReply(auth_json);
   ClientRequest request;
   request.method = "POST";
   request.target = "/v1/images/pull";
