@@ -62,8 +62,8 @@ struct ImageRecord {
   std::string config_json;          // as stored in the archive, byte for byte
   std::string owner = kDefaultOwner;
   int64_t last_used_unix_ms = 0;  // imported, deployed or no longer deployed
-  uint64_t disk_bytes = 0;    // set by runtime/: what its layers and their records take
-  uint64_t shared_bytes = 0;  // set by runtime/: of these, in layers other images use too
+  uint64_t disk_bytes = 0;        // set by runtime/: what its layers and their records take
+  uint64_t shared_bytes = 0;      // set by runtime/: of these, in layers other images use too
   std::string trouble;            // set by runtime/: why it cannot be used; empty normally
 };
 

@@ -13,18 +13,30 @@ std::string SignalName(int signo) {
 
 std::string OutcomeName(const Outcome& outcome) {
   switch (outcome.kind) {
-    case OutcomeKind::kOk: return "ok";
-    case OutcomeKind::kExited: return "exited:" + std::to_string(outcome.code);
-    case OutcomeKind::kSignaled: return "signaled:" + SignalName(outcome.code);
-    case OutcomeKind::kOomKilled: return "oom-killed";
-    case OutcomeKind::kTimedOut: return "timed-out";
-    case OutcomeKind::kSyscallDenied: return "syscall-denied";
-    case OutcomeKind::kOutputLimit: return "output-limit";
-    case OutcomeKind::kBadResponse: return "bad-response";
-    case OutcomeKind::kNotReady: return "not-ready";
-    case OutcomeKind::kCancelled: return "cancelled";
-    case OutcomeKind::kSetupFailed: return "setup-failed:" + outcome.detail;
-    case OutcomeKind::kRejected: return "rejected:" + outcome.detail;
+    case OutcomeKind::kOk:
+      return "ok";
+    case OutcomeKind::kExited:
+      return "exited:" + std::to_string(outcome.code);
+    case OutcomeKind::kSignaled:
+      return "signaled:" + SignalName(outcome.code);
+    case OutcomeKind::kOomKilled:
+      return "oom-killed";
+    case OutcomeKind::kTimedOut:
+      return "timed-out";
+    case OutcomeKind::kSyscallDenied:
+      return "syscall-denied";
+    case OutcomeKind::kOutputLimit:
+      return "output-limit";
+    case OutcomeKind::kBadResponse:
+      return "bad-response";
+    case OutcomeKind::kNotReady:
+      return "not-ready";
+    case OutcomeKind::kCancelled:
+      return "cancelled";
+    case OutcomeKind::kSetupFailed:
+      return "setup-failed:" + outcome.detail;
+    case OutcomeKind::kRejected:
+      return "rejected:" + outcome.detail;
   }
   return "unknown";
 }

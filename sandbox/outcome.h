@@ -9,18 +9,18 @@
 namespace pulga {
 
 enum class OutcomeKind : uint8_t {
-  kOk,             // exec: exit 0; http: the function answered (whatever status)
-  kExited,         // exit code != 0: `code`
-  kSignaled,       // `code` = signal number
+  kOk,        // exec: exit 0; http: the function answered (whatever status)
+  kExited,    // exit code != 0: `code`
+  kSignaled,  // `code` = signal number
   kOomKilled,
   kTimedOut,
   kSyscallDenied,  // died by seccomp (SIGSYS)
   kOutputLimit,
-  kBadResponse,    // http: malformed, or the connection was lost
-  kNotReady,       // http: never listened within start_timeout
-  kCancelled,      // the client went away
-  kSetupFailed,    // `detail` = step, `code` = errno: not run; or kLauncherLost ...
-  kRejected,       // never started: `detail` = queue-full, queue-timeout, memory, shutting-down ...
+  kBadResponse,  // http: malformed, or the connection was lost
+  kNotReady,     // http: never listened within start_timeout
+  kCancelled,    // the client went away
+  kSetupFailed,  // `detail` = step, `code` = errno: not run; or kLauncherLost ...
+  kRejected,     // never started: `detail` = queue-full, queue-timeout, memory, shutting-down ...
 };
 
 struct Outcome {

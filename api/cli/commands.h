@@ -9,14 +9,14 @@
 
 namespace pulga::cli {
 
-std::vector<Command> ServerCommands();    // serve, serve-daemon, doctor, version
-std::vector<Command> ImageCommands();     // image import|ls|inspect|rm|...
-std::vector<Command> PullCommands();      // pull, image pull
+std::vector<Command> ServerCommands();       // serve, serve-daemon, doctor, version
+std::vector<Command> ImageCommands();        // image import|ls|inspect|rm|...
+std::vector<Command> PullCommands();         // pull, image pull
 std::vector<Command> ImageUpkeepCommands();  // image export|verify|prune
-std::vector<Command> DeployCommands();    // deploy, rollback, scale, rm
-std::vector<Command> FunctionCommands();  // ls, describe, logs
-std::vector<Command> InvokeCommands();    // invoke
-std::vector<Command> RunCommands();       // run
+std::vector<Command> DeployCommands();       // deploy, rollback, scale, rm
+std::vector<Command> FunctionCommands();     // ls, describe, logs
+std::vector<Command> InvokeCommands();       // invoke
+std::vector<Command> RunCommands();          // run
 std::vector<Command> AllCommands();
 
 // "FILE", or "-" for stdin. On a terminal with a progress bar. Gives the daemon's reply (its JSON).
