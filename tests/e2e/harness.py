@@ -129,7 +129,7 @@ class Daemon:
         return [PULGA, "serve", "--data", str(self.data), "--listen", f"127.0.0.1:{self.port}",
                 "--user", str(self.uid), *self.flags]
 
-    def start(self, seconds=20):
+    def start(self, seconds=60):
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log)

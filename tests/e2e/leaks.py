@@ -6,8 +6,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from harness import (command_line, descendants, parent_of, proportional_kib, status_of,
-                     wait_until)
+from harness import command_line, descendants, parent_of, status_of, wait_until
 
 NAMESPACE = re.compile(r"^(cgroup|ipc|mnt|net|pid|time|user|uts):\[\d+\]$")
 # What has to be as before, and not only about so much.
@@ -97,6 +96,18 @@ def memory_kib(pid):
     return int(status_of(pid).get("VmRSS", "0 kB").split()[0])
 
 
+def private_kib(pid):
+    """Its proportional share of memory that is no file's. (That of files depends on who else runs
+    our programs.)"""
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss_Anon:"):
+                return int(line.split()[1])
+    except OSError:
+        pass
+    return 0
+
+
 def files_below(folder):
     """{path: bytes on the disk} of every file; directories have a "/" behind, and no size."""
     found = {}
@@ -148,7 +159,7 @@ class Snapshot:
         self.fds = {name: Counter(open_fds(pid)) for name, pid in named.items()}
         self.sockets = {name: sockets_of(pid) for name, pid in named.items()}
         self.rss_kib = {name: memory_kib(pid) for name, pid in named.items()}
-        self.pss_kib = {name: proportional_kib(pid) for name, pid in named.items()}
+        self.private_kib = {name: private_kib(pid) for name, pid in named.items()}
         self.temp_files = sorted(f for f in os.listdir("/tmp") if f.startswith("pulga-run"))
         files = files_below(daemon.data)
         self.data_files = {name: size for name, size in files.items() if not is_database(name)}
@@ -161,7 +172,7 @@ class Snapshot:
             was, now = getattr(self, field), getattr(later, field)
             if was != now:
                 found.append(f"{field}: {describe(was, now)}")
-        for field in ("rss_kib", "pss_kib"):
+        for field in ("rss_kib", "private_kib"):
             for name, was in getattr(self, field).items():
                 now = getattr(later, field).get(name, 0)
                 if now > was * (1 + memory_growth) + slack_kib:
@@ -179,7 +190,7 @@ class Snapshot:
                   "sockets": {name: held["all"] for name, held in self.sockets.items()},
                   "files": len(self.data_files), "file_kib": sum(self.data_files.values()) >> 10,
                   "database_kib": self.database_kib, "rss_kib": self.rss_kib,
-                  "pss_kib": self.pss_kib}
+                  "private_kib": self.private_kib}
         return ", ".join(f"{name} {value}" for name, value in fields.items())
 
 
@@ -215,6 +226,18 @@ def quiet_snapshot(daemon, seconds=15):
 
     wait_until(settled, seconds, "the daemon is quiet")
     return last
+
+
+def later_differences(before, daemon, seconds=60):
+    """What is not as before even after a while: what is on its way out may take its time. Returns
+    the lines and the last snapshot."""
+    deadline = time.monotonic() + seconds
+    while True:
+        now = Snapshot(daemon)
+        lines = before.differences(now)
+        if not lines or time.monotonic() > deadline:
+            return "\n".join(lines), now
+        time.sleep(0.5)
 
 
 def nothing_left(daemon):

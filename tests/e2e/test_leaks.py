@@ -164,19 +164,25 @@ class Leaks(Case):
         return found
 
     def quiet(self):
-        """A snapshot once nobody has called for so long that every spawner is gone."""
-        wait_until(lambda: "pulga-spawner" not in self.daemon.processes().values(), 60,
-                   lambda: f"idle spawners go: {self.daemon.processes()}")
-        return leaks.quiet_snapshot(self.daemon, 30)
+        """A snapshot once nobody has called for so long that every spawner and helper is gone."""
+        wait_until(lambda: len(self.daemon.processes()) == 3, 60,
+                   lambda: f"keeper, launcher and daemon alone: {self.daemon.processes()}")
+        return leaks.quiet_snapshot(self.daemon, 60)
+
+    def as_before(self, before):
+        wait_until(lambda: len(self.daemon.processes()) == 3, 60,
+                   lambda: f"keeper, launcher and daemon alone: {self.daemon.processes()}")
+        lines, after = leaks.later_differences(before, self.daemon)
+        self.assertEqual(lines, "")
+        return after
 
     def test_nothing_leaks(self):
         self.burst(300)  # first use of everything: pools, allocator, database
         before, told = self.quiet(), self.told()
         outcomes = self.burst(CALLS)
-        after = self.quiet()
+        after = self.as_before(before)
         print(f"{sum(outcomes.values())} calls: {dict(outcomes)}\nbefore: {before.figures()}\n"
               f"after:  {after.figures()}")
-        self.assertEqual("\n".join(before.differences(after)), "")
         self.assert_every_outcome(outcomes, self.told() - told)
 
     def assert_every_outcome(self, outcomes, told):
@@ -201,7 +207,7 @@ class Leaks(Case):
         before = self.quiet()
         for n in range(1, max(50, CALLS // 40)):
             cycle(n)
-        self.assertEqual("\n".join(before.differences(self.quiet())), "")
+        self.as_before(before)
 
     def test_importing_and_deleting_leaves_nothing(self):
         from harness import image_archive as archive
@@ -216,7 +222,7 @@ class Leaks(Case):
         before = self.quiet()
         for n in range(1, 30):
             cycle(n)
-        self.assertEqual("\n".join(before.differences(self.quiet())), "")
+        self.as_before(before)
 
 
 if __name__ == "__main__":

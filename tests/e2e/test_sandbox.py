@@ -168,10 +168,9 @@ class Outside(Case):
         return [c for c in leaks.cgroups_of(self.daemon.data) if "slot-" in c]
 
     def test_a_fork_bomb_is_gone_after_its_timeout(self):
-        self.daemon.call("probe", b"forkbomb; sleep 30")
-        started = time.monotonic()
-        wait_until(lambda: len(self.tasks()) <= 2, 5, "the bomb is gone")
-        self.assertLess(time.monotonic() - started, 5)
+        reply = self.daemon.call("probe", b"forkbomb; sleep 30")
+        self.assertEqual(reply.outcome, "timed-out", repr(reply))
+        wait_until(lambda: len(self.tasks()) <= 2, 60, "the bomb is gone")  # one is parked again
 
     def tasks(self):
         found = set()
@@ -186,19 +185,22 @@ class Outside(Case):
     def test_another_function_answers_while_one_hogs_the_cpu(self):
         self.daemon.put("hog", {"image": "probe:1", "mode": "exec",
                                 "limits": {"cpu": "500m", "timeout": "20s"}, "scale": {"max": 4}})
-        hogs = [threading.Thread(target=lambda: self.daemon.call("hog", b"cpu 3"))
-                for _ in range(4)]
+        ends = []
+
+        def burn():
+            self.daemon.call("hog", b"cpu 6")
+            ends.append(time.monotonic())
+
+        hogs = [threading.Thread(target=burn) for _ in range(4)]
         for hog in hogs:
             hog.start()
-        slowest = 0.0
+        wait_until(lambda: self.daemon.open_calls("hog") == 4, 30, "four hogs")
+        # Whatever else the machine does: twenty answers are there before the first hog has ended.
         for _ in range(20):
-            before = time.monotonic()
             self.assertEqual(self.daemon.call("probe", b"say hi").text, "hi\n")
-            slowest = max(slowest, time.monotonic() - before)
-            time.sleep(0.05)
+        self.assertEqual(ends, [], "the calls waited for the hogs")
         for hog in hogs:
             hog.join()
-        self.assertLess(slowest, 1.0)
 
     def test_nothing_of_one_call_is_seen_by_another_function(self):
         self.daemon.put("other", {"image": "probe:1", "mode": "exec"})
@@ -289,11 +291,9 @@ class HostileImages(Case):
         for name, entry in (("link", Entry("etc/passwd", "symlink", link="/dev/zero")),
                             ("fifo", Entry("etc/passwd", "fifo")),
                             ("junk", Entry("etc/passwd", content=os.urandom(1 << 20)))):
-            started = time.monotonic()
             reply = self.try_to_deploy("passwd-" + name, [Entry("etc", "dir", mode=0o755), entry],
-                                       User="flea")
+                                       User="flea")  # which returns: /dev/zero has no end
             self.assertEqual(reply.status, 400, repr(reply))
-            self.assertLess(time.monotonic() - started, 3)
 
     def test_working_directories(self):
         for folder, expected in (("/work/deep", "/work/deep"), ("rel", "/rel"), ("", "/"),

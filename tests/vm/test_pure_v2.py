@@ -4,14 +4,13 @@ of scripts/vm-test, where the processor is emulated: no figures, generous waits.
 import os
 import signal
 import sys
-import threading
 import unittest
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
 
 import leaks  # noqa: E402 (the folder must be on the path first)
-from harness import Case, Daemon, skip_unless, wait_until  # noqa: E402
+from harness import Case, Daemon, skip_unless, status_of, wait_until  # noqa: E402
 
 V2 = Path("/sys/fs/cgroup")
 
@@ -19,6 +18,13 @@ V2 = Path("/sys/fs/cgroup")
 def slots_of(daemon):
     """The cgroup directories of instances."""
     return [Path(path) for path in leaks.cgroups_of(daemon.data) if "/slot-" in path]
+
+
+def processes_in(slot):
+    try:
+        return (slot / "cgroup.procs").read_text().split()
+    except OSError:  # it has just been removed
+        return []
 
 
 class PureV2(Case):
@@ -68,16 +74,19 @@ class PureV2(Case):
             self.assertEqual((probe[0] / file).stat().st_uid, 0, "limits are root's")
 
     def test_every_process_of_an_instance_is_in_its_slot(self):
-        def hold():
-            self.daemon.call("probe", b"sleep 3")
-
-        thread = threading.Thread(target=hold)
-        thread.start()
-        try:
-            wait_until(lambda: any((slot / "cgroup.procs").read_text().split()
-                                   for slot in slots_of(self.daemon)), 20, "a process in a slot")
-        finally:
-            thread.join()
+        body = b"say begun; sleep 25"
+        with self.daemon.connect() as call:  # closing it ends the call
+            call.sendall(b"POST /function/probe?stream=1 HTTP/1.1\r\nHost: x\r\n"
+                         b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+            received = b""
+            while b"begun" not in received:
+                received += call.recv(4096) or self.fail("it ended: " + repr(received))
+            # Its init and itself, and a parked one's beside them.
+            pids = [pid for slot in slots_of(self.daemon) for pid in processes_in(slot)]
+            self.assertGreaterEqual(len(pids), 2)
+            for pid in leaks.our_processes(self.daemon):
+                if status_of(pid).get("Name") == "probe":
+                    self.assertIn(str(pid), pids)
 
     def test_fork_bombs_stay_in_their_slot(self):
         self.daemon.call("probe", b"forkbomb 50")
@@ -87,12 +96,13 @@ class PureV2(Case):
         bodies = [b"say fine", b"exit 3", b"oom", b"segv", b"signal 9", b"sigsys"]
         for body in bodies:
             self.daemon.call("probe", body)
+        self.daemon.call("web", path="/")
         before = leaks.quiet_snapshot(self.daemon, 60)
         for n in range(60):
             self.daemon.call("probe", bodies[n % len(bodies)])
             if n % 6 == 0:
                 self.daemon.call("web", path="/")
-        self.assertEqual(before.differences(leaks.quiet_snapshot(self.daemon, 60)), [])
+        self.assertEqual(leaks.later_differences(before, self.daemon)[0], "")
 
 
 class Service(Daemon):
@@ -150,9 +160,8 @@ class Ends(unittest.TestCase):
             daemon.call("probe", b"say fine")
             killed = daemon.launcher_pid()
             os.kill(killed, signal.SIGKILL)
-            wait_until(lambda: daemon.process_named("pulga-launcher", " launcher")
-                       not in (None, killed), 30, "a new launcher")
-            wait_until(lambda: daemon.call("probe", b"say fine").status == 200, 30,
+            wait_until(lambda: daemon.launcher_now() not in (None, killed), 60, "a new launcher")
+            wait_until(lambda: daemon.call("probe", b"say fine").status == 200, 60,
                        "functions run again")
             daemon.stop()
             self.assertEqual(leaks.nothing_left(daemon), [])
