@@ -43,6 +43,14 @@ Result<ExitInfo> PidFd::Reap() {
 
 namespace {
 
+constexpr size_t kMaxSpawnFds = 32;
+
+[[noreturn]] void TellAndExit(int error_fd) {
+  const int saved = errno;
+  (void)!write(error_fd, &saved, sizeof saved);
+  _exit(127);
+}
+
 [[noreturn]] void ExecChild(const SpawnOptions& options, char* const* argv, char* const* envp,
                             int error_fd) {
   sigset_t none;
@@ -51,26 +59,28 @@ namespace {
   // Lift every fd out of the target range first, so that no dup2 overwrites a later source.
   int top = 100 + error_fd;
   for (const auto& [ours, theirs] : options.fds) top = std::max({top, ours + 1, theirs + 1});
-  int lifted[32];
+  int lifted[kMaxSpawnFds] = {};
   size_t count = 0;
   for (const auto& [ours, theirs] : options.fds) {
-    if (count < 32) lifted[count++] = fcntl(ours, F_DUPFD, top);
+    lifted[count] = fcntl(ours, F_DUPFD, top);
+    if (lifted[count++] < 0) TellAndExit(error_fd);
   }
   const int lifted_error = fcntl(error_fd, F_DUPFD_CLOEXEC, top);
+  if (lifted_error < 0) TellAndExit(error_fd);
   count = 0;
-  for (const auto& [ours, theirs] : options.fds) dup2(lifted[count++], theirs);
+  for (const auto& [ours, theirs] : options.fds) {
+    if (dup2(lifted[count++], theirs) < 0) TellAndExit(lifted_error);
+  }
   sys::CloseRange(3, ~0U, CLOSE_RANGE_CLOEXEC);
   for (const auto& [ours, theirs] : options.fds) fcntl(theirs, F_SETFD, 0);
   execve(argv[0], argv, envp);
-  const int saved = errno;
-  (void)!write(lifted_error, &saved, sizeof saved);
-  _exit(127);
+  TellAndExit(lifted_error);
 }
 
 }  // namespace
 
 Result<PidFd> SpawnProcess(const SpawnOptions& options) {
-  PULGA_CHECK(!options.argv.empty() && options.fds.size() <= 32);
+  PULGA_CHECK(!options.argv.empty() && options.fds.size() <= kMaxSpawnFds);
   std::vector<char*> argv;
   std::vector<char*> envp;
   for (const std::string& a : options.argv) argv.push_back(const_cast<char*>(a.c_str()));
@@ -92,7 +102,7 @@ Result<PidFd> SpawnProcess(const SpawnOptions& options) {
     kill(pid, SIGKILL);
     waitpid(pid, nullptr, 0);
     if (!child.ok()) return child.error();
-    return ErrnoError("exec " + options.argv[0], exec_errno);
+    return ErrnoError("start " + options.argv[0], exec_errno);
   }
   return child;
 }

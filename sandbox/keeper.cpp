@@ -96,6 +96,7 @@ Status Keeper::StartLauncher() {
 void Keeper::BecomeDaemon(const std::vector<std::string>& args, int keeper_fd,
                           int launcher_fd) const {
   std::vector<char*> argv;
+  argv.reserve(args.size() + 1);
   for (const std::string& arg : args) argv.push_back(const_cast<char*>(arg.c_str()));
   argv.push_back(nullptr);
   sigset_t none;

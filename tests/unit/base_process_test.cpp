@@ -84,7 +84,17 @@ TEST(Process, AMissingProgramIsReportedHereWithItsErrno) {
   options.argv = {"/no/such/program"};
   const auto child = SpawnProcess(options);
   ASSERT_FALSE(child.ok());
-  EXPECT_EQ(child.error().message, "exec /no/such/program: No such file or directory");
+  EXPECT_EQ(child.error().message, "start /no/such/program: No such file or directory");
+}
+
+TEST(Process, ADescriptorThatCannotBeHandedOverIsReportedBeforeAnythingRuns) {
+  SpawnOptions options = Shell("exit 0");
+  options.fds = {{-1, 3}};
+  const size_t before = OpenFds();
+  const auto started = SpawnProcess(options);
+  ASSERT_FALSE(started.ok());
+  EXPECT_EQ(started.error().sys_errno, EBADF);
+  EXPECT_EQ(OpenFds(), before);
 }
 
 TEST(Process, ReapTellsHowItEnded) {
