@@ -443,7 +443,8 @@ def leak_figures(build, calls=20000):
     if out.returncode != 0:
         sys.exit("the leak check failed:\n" + out.stderr)
     return [Row(f"leak check, {calls} invocations, half failing in every way",
-                "fds, processes, mounts, cgroups, namespaces, files and RSS as before; "
+                "fds, sockets, processes, mounts, cgroups, namespaces of every kind, bytes on disk "
+                "and RSS as before; "
                 f"{took:.0f} s", "as before")]
 
 
