@@ -18,8 +18,8 @@ THREADS = 8
 # (function, path, body), all ok.
 GOOD = [("probe", "", b"say fine"), ("web", "/", None), ("web", "/echo", b"e" * 3000),
         ("probe", "/stdin-hash", b"q" * 50000), ("probe", "", b"orphan 5 50; say fine")]
-# Every other row of the table "outcomes" in docs/api.md: the status, and the calls that end so, with
-# what their outcome begins with. A method's name stands for what takes more than one call.
+# Every other row of the table "outcomes" in docs/api.md, by what the outcome begins with: the
+# status, and the calls that end so. A method's name stands for what takes more than one call.
 BAD = {
     "exited": (500, [("probe", "", b"exit 3"), ("probe", "", b"forkbomb 30; exit 3")]),
     "signaled": (500, [("probe", "", b"segv"), ("probe", "", b"signal 9"),
@@ -89,7 +89,8 @@ class Leaks(Case):
     def send(self, function, body):
         connection = self.daemon.connect()
         connection.sendall(b"POST /function/%s?stream=1 HTTP/1.1\r\nHost: x\r\n"
-                           b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (function, len(body), body))
+                           b"Connection: close\r\nContent-Length: %d\r\n\r\n%s"
+                           % (function, len(body), body))
         return connection
 
     def running(self, function):
@@ -186,7 +187,7 @@ class Leaks(Case):
         self.assert_every_outcome(outcomes, self.told() - told)
 
     def assert_every_outcome(self, outcomes, told):
-        """Half of the calls succeed, the others fail in equal shares; and the daemon says the same."""
+        """Half succeed, the others fail in equal shares; and the daemon says the same."""
         self.assertEqual(outcomes["ok"], (CALLS + 1) // 2)
         shares = [outcomes[way] for way in WAYS]
         self.assertLessEqual(max(shares) - min(shares), 1, outcomes)
