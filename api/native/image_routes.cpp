@@ -55,10 +55,12 @@ std::unique_ptr<HttpHandler> RemoveImage(HttpExchange& exchange, Engine& engine,
                                          const std::string& ref) {
   if (auto refusal = CheckRef(ref)) return Immediately(exchange, std::move(*refusal));
   return WithBody(exchange, 0, [&engine, ref](std::string, ReplyDone done) {
-    engine.RemoveImage(ref, [done](Status removed) {
+    engine.RemoveImage(ref, [&engine, ref, done](Status removed) {
       if (removed.ok()) return done(EmptyReply(204));
       ApiError error = ToApiError(removed.error(), "image");
-      if (error.status == 409) error.code = "image_in_use";
+      const auto found = engine.Image(ref);  // or is it one short digest of several?
+      const bool ambiguous = !found.ok() && found.error().code == Code::kAlreadyExists;
+      if (error.status == 409 && !ambiguous) error.code = "image_in_use";
       done(ErrorReply(error));
     });
   });

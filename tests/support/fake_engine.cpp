@@ -278,6 +278,7 @@ std::vector<ImageRecord> FakeEngine::Images() const {
 }
 
 Result<ImageRecord> FakeEngine::Image(const std::string& ref) const {
+  if (ref == "dddd") return Error{Code::kAlreadyExists, 0, "several images begin so"};
   const auto it = images.find(ref);
   if (it == images.end()) return kNoImage;
   return it->second;
@@ -322,6 +323,7 @@ void FakeEngine::PruneImages(PruneScope scope, std::function<void(Result<PruneRe
 }
 
 void FakeEngine::RemoveImage(const std::string& ref, std::function<void(Status)> done) {
+  if (ref == "dddd") return done(Image(ref).error());
   if (ref == "busy") return done(Error{Code::kAlreadyExists, 0, "in use by function hello"});
   done(images.erase(ref) != 0 ? OkStatus() : Status(kNoImage));
 }

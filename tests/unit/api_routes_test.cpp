@@ -48,6 +48,11 @@ TEST_F(RoutesTest, ShowsImagesAndTheirListings) {
   const std::string busy = Admin("DELETE /v1/images/busy");
   EXPECT_EQ(StatusOf(busy), 409);
   EXPECT_TRUE(Has(busy, "image_in_use"));
+  for (const char* method : {"DELETE", "GET"}) {
+    const std::string several = Admin(std::string(method) + " /v1/images/dddd");
+    EXPECT_EQ(StatusOf(several), 409);
+    EXPECT_TRUE(Has(several, "image_conflict")) << several;
+  }
   EXPECT_EQ(StatusOf(Admin("DELETE /v1/images/hello")), 204);
 }
 
