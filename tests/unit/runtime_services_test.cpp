@@ -395,9 +395,9 @@ TEST_F(ServicesTest, ABadArchiveIsToldWhileItStillComes) {
 }
 
 TEST_F(ServicesTest, AnImportThatIsSlowStallsItsClientAlone) {
+  worker_.text_at_most = 1 << 20;  // before its thread reads it
   auto slow = NewUpload();
   const std::string bytes(1 << 19, 'x');
-  worker_.text_at_most = 1 << 20;
   // More than the pipe holds, faster than anybody can read it.
   size_t taken = (*slow)->Write(bytes);
   ASSERT_LE(taken, bytes.size());
