@@ -51,6 +51,7 @@ class SpawnerLoop {
 
  private:
   void ServeSocket();
+  int SignalFor(uint16_t number, int signo) const;
   void ServeRequest(const SpawnRequest& request, size_t blob_size, const ReceivedFds& fds);
   void Start(const SpawnRequest& request, size_t blob_size, const ReceivedFds& fds);
   void Park(uint16_t slot);
@@ -215,6 +216,13 @@ void SpawnerLoop::MakeSockets(uint16_t number, uint16_t count) {
 }
 
 // The daemon keeps to free slots and known kinds; one that does not is not worth serving.
+// Our init passes on every signal, though while it waits for one /proc shows none as blocked;
+// before the program is there it has nobody to pass it to.
+int SpawnerLoop::SignalFor(uint16_t number, int signo) const {
+  if (state_->plan.init != InitKind::kPulga) return AsOrdinarySignal(slots_[number].pid, signo);
+  return signo == SIGTERM && state_->records[number].ready_ns == 0 ? SIGKILL : signo;
+}
+
 void SpawnerLoop::ServeRequest(const SpawnRequest& request, size_t blob_size,
                                const ReceivedFds& fds) {
   if (request.slot >= slots_.size()) _exit(1);
@@ -229,7 +237,7 @@ void SpawnerLoop::ServeRequest(const SpawnRequest& request, size_t blob_size,
       return Park(request.slot);
     case SpawnKind::kSignal:
       if (request.number < 1 || request.number > 64) _exit(1);
-      if (slot.pid > 0) kill(slot.pid, AsOrdinarySignal(slot.pid, request.number));
+      if (slot.pid > 0) kill(slot.pid, SignalFor(request.slot, request.number));
       return;
     case SpawnKind::kSockets:
       if (request.number < 1 || request.number > kMaxSocketsPerRequest) _exit(1);

@@ -103,7 +103,7 @@ TEST_F(LauncherExec, EndsAnInstanceBySignal) {
   options.extra_args = {"say", "up;", "sleep", "60"};
   ASSERT_TRUE(spawner_->Start(0, std::move(options)).ok());
   std::string said;
-  ASSERT_TRUE(world_.UntilSaid(stdio, said, "up"));  // before its init is there, it is SIGKILL
+  ASSERT_TRUE(world_.UntilSaid(stdio, said, "up"));
   ASSERT_TRUE(spawner_->Signal(0, SIGTERM).ok());
   ASSERT_TRUE(world_.Until([&] { return !events_.exits.empty(); }));
   EXPECT_EQ(WTERMSIG(events_.exits[0].wait_status), SIGTERM);

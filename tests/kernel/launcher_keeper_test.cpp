@@ -1,6 +1,7 @@
 // The keeper with a stand-in daemon (a bash script that writes down what it was given).
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -49,17 +50,26 @@ class Keeper : public ::testing::Test {
  protected:
   void SetUp() override {
     PULGA_NEEDS_ROOT();
+    ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);  // orphans become our children
     chmod(dir_.path().c_str(), 0755);
     std::ofstream(dir_.path() + "/daemon") << kDaemon;
     chmod((dir_.path() + "/daemon").c_str(), 0755);
     data_ = dir_.path() + "/data";
   }
   void TearDown() override {
+    std::vector<pid_t> orphans = DaemonPids();
     if (keeper_.valid()) {
+      if (const pid_t launcher = LauncherNow({}); launcher > 0) orphans.push_back(launcher);
       (void)keeper_.Signal(SIGKILL);
       (void)keeper_.Reap();
     }
+    for (const pid_t pid : orphans) EXPECT_TRUE(Until([&] { return IsGone(pid); })) << pid;
     ShowLogOfFailure(Log());
+  }
+  // They end with the keeper, but not at once; the next test must not find them.
+  static bool IsGone(pid_t pid) {
+    (void)waitpid(pid, nullptr, WNOHANG);
+    return kill(pid, 0) != 0;
   }
   std::string Log() const { return dir_.path() + "/keeper.log"; }
   PidFd Start(int lifeline = -1) {
