@@ -1,6 +1,7 @@
 #include "api/cli/archive_skim.h"
 
 #include <algorithm>
+#include <map>
 #include <string_view>
 
 #include "base/file_io.h"
@@ -13,6 +14,9 @@ constexpr uint64_t kWorthwhile = 64 << 10;
 constexpr uint64_t kMaxPax = 64 << 10;
 constexpr int kMaxMembers = 65536;  // as many as the daemon takes
 constexpr size_t kHexDigits = 64;
+constexpr std::string_view kHex = "0123456789abcdef";
+constexpr uint64_t kMaxDocument = 1 << 20;
+constexpr size_t kMaxDocuments = 256;
 
 // Octal digits up to a NUL or space; nothing else, no base-256.
 std::optional<uint64_t> Octal(std::string_view field) {
@@ -49,9 +53,17 @@ std::optional<std::string> DigestOf(std::string_view name) {
   } else {
     return std::nullopt;
   }
-  const bool hex = name.size() == kHexDigits &&
-                   name.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+  const bool hex =
+      name.size() == kHexDigits && name.find_first_not_of(kHex) == std::string_view::npos;
   return hex ? std::optional(std::string(name)) : std::nullopt;
+}
+
+// manifest.json lists layers from the base up, and before it names them for any other reason.
+void AddDocument(std::string_view name, const FileRange& content, ArchiveOutline* outline) {
+  auto& documents = outline->documents;
+  if (content.size > kMaxDocument || documents.size() >= kMaxDocuments) return;
+  const bool first = name == "manifest.json" || name == "./manifest.json";
+  documents.insert(first ? documents.begin() : documents.end(), content);
 }
 
 // Does a PAX header say anything that changes where the next member lies or what it is called?
@@ -64,8 +76,8 @@ bool MovesOrNames(std::string_view pax) {
 
 }  // namespace
 
-std::optional<std::vector<NamedBlob>> FindBlobs(int fd, uint64_t file_size) {
-  std::vector<NamedBlob> blobs;
+std::optional<ArchiveOutline> SkimArchive(int fd, uint64_t file_size) {
+  ArchiveOutline outline;
   std::set<std::string> seen;
   std::optional<uint64_t> pax_begin;  // of the header before this member
   uint64_t at = 0;
@@ -75,7 +87,8 @@ std::optional<std::vector<NamedBlob>> FindBlobs(int fd, uint64_t file_size) {
     if (!read.ok() || read->size() != kBlock) return std::nullopt;
     const std::string_view header = *read;
     if (header.find_first_not_of('\0') == std::string_view::npos) {
-      return pax_begin ? std::nullopt : std::optional(std::move(blobs));
+      outline.end = at;
+      return pax_begin ? std::nullopt : std::optional(std::move(outline));
     }
     const std::string_view magic = header.substr(257, 8);
     const bool posix = magic == std::string_view("ustar\00000", 8);
@@ -107,9 +120,12 @@ std::optional<std::vector<NamedBlob>> FindBlobs(int fd, uint64_t file_size) {
         std::string name(Text(header.substr(0, 100)));
         if (!prefix.empty()) name = std::string(prefix) + "/" + name;
         auto digest = *size >= kWorthwhile ? DigestOf(name) : std::nullopt;
-        if (!digest) break;
+        if (!digest) {
+          AddDocument(name, {data, *size}, &outline);
+          break;
+        }
         if (!seen.insert(*digest).second) return std::nullopt;
-        blobs.push_back({std::move(*digest), {begin, at - begin}});
+        outline.blobs.push_back({std::move(*digest), {begin, at - begin}});
         break;
       }
       default:
@@ -120,17 +136,56 @@ std::optional<std::vector<NamedBlob>> FindBlobs(int fd, uint64_t file_size) {
   return std::nullopt;
 }
 
-std::vector<FileRange> LeaveOut(const std::vector<NamedBlob>& blobs,
-                                const std::set<std::string>& known, uint64_t file_size) {
-  std::vector<FileRange> kept;
-  uint64_t at = 0;
-  for (const NamedBlob& blob : blobs) {
-    if (!known.contains(blob.digest)) continue;
-    if (blob.range.offset > at) kept.push_back({at, blob.range.offset - at});
-    at = blob.range.offset + blob.range.size;
+void SortAsNamed(int fd, ArchiveOutline* outline) {
+  std::map<std::string, size_t, std::less<>> rank;
+  for (const NamedBlob& blob : outline->blobs) rank[blob.digest] = SIZE_MAX;
+  size_t next = 0;
+  for (const FileRange& document : outline->documents) {
+    const auto read = ReadAt(fd, static_cast<off_t>(document.offset), document.size);
+    if (!read.ok()) continue;
+    const std::string_view text = *read;
+    for (size_t at = 0; at + kHexDigits <= text.size();) {
+      const size_t other = text.find_first_not_of(kHex, at);
+      const size_t size = (other == text.npos ? text.size() : other) - at;
+      const auto named = size == kHexDigits ? rank.find(text.substr(at, size)) : rank.end();
+      if (named != rank.end() && named->second == SIZE_MAX) named->second = next++;
+      at += size + 1;
+    }
   }
-  if (file_size > at) kept.push_back({at, file_size - at});
-  return kept;
+  std::stable_sort(outline->blobs.begin(), outline->blobs.end(),
+                   [&rank](const NamedBlob& a, const NamedBlob& b) {
+                     return rank.at(a.digest) < rank.at(b.digest);
+                   });
+}
+
+std::vector<FileRange> RangesToSend(const ArchiveOutline& outline,
+                                    const std::set<std::string>& known, uint64_t file_size) {
+  std::vector<FileRange> out;
+  const auto add = [&out](uint64_t begin, uint64_t end) {
+    if (begin == end) return;
+    const bool joins = !out.empty() && out.back().offset + out.back().size == begin;
+    if (joins) {
+      out.back().size += end - begin;
+    } else {
+      out.push_back({begin, end - begin});
+    }
+  };
+  std::map<uint64_t, uint64_t> blobs;  // where they begin and end
+  for (const NamedBlob& blob : outline.blobs) {
+    blobs[blob.range.offset] = blob.range.offset + blob.range.size;
+  }
+  uint64_t at = 0;
+  for (const auto& [begin, end] : blobs) {
+    add(at, begin);
+    at = end;
+  }
+  add(at, outline.end);
+  for (const NamedBlob& blob : outline.blobs) {
+    if (known.contains(blob.digest)) continue;
+    add(blob.range.offset, blob.range.offset + blob.range.size);
+  }
+  add(outline.end, file_size);
+  return out;
 }
 
 }  // namespace pulga::cli

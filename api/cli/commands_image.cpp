@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -228,13 +229,22 @@ std::set<std::string> LayersThere(const DaemonClient& client) {
   return there;
 }
 
-// What to send of a file; nothing: all of it.
-std::vector<FileRange> WorthSending(const DaemonClient& client, int fd, uint64_t size) {
-  const auto blobs = FindBlobs(fd, size);
-  if (!blobs || blobs->empty()) return {};
-  auto rest = LeaveOut(*blobs, LayersThere(client), size);
-  const bool all = rest.size() == 1 && rest[0].size == size;
-  return all ? std::vector<FileRange>() : std::move(rest);
+struct Sending {
+  std::vector<FileRange> ranges;  // none: the file as it is
+  bool leaves_out = false;
+};
+
+Sending WhatToSend(const DaemonClient& client, int fd, uint64_t size) {
+  auto outline = SkimArchive(fd, size);
+  if (!outline || outline->blobs.empty()) return {};
+  SortAsNamed(fd, &*outline);
+  const std::set<std::string> there = LayersThere(client);
+  Sending sending;
+  sending.ranges = RangesToSend(*outline, there, size);
+  sending.leaves_out =
+      std::any_of(outline->blobs.begin(), outline->blobs.end(),
+                  [&there](const NamedBlob& blob) { return there.contains(blob.digest); });
+  return sending;
 }
 
 constexpr int kLayerGone = 412;
@@ -275,23 +285,24 @@ Result<ClientReply> ImportArchive(const DaemonClient& client, const ImportReques
     sending.on_progress = [&](uint64_t sent) { bar.Update(confirmed = sent); };
     return client.Call(std::move(sending), status);
   };
-  if (whole_file) {
-    ClientRequest rest = request;
-    rest.body_ranges = WorthSending(client, request.body_fd, *request.body_size);
-    if (!rest.body_ranges.empty()) {
-      rest.target += "&skipped=1";
-      rest.body_size = 0;
-      for (const FileRange& range : rest.body_ranges) *rest.body_size += range.size;
-      int status = 0;
-      auto reply = send(std::move(rest), &status);
-      if (reply.ok()) return reply;
-      // Whatever is wrong with an archive is told of the whole one.
-      if (status >= 400 && status != kLayerGone && status != 422) return reply;
-      if (status == kLayerGone) PrintErr("a layer is not here any more: sending all of it\n");
-      confirmed = 0;
-    }
+  const Sending best =
+      whole_file ? WhatToSend(client, request.body_fd, *request.body_size) : Sending{};
+  ClientRequest first = request;
+  first.body_ranges = best.ranges;
+  if (best.leaves_out) {
+    first.target += "&skipped=1";
+    first.body_size = 0;
+    for (const FileRange& range : best.ranges) *first.body_size += range.size;
   }
-  auto reply = send(std::move(request), nullptr);
+  int status = 0;
+  auto reply = send(std::move(first), &status);
+  if (!reply.ok() && best.leaves_out) {
+    // Whatever is wrong with an archive is told of the whole one.
+    if (status >= 400 && status != kLayerGone && status != 422) return reply;
+    if (status == kLayerGone) PrintErr("a layer is not here any more: sending all of it\n");
+    confirmed = 0;
+    reply = send(std::move(request), nullptr);
+  }
   const bool lost = !reply.ok() && reply.error().code == Code::kIo;
   if (!lost || confirmed == 0 || !whole_file) return reply;
   PrintErr("the connection was lost (" + reply.error().message + "): sending it in parts\n");

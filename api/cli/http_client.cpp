@@ -135,30 +135,36 @@ class Conversation {
 
  private:
   Status ReadBody() {
+    if (!request_.body_size.has_value()) return ReadChunk();
+    out_.resize(kBlock);  // all of it is sent
+    sent_ = out_.size();
+    const ssize_t n = ReadBlock(&out_);
+    if (n < 0 && (errno == EINTR || errno == EAGAIN)) return OkStatus();
+    if (n < 0) return LastError("read the request body");
+    const uint64_t rest = *request_.body_size - body_sent_;
+    if (n == 0 && rest > 0) {
+      return Error{Code::kIo, 0, "the file became shorter while it was sent"};
+    }
+    const uint64_t taken = std::min(static_cast<uint64_t>(n), rest);
+    body_sent_ += taken;
+    body_done_ = taken == rest;
+    out_.resize(taken);
+    sent_ = 0;
+    return OkStatus();
+  }
+
+  Status ReadChunk() {
     std::string block(kBlock, '\0');
     const ssize_t n = ReadBlock(&block);
     if (n < 0 && (errno == EINTR || errno == EAGAIN)) return OkStatus();
     if (n < 0) return LastError("read the request body");
     block.resize(static_cast<size_t>(n));
     body_sent_ += block.size();
-    const bool chunked = !request_.body_size.has_value();
-    if (n == 0) body_done_ = true;
-    if (!chunked && n == 0 && body_sent_ < *request_.body_size) {
-      return Error{Code::kIo, 0, "the file became shorter while it was sent"};
-    }
-    if (!chunked && body_sent_ >= *request_.body_size) {
-      block.resize(block.size() - static_cast<size_t>(body_sent_ - *request_.body_size));
-      body_done_ = true;
-    }
-    out_.clear();
+    body_done_ = n == 0;
+    char size[24];
+    snprintf(size, sizeof size, "%zx\r\n", block.size());
+    out_ = size + block + "\r\n";
     sent_ = 0;
-    if (chunked) {
-      char size[24];
-      snprintf(size, sizeof size, "%zx\r\n", block.size());
-      out_ = size;
-    }
-    out_ += block;
-    if (chunked) out_ += "\r\n";
     return OkStatus();
   }
 

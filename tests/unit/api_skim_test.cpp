@@ -43,15 +43,22 @@ std::string Blob(const std::string& digest, size_t size = kLarge + 1) {
   return Member("blobs/sha256/" + digest, std::string(size, 'x'));
 }
 
-std::optional<std::vector<NamedBlob>> Find(const std::string& archive) {
+std::optional<ArchiveOutline> Outline(const std::string& archive) {
   const UniqueFd file = OpenUnnamedFile("/tmp").value();
   EXPECT_TRUE(WriteAll(file.get(), archive).ok());
-  return FindBlobs(file.get(), archive.size());
+  auto outline = SkimArchive(file.get(), archive.size());
+  if (outline) SortAsNamed(file.get(), &*outline);
+  return outline;
+}
+
+std::optional<std::vector<NamedBlob>> Find(const std::string& archive) {
+  const auto outline = Outline(archive);
+  return outline ? std::optional(outline->blobs) : std::nullopt;
 }
 
 std::string Rest(const std::string& archive, const std::set<std::string>& known) {
   std::string out;
-  for (const FileRange& range : LeaveOut(Find(archive).value(), known, archive.size())) {
+  for (const FileRange& range : RangesToSend(Outline(archive).value(), known, archive.size())) {
     EXPECT_GT(range.size, 0u);
     out += archive.substr(range.offset, range.size);
   }
@@ -61,10 +68,35 @@ std::string Rest(const std::string& archive, const std::set<std::string>& known)
 TEST(ArchiveSkim, LeavesOutWhatIsKnown) {
   const std::string documents = Member("manifest.json", "[]");
   const std::string archive = Blob(kDigest) + Blob(kOther) + documents + kEnd;
-  EXPECT_EQ(Rest(archive, {kDigest}), Blob(kOther) + documents + kEnd);
-  EXPECT_EQ(Rest(archive, {kOther}), Blob(kDigest) + documents + kEnd);
+  EXPECT_EQ(Rest(archive, {kDigest}), documents + Blob(kOther) + kEnd);
+  EXPECT_EQ(Rest(archive, {kOther}), documents + Blob(kDigest) + kEnd);
   EXPECT_EQ(Rest(archive, {kDigest, kOther}), documents + kEnd);
-  EXPECT_EQ(Rest(archive, {std::string(64, 'c')}), archive);
+  EXPECT_EQ(Rest(archive, {std::string(64, 'c')}), documents + Blob(kDigest) + Blob(kOther) + kEnd);
+}
+
+TEST(ArchiveSkim, DocumentsGoFirstAndLayersFromTheBaseUp) {
+  const std::string unnamed(64, 'c');
+  const std::string config = Member("config", R"({"sum":"sha256:)" + kOther + R"("})");
+  const std::string manifest = Member(
+      "manifest.json", R"([{"Layers":["blobs/sha256/)" + kDigest + R"(","blobs/sha256/)" + kOther +
+                           R"("],"LayerSources":{"sha256:)" + kOther + R"(":{}}}])");
+  const std::string archive = Blob(unnamed) + Blob(kOther) + config + Blob(kDigest) + manifest;
+  EXPECT_EQ(Rest(archive + kEnd, {}),
+            config + manifest + Blob(kDigest) + Blob(kOther) + Blob(unnamed) + kEnd);
+}
+
+TEST(ArchiveSkim, ADigestInALongerWordIsNone) {
+  const std::string documents =
+      Member("manifest.json", "\"" + kOther + "0\" \"" + kDigest + "\"" + kOther);
+  EXPECT_EQ(Rest(Blob(kOther) + documents + Blob(kDigest) + kEnd, {}),
+            documents + Blob(kDigest) + Blob(kOther) + kEnd);
+  EXPECT_EQ(Rest(documents + Blob(kOther) + kEnd, {}), documents + Blob(kOther) + kEnd);
+}
+
+TEST(ArchiveSkim, WhatFollowsTheEndStaysThere) {
+  const std::string more = kEnd + "signature";
+  EXPECT_EQ(Rest(Blob(kDigest) + Member("a", "b") + more, {}),
+            Member("a", "b") + Blob(kDigest) + more);
 }
 
 TEST(ArchiveSkim, KnowsEveryNameThatTellsADigest) {
