@@ -130,6 +130,10 @@ Result<OciDocument> ParseOciDocument(std::string_view json) {
   PULGA_ASSIGN_OR_RETURN(const JsonDocument document, JsonDocument::Parse("manifest", json));
   const JsonValue root = document.root();
   if (!root.IsObject()) return Bad("manifest", "must be an object");
+  if (!root.Get("fsLayers").IsNull()) {
+    return Bad("manifest",
+               "it is of schema 1, as before Docker 1.10: push the image again with a newer tool");
+  }
   const bool has_manifests = !root.Get("manifests").IsNull();
   const bool has_layers = !root.Get("layers").IsNull() || !root.Get("config").IsNull();
   if (has_manifests && has_layers) return Bad("manifest", "it is a manifest and an index at once");

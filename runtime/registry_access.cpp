@@ -30,6 +30,7 @@ Result<RegistryLogin> FindLogin(const RegistryAccess& access, const std::string&
   }
   PULGA_ASSIGN_OR_RETURN(const std::string text, ReadFd(file->get(), kMaxAuthBytes));
   PULGA_ASSIGN_OR_RETURN(const RegistryLogins logins, RegistryLogins::Parse(text));
+  PULGA_RETURN_IF_ERROR(logins.CheckReadable(domain));
   return logins.Find(domain);
 }
 

@@ -10,7 +10,7 @@ namespace pulga {
 namespace {
 
 constexpr int kMaxRedirects = 5;
-constexpr int kMaxLogins = 2;  // of one exchange; a token may expire under way
+constexpr int kMaxLogins = 2;  // of one exchange, without a byte between them
 constexpr size_t kMaxErrorText = 8 * 1024;
 constexpr size_t kMaxIgnored = 64 * 1024;  // read and dropped so that the connection can be kept
 
@@ -126,6 +126,7 @@ bool Exchange::OnBytes(std::string_view bytes) {
   }
   offset_ += bytes.size();
   gained_ = true;
+  logins_ = 0;  // they were good; the next token may expire as well
   return true;
 }
 

@@ -84,17 +84,35 @@ Result<RegistryLogins> RegistryLogins::Parse(std::string_view config_json) {
   }
   RegistryLogins out;
   Status failed;
+  const std::string store = document->root().Get("credsStore").AsString().value_or("");
   auths.ForEach([&](const std::string& key, JsonValue value) {
     auto login = ReadEntry(key, value);
     if (!login.ok()) {
       failed = login.error();
       return;
     }
-    // `docker login` with a helper program leaves an empty entry: nothing that could be sent.
-    if (!login->empty()) out.logins_[DomainOf(key)] = std::move(*login);
+    // `docker login` with a helper program leaves an empty entry.
+    if (!login->empty()) {
+      out.logins_[DomainOf(key)] = std::move(*login);
+    } else if (!store.empty()) {
+      out.helpers_[DomainOf(key)] = store;
+    }
+  });
+  document->root().Get("credHelpers").ForEach([&](const std::string& key, JsonValue value) {
+    out.helpers_[DomainOf(key)] = value.AsString().value_or("");
   });
   PULGA_RETURN_IF_ERROR(failed);
   return out;
+}
+
+Status RegistryLogins::CheckReadable(std::string_view domain) const {
+  const auto helper = helpers_.find(DomainOf(domain));
+  if (helper == helpers_.end() || logins_.contains(helper->first)) return OkStatus();
+  return Error{Code::kInvalidArgument, 0,
+               "credentials for " + Printable(helper->first, 100) +
+                   " are kept by docker-credential-" + Printable(helper->second, 100) +
+                   ", and no program is run to get at them: write them into \"auths\", or send "
+                   "them with the pull"};
 }
 
 RegistryLogin RegistryLogins::Find(std::string_view domain) const {

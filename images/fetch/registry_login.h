@@ -30,9 +30,12 @@ class RegistryLogins {
   static Result<RegistryLogins> Parse(std::string_view config_json);
   // Of the registry that serves names of `domain` ("docker.io", "localhost:5000"); may be empty.
   RegistryLogin Find(std::string_view domain) const;
+  // kInvalidArgument when a helper program (credHelpers, credsStore) has what is not in the file.
+  Status CheckReadable(std::string_view domain) const;
 
  private:
-  std::map<std::string, RegistryLogin> logins_;  // by domain
+  std::map<std::string, RegistryLogin> logins_;              // by domain
+  std::map<std::string, std::string, std::less<>> helpers_;  // by domain
 };
 
 // One entry alone: base64 of "user:password".

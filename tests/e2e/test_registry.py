@@ -484,6 +484,37 @@ class Hostile(Pulls):
                 self.assertIn(reply.status, (413, 422, 404), repr(reply))
                 self.assertIn(reply.json()["error"]["code"], ("bad_image", "too_large"))
 
+    def test_manifests_of_schema_1_are_named(self):
+        old = (b'{"schemaVersion":1,"name":"app","tag":"1","architecture":"amd64","fsLayers":'
+               b'[{"blobSum":"' + sha(b"x").encode() + b'"}],"history":[]}')
+        server = self.serve({"1": old})
+        self.assert_error(self.pull(f"{server.name}/app:1"), 422, "bad_image", "schema 1")
+        self.assertEqual(server.asked("/blobs/"), [])
+
+    def test_what_a_manifest_is_called_does_not_matter(self):
+        """Only what it holds does: some registries say octet-stream, some text/html."""
+        documents, blobs, _ = self.documents()
+
+        def answer(handler):
+            if "/manifests/" in handler.path:
+                return 200, {"Content-Type": "text/html", "ETag": '"x"',
+                             "Docker-Content-Digest": sha(b"a lie")}, documents["1"]
+            return None
+        server = self.serve(documents, blobs, answer)
+        self.pull_ok(f"{server.name}/app:1")
+
+    def test_another_manifest_than_the_named_one_is_refused(self):
+        documents, blobs, _ = self.documents()
+        wrong = sha(b"another")
+        server = self.serve({wrong: documents["1"]}, blobs)
+        self.assert_error(self.pull(f"{server.name}/app@{wrong}"), 422, "bad_image", wrong)
+
+    def test_an_html_page_is_no_manifest(self):
+        """What a captive portal answers to everything."""
+        server = self.serve({}, {}, lambda _: (200, {"Content-Type": "text/html"},
+                                               b"<html>Please log in</html>"))
+        self.assert_error(self.pull(f"{server.name}/app:1"), 422, "bad_image")
+
     def test_redirects_lose_the_credentials(self):
         documents, blobs, _ = self.documents()
         with Server(lambda handler: (200, {}, blobs[handler.path[1:]])) as storage:

@@ -327,6 +327,32 @@ TEST_F(Fetching, AnExpiredTokenIsRenewedInTheMiddle) {
   EXPECT_EQ(tokens, 2);
 }
 
+TEST_F(Fetching, TokensOfASlowLinkExpireAgainAndAgain) {
+  WantBlob(std::string(100, 'y'));
+  int tokens = 0;
+  int valid = 0;  // for one connection
+  transport.serve = [&](const HttpOrder& asked) {
+    if (asked.url.host == "auth.example") {
+      valid = ++tokens;
+      return Answer{200, {}, R"({"token":"t)" + std::to_string(tokens) + "\"}"};
+    }
+    if (valid == 0 || HeaderOf(asked, "Authorization") != "Bearer t" + std::to_string(valid)) {
+      return Answer{401, {{"www-authenticate", R"(Bearer realm="https://auth.example/t")"}}, ""};
+    }
+    valid = 0;
+    Answer answer = Serve(asked);
+    if (answer.body.size() > 14) {
+      answer.body.resize(14);
+      answer.end = HttpEnd::Kind::kBroken;
+    }
+    return answer;
+  };
+  const Status done = Run();
+  ASSERT_TRUE(done.ok()) << done.error().message;
+  EXPECT_EQ(tokens, 8);
+  EXPECT_EQ(sink.output, std::string(100, 'y'));
+}
+
 TEST_F(Fetching, WrongCredentialsEndIt) {
   WantBlob("x");
   order.login = {"me", "pw", "", ""};

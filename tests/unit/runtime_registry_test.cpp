@@ -91,6 +91,24 @@ TEST_F(Access, ADamagedFileIsSaidAndNotPassedOver) {
   EXPECT_THAT(prepared.error().message, HasSubstr("other"));
 }
 
+TEST_F(Access, CredentialsThatAProgramKeepsAreNotPassedOver) {
+  for (const std::string text :
+       {R"({"credHelpers":{"localhost:5000":"gcloud"}})",
+        R"({"auths":{"https://localhost:5000/v2/":{}},"credsStore":"gcloud"})"}) {
+    ASSERT_TRUE(Write(text).ok());
+    const auto prepared = PrepareRegistry(access, ref, {});
+    ASSERT_FALSE(prepared.ok()) << text;
+    EXPECT_THAT(prepared.error().message, HasSubstr("docker-credential-gcloud"));
+    EXPECT_THAT(prepared.error().message, HasSubstr("localhost:5000"));
+    EXPECT_TRUE(PrepareRegistry(access, "elsewhere:5000/app:1", {}).ok()) << "it has none there";
+    EXPECT_TRUE(PrepareRegistry(access, ref, RegistryLogin{"c", "given", "", ""}).ok());
+  }
+  ASSERT_TRUE(Write(R"({"auths":{"localhost:5000":{"auth":")" + Base64Encode("a:mine") +
+                    R"("}},"credHelpers":{"localhost:5000":"x"},"credsStore":"y"})")
+                  .ok());
+  EXPECT_EQ(PrepareRegistry(access, ref, {})->order.login.password, "mine");
+}
+
 TEST_F(Access, AuthoritiesMustBeThere) {
   access.ca_file = dir.path() + "/ca.pem";
   EXPECT_FALSE(PrepareRegistry(access, ref, {}).ok());
