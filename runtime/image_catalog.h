@@ -1,5 +1,6 @@
 // ImageCatalog: the images' rows mirrored in memory, and the pure decisions on them: what a name
-// means, which layers are there, what an import brings that is new. Loop thread, never blocks.
+// means, which layers are there, what an import brings that is new. Of one owner, the only one
+// until accounts come: each will have their own. Loop thread, never blocks.
 #pragma once
 
 #include <map>

@@ -16,6 +16,19 @@ uint64_t Excess(const DiskUse& disk, uint32_t mark) {
   return disk.used_bytes > allowed ? disk.used_bytes - allowed : 0;
 }
 
+// Those not in use. Stable, so that what is decided does not depend on chance.
+template <typename Candidate>
+std::vector<const Candidate*> LongestUnused(const std::vector<Candidate>& all) {
+  std::vector<const Candidate*> unused;
+  for (const Candidate& one : all) {
+    if (!one.in_use) unused.push_back(&one);
+  }
+  std::stable_sort(unused.begin(), unused.end(), [](const auto* a, const auto* b) {
+    return a->last_used_unix_ms < b->last_used_unix_ms;
+  });
+  return unused;
+}
+
 }  // namespace
 
 uint64_t DiskUse::percent() const {
@@ -26,23 +39,20 @@ uint64_t DiskUse::percent() const {
 }
 
 CollectionPlan PlanCollection(const DiskUse& disk, const CollectionMarks& marks,
-                              const std::vector<CollectionCandidate>& images) {
+                              const CollectionCandidates& candidates) {
   CollectionPlan plan;
   if (marks.high >= 100 || Excess(disk, marks.high) == 0) return plan;
   const uint64_t wanted = Excess(disk, marks.low);
-  std::map<LayerId, uint32_t> users;
-  std::vector<const CollectionCandidate*> unused;
-  for (const CollectionCandidate& image : images) {
-    for (const auto& [layer, bytes] : image.layers) ++users[layer];
-    if (!image.in_use) unused.push_back(&image);
+  for (const UploadCandidate* upload : LongestUnused(candidates.uploads)) {
+    if (plan.freed_bytes >= wanted) break;
+    plan.uploads.push_back(upload->id);
+    plan.freed_bytes += upload->bytes;
   }
-  std::sort(unused.begin(), unused.end(), [](const auto* a, const auto* b) {
-    if (a->last_used_unix_ms != b->last_used_unix_ms) {
-      return a->last_used_unix_ms < b->last_used_unix_ms;
-    }
-    return a->digest < b->digest;
-  });
-  for (const CollectionCandidate* image : unused) {
+  std::map<LayerId, uint32_t> users;
+  for (const CollectionCandidate& image : candidates.images) {
+    for (const auto& [layer, bytes] : image.layers) ++users[layer];
+  }
+  for (const CollectionCandidate* image : LongestUnused(candidates.images)) {
     if (plan.freed_bytes >= wanted) break;
     plan.digests.push_back(image->digest);
     for (const auto& [layer, bytes] : image->layers) {
@@ -51,9 +61,10 @@ CollectionPlan PlanCollection(const DiskUse& disk, const CollectionMarks& marks,
   }
   plan.reason = "the disk is " + Percent(disk.percent()) + " full, above the mark of " +
                 Percent(marks.high) + ": ";
-  plan.reason += plan.digests.empty()
+  plan.reason += plan.digests.empty() && plan.uploads.empty()
                      ? "but every image is in use"
-                     : std::to_string(plan.digests.size()) + " unused images with " +
+                     : std::to_string(plan.uploads.size()) + " uploads that stopped half way and " +
+                           std::to_string(plan.digests.size()) + " unused images with " +
                            HumanBytes(plan.freed_bytes) +
                            " go, the longest unused first, to get to " + Percent(marks.low);
   return plan;

@@ -1,5 +1,6 @@
 // Which images go, decided without touching anything: by hand (prune), and by themselves when the
-// disk fills (collection). Pure: from snapshots to a list with reasons.
+// disk fills (collection): first uploads that stopped half way, then images. Pure: from snapshots
+// to a list with reasons.
 #pragma once
 
 #include <cstdint>
@@ -33,14 +34,29 @@ struct CollectionCandidate {
   std::map<LayerId, uint64_t> layers;  // with what each takes on the disk
 };
 
+// An unfinished upload; what it brought so far.
+struct UploadCandidate {
+  std::string id;
+  bool in_use = false;  // bytes come, it is being imported; or until just now
+  int64_t last_used_unix_ms = 0;
+  uint64_t bytes = 0;
+};
+
+struct CollectionCandidates {
+  std::vector<CollectionCandidate> images;
+  std::vector<UploadCandidate> uploads;
+};
+
 struct CollectionPlan {
-  std::vector<std::string> digests;  // in the order they are given up
+  std::vector<std::string> uploads;  // in the order they are given up
+  std::vector<std::string> digests;  // then these
   uint64_t freed_bytes = 0;          // by the rows' account
   std::string reason;                // for the log; empty when there is nothing to do
 };
 
-// All images are given, those in use too: a layer frees nothing while another image has it.
+// All images are given, those in use too: a layer frees nothing while another image has it. Whoever
+// sent half an archive still has it; an image may be the last of its kind: so uploads go first.
 CollectionPlan PlanCollection(const DiskUse& disk, const CollectionMarks& marks,
-                              const std::vector<CollectionCandidate>& images);
+                              const CollectionCandidates& candidates);
 
 }  // namespace pulga

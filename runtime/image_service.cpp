@@ -66,22 +66,20 @@ void ImageService::Store(ImportReport report, std::function<void(ImportReport)> 
   auto shared = std::make_shared<ImportReport>(std::move(report));
   ops_.Add([this, shared, done = std::move(done)](OpQueue::Done next) {
     const int64_t now = UnixMillis(parts_.clock);
-    parts_.storage.Run(
-        [&store = parts_.store, images = shared->images, now] {
-          return store.StoreImages(images, now);
-        },
-        [this, shared, done, next](const Status& stored) {
-          if (stored.ok()) {
-            Show(shared.get());
-            Collect({});
-          } else {
-            shared->status = Prefix("store the image", stored.error());
-            shared->reason = ReasonOf(stored.error().code);
-            shared->images.clear();
-          }
-          done(std::move(*shared));
-          next();
-        });
+    parts_.storage.Run([&store = parts_.store, images = shared->images,
+                        now] { return store.StoreImages(images, now); },
+                       [this, shared, done, next](const Status& stored) {
+                         if (stored.ok()) {
+                           Show(shared.get());
+                           Collect({});
+                         } else {
+                           shared->status = Prefix("store the image", stored.error());
+                           shared->reason = ReasonOf(stored.error().code);
+                           shared->images.clear();
+                         }
+                         done(std::move(*shared));
+                         next();
+                       });
   });
 }
 
@@ -132,9 +130,10 @@ void ImageService::RemoveNow(const std::string& name, std::function<void(Status)
   const bool by_ref =
       ref.ok() && std::find(image->refs.begin(), image->refs.end(), *ref) != image->refs.end();
   if (by_ref && image->refs.size() > 1) {  // only the name goes
-    parts_.storage.Run([&store = parts_.store, ref = *ref] { return store.RemoveRef(ref); },
-                       [this, ref = *ref, done](Status removed) {
-                         if (removed.ok()) parts_.catalog.RemoveRef(ref);
+    const OwnedImage owned{image->owner, *ref};
+    parts_.storage.Run([&store = parts_.store, owned] { return store.RemoveRef(owned); },
+                       [this, owned, done](Status removed) {
+                         if (removed.ok()) parts_.catalog.RemoveRef(owned.name);
                          done(std::move(removed));
                        });
     return;
@@ -152,9 +151,11 @@ void ImageService::RemoveNow(const std::string& name, std::function<void(Status)
 
 void ImageService::RemoveRows(std::vector<ImageRecord> images,
                               std::function<void(Result<PruneReport>)> done) {
-  std::vector<std::string> digests;
-  for (const ImageRecord& image : images) digests.push_back(image.digest);
-  for (const std::string& digest : digests) parts_.catalog.SetLeaving(digest, true);
+  std::vector<OwnedImage> digests;
+  for (const ImageRecord& image : images) {
+    digests.push_back({image.owner, image.digest});
+    parts_.catalog.SetLeaving(image.digest, true);
+  }
   parts_.storage.Run([&store = parts_.store, digests] { return store.RemoveImages(digests); },
                      [this, images = std::move(images), done](Result<std::vector<LayerId>> layers) {
                        PruneReport report;

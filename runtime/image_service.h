@@ -20,6 +20,7 @@
 #include "runtime/import_service.h"
 #include "runtime/layer_table.h"
 #include "runtime/op_queue.h"
+#include "runtime/resumable_uploads.h"
 #include "runtime/state_store.h"
 #include "sandbox/sandbox.h"
 
@@ -53,6 +54,9 @@ class ImageService {
     std::function<std::string(const std::string& digest)> user_of;
     // The catalog changed: functions may be broken, or whole again.
     std::function<void()> changed;
+    // Archives that have come in part, and how to give one up. Both may be empty.
+    std::function<std::vector<UploadView>()> uploads = {};
+    std::function<void(const std::string& id)> drop_upload = {};
   };
 
   ImageService(ImageParts parts, ImageLimits limits, Hooks hooks);
@@ -69,7 +73,8 @@ class ImageService {
   void Verify(const std::string& name, std::function<void(Result<VerifyReport>)> done);
   void Prune(PruneScope scope, std::function<void(Result<PruneReport>)> done);
   Result<std::unique_ptr<Engine::Download>> Export(const std::string& name);
-  // Removes unused images, the longest unused first, when the disk is fuller than the high mark.
+  // Gives up uploads that stopped half way and removes unused images, the longest unused first,
+  // when the disk is fuller than the high mark.
   void Collect(std::function<void()> done);
   // Compares the layers on disk with the rows: unknown ones go, missing ones are marked. Ahead of
   // everything else when called first. kUnavailable while there is no launcher.
@@ -88,7 +93,7 @@ class ImageService {
   // The rows, then the layers nobody else has. Inside an operation; all or none of the rows.
   void RemoveRows(std::vector<ImageRecord> images, std::function<void(Result<PruneReport>)> done);
   std::string UserOf(const std::string& digest) const;
-  std::vector<CollectionCandidate> Candidates() const;
+  CollectionCandidates Candidates() const;
   void CollectNow(const DiskUse& disk, std::function<void()> done);
   // Those no row needs; failures are logged and left to the next sweep.
   void RemoveLayers(std::vector<LayerId> layers, std::function<void()> done);

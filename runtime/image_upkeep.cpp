@@ -74,19 +74,27 @@ void ImageService::Prune(PruneScope scope, std::function<void(Result<PruneReport
   });
 }
 
-std::vector<CollectionCandidate> ImageService::Candidates() const {
+CollectionCandidates ImageService::Candidates() const {
   const auto now = parts_.clock.WallTime().time_since_epoch();
-  std::vector<CollectionCandidate> out;
+  const auto just_used = [now](int64_t unix_ms) {
+    return now - std::chrono::milliseconds(unix_ms) < kJustUsed;
+  };
+  CollectionCandidates out;
   for (const ImageRecord& image : parts_.catalog.List()) {
     CollectionCandidate candidate;
     candidate.digest = image.digest;
     candidate.last_used_unix_ms = image.last_used_unix_ms;
-    const auto unused = now - std::chrono::milliseconds(image.last_used_unix_ms);
-    candidate.in_use = unused < kJustUsed || !UserOf(image.digest).empty();
+    candidate.in_use = just_used(image.last_used_unix_ms) || !UserOf(image.digest).empty();
     for (const LayerRecord& layer : image.layers) {
       candidate.layers[layer.chain_id] = DiskBytes(layer);
     }
-    out.push_back(std::move(candidate));
+    out.images.push_back(std::move(candidate));
+  }
+  if (!hooks_.uploads) return out;
+  for (const UploadView& view : hooks_.uploads()) {
+    const bool busy = view.busy || view.state != UploadState::kReceiving;
+    out.uploads.push_back({view.upload.id, busy || just_used(view.upload.touched_ms),
+                           view.upload.touched_ms, view.upload.offset});
   }
   return out;
 }
@@ -111,6 +119,7 @@ void ImageService::CollectNow(const DiskUse& disk, std::function<void()> done) {
   // Once for each state of things, not once a minute.
   if (!plan.reason.empty() && plan.reason != last_collection_) LogWarning(plan.reason);
   last_collection_ = plan.reason;
+  for (const std::string& id : plan.uploads) hooks_.drop_upload(id);
   std::vector<ImageRecord> images;
   for (const std::string& digest : plan.digests) {
     const auto image = parts_.catalog.ByDigest(digest);

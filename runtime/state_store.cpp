@@ -93,9 +93,9 @@ Result<Statement*> StateStore::Prepared(const char* sql) {
   return &statements_.emplace(sql, std::move(statement)).first->second;
 }
 
-Status StateStore::RunText(const char* sql, std::string_view parameter) {
+Status StateStore::RunOwned(const char* sql, const OwnedImage& image) {
   PULGA_ASSIGN_OR_RETURN(Statement* const statement, Prepared(sql));
-  return statement->Text(parameter).Run();
+  return statement->Text(image.owner).Text(image.name).Run();
 }
 
 Status StateStore::RunInt(const char* sql, uint64_t parameter) {
@@ -257,14 +257,14 @@ Status StateStore::StoreImages(const std::vector<ImageRecord>& images, int64_t n
   return transaction.Commit();
 }
 
-Status StateStore::RemoveRef(const std::string& ref) {
-  return RunText("DELETE FROM refs WHERE ref = ?", ref);
+Status StateStore::RemoveRef(const OwnedImage& ref) {
+  return RunOwned("DELETE FROM refs WHERE owner = ? AND ref = ?", ref);
 }
 
-Result<std::vector<LayerId>> StateStore::RemoveImages(const std::vector<std::string>& digests) {
+Result<std::vector<LayerId>> StateStore::RemoveImages(const std::vector<OwnedImage>& digests) {
   PULGA_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
-  for (const std::string& digest : digests) {
-    PULGA_RETURN_IF_ERROR(RunText("DELETE FROM images WHERE digest = ?", digest));
+  for (const OwnedImage& digest : digests) {
+    PULGA_RETURN_IF_ERROR(RunOwned("DELETE FROM images WHERE owner = ? AND digest = ?", digest));
   }
   PULGA_ASSIGN_OR_RETURN(Statement* const unneeded, Prepared(kDropUnneededLayers));
   PULGA_ASSIGN_OR_RETURN(const std::vector<std::string> unused, TextsOf(*unneeded));

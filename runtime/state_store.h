@@ -35,6 +35,12 @@ struct StoredFunction {
   std::vector<StoredVersion> versions;  // highest number first; exactly one is active
 };
 
+// A name (normalised) or a digest of an image: each owner has their own.
+struct OwnedImage {
+  std::string owner;
+  std::string name;
+};
+
 struct StoredState {
   std::vector<ImageRecord> images;
   std::vector<StoredFunction> functions;
@@ -50,10 +56,10 @@ class StateStore {
 
   // All images of one archive become visible together. A name they carry moves from its old image.
   Status StoreImages(const std::vector<ImageRecord>& images, int64_t now_unix_ms);
-  Status RemoveRef(const std::string& ref);
+  Status RemoveRef(const OwnedImage& ref);
   // The images, their names, and the layers nobody else has, which are returned. kAlreadyExists
   // while a version needs one of them; then all stay.
-  Result<std::vector<LayerId>> RemoveImages(const std::vector<std::string>& digests);
+  Result<std::vector<LayerId>> RemoveImages(const std::vector<OwnedImage>& digests);
 
   // A new version, not yet active, of a new or existing function; returns it with id and number.
   // A `version.number` other than 0 is an old version coming back under its own number.
@@ -68,7 +74,7 @@ class StateStore {
   explicit StateStore(std::unique_ptr<Database> database) : database_(std::move(database)) {}
   // Prepared once, then kept.
   Result<Statement*> Prepared(const char* sql);
-  Status RunText(const char* sql, std::string_view parameter);
+  Status RunOwned(const char* sql, const OwnedImage& image);
   Status RunInt(const char* sql, uint64_t parameter);
   Status StoreImage(const ImageRecord& image, int64_t now_unix_ms);
   Status LoadImages(StoredState& state);

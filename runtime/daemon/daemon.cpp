@@ -199,7 +199,8 @@ void Daemon::BuildServices() {
                  config_.data_dir},
       LimitsOfImages(),
       ImageService::Hooks{[this](const std::string& digest) { return registry_.UserOf(digest); },
-                          [this] { functions_->Recheck(); }});
+                          [this] { functions_->Recheck(); }, [this] { return uploads_->List(); },
+                          [this](const std::string& id) { uploads_->Remove(id, [](Status) {}); }});
   pulls_ = std::make_unique<ImagePulls>(*loop_, *runner_, images_->imports(), config_.data_dir);
   pulls_->SetLimits(images_->LimitsForUpload(), AccessToRegistries());
   BuildUploads();

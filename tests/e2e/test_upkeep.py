@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
+import time
 import unittest
 from pathlib import Path
 
@@ -125,6 +127,56 @@ class Verify(Case):
         os.utime(self.base / "bin", ns=(before.st_atime_ns, before.st_mtime_ns),
                  follow_symlinks=False)
         self.assertEqual(self.found(), [[("bin", "link target")], []])
+
+    def test_a_directory_that_became_a_file_and_one_that_is_gone(self):
+        def swap():
+            (self.base / "etc/keep").unlink()
+            (self.base / "etc").rmdir()
+            (self.base / "etc").write_text("no directory")
+        self.touching(self.base, swap)
+        found = dict(self.found()[0])
+        self.assertEqual(found["etc/keep"], "missing")
+        self.assertIn("etc", found)
+        (self.base / "etc").unlink()
+        self.assertEqual(dict(self.found()[0])["etc"], "missing")
+
+    def test_a_shorter_and_a_longer_file(self):
+        for size in (99_999, 100_001):
+            self.touching(self.base / "data", lambda: os.truncate(self.base / "data", size))
+            self.assertEqual(self.found()[0][0][0], "data", size)
+
+    def test_two_layers_in_each_others_place(self):
+        aside = self.base.with_name("aside")
+        self.base.rename(aside)
+        self.top.rename(self.base)
+        aside.rename(self.top)
+        base, top = self.found()
+        self.assertIn(("data", "missing"), base)
+        self.assertIn(("usr/bin/tool", "added"), base)
+        self.assertIn(("data", "added"), top)
+        self.assertIn(("usr/bin/tool", "missing"), top)
+        reply = self.daemon.api("GET", "/v1/images/v:1/export")
+        self.assertTrue(reply.broken or reply.status >= 400, "it is not given out as the image")
+
+    def test_records_in_each_others_place(self):
+        records = self.daemon.data / "layer-records"
+        one, other = (records / layer.name for layer in (self.base, self.top))
+        kept = one.read_bytes()
+        one.write_bytes(other.read_bytes())
+        other.write_bytes(kept)
+        self.assertTrue(all(self.found()), "neither layer is what its record tells")
+
+    def test_a_layer_whose_directory_is_gone(self):
+        shutil.rmtree(self.top)
+        done = self.daemon.cli("image", "verify", "v:1")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertTrue(done.stdout or done.stderr)
+        self.daemon.stop()
+        self.daemon.start()
+        self.assert_error(self.daemon.api("POST", "/v1/images/v:1/verify"), 503,
+                          "unavailable", "missing")
+        self.daemon.import_archive(self.archive)
+        self.assertEqual(self.found(), [[], []])
 
     def test_a_lost_or_damaged_record(self):
         record = self.daemon.data / "layer-records" / self.top.name
@@ -255,6 +307,44 @@ class Collection(unittest.TestCase):
         layers = [p for p in (self.daemon.data / "layers").iterdir() if p.name[0] != "."]
         self.assertEqual(len(layers), 3)
         self.assertEqual(len(list((self.daemon.data / "layer-records").iterdir())), 3)
+
+    def begin_upload(self, size):
+        """One that stops half way; its path."""
+        made = self.daemon.request("POST", "/v1/uploads", b"", {
+            "Tus-Resumable": "1.0.0", "Upload-Length": str(size)}, 60, True)
+        self.assertEqual(made.status, 201, made)
+        path = made.headers["location"]
+        sent = self.daemon.request("PATCH", path, os.urandom(size // 2), {
+            "Tus-Resumable": "1.0.0", "Upload-Offset": "0",
+            "Content-Type": "application/offset+octet-stream"}, 60, True)
+        self.assertEqual(sent.status, 204, sent)
+        return path
+
+    def ask_upload(self, path):
+        return self.daemon.request("HEAD", path, b"", {"Tus-Resumable": "1.0.0"}, 60, True).status
+
+    def test_uploads_that_stopped_long_ago_go_before_any_image(self):
+        self.fill("a:1", "b:1")
+        old, newer, fresh = (self.begin_upload(12 << 20) for _ in range(3))
+        self.long_ago("a:1", "b:1")
+        self.daemon.stop()
+        for path, hours in ((old, 3), (newer, 2)):
+            when = time.time() - hours * 3600
+            os.utime(self.daemon.data / "uploads" / (path.rsplit("/", 1)[1] + ".data"),
+                     (when, when))
+        self.daemon.start()
+        self.assertEqual([self.ask_upload(path) for path in (old, newer, fresh)], [200] * 3)
+        self.fill("c:1")
+        # 46 of 64 MiB were used, 40 % are 25: both old ones, then the older image go.
+        wait_until(lambda: self.ask_upload(old) == 410 and self.ask_upload(newer) == 410, 10,
+                   self.daemon.log)
+        wait_until(lambda: "collected" in self.daemon.log(), 10, self.daemon.log)
+        self.assertEqual(self.ask_upload(fresh), 200, "it may still be going on")
+        self.assertNotIn("a:1", self.names())
+        self.assertIn("c:1", self.names())
+        self.assertIn("2 uploads that stopped half way", self.daemon.log())
+        left = [p.name for p in (self.daemon.data / "uploads").glob("*.data")]
+        self.assertEqual(left, [fresh.rsplit("/", 1)[1] + ".data"])
 
     def test_below_the_mark_nothing_goes(self):
         self.fill("a:1", "b:1", "c:1")

@@ -49,7 +49,9 @@ const std::vector<Step>& Story() {
       [](StateStore& s) { return Deploy(s, 'a', 1); },
       [](StateStore& s) { return Deploy(s, 'b', 0); },
       [](StateStore& s) { return s.DeleteFunction(kKey); },
-      [](StateStore& s) { return Status(s.RemoveImages({Image('a').digest})); },
+      [](StateStore& s) {
+        return Status(s.RemoveImages({{kDefaultOwner, Image('a').digest}}));
+      },
   };
   return story;
 }

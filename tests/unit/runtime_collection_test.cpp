@@ -38,7 +38,7 @@ std::vector<CollectionCandidate> Images(const std::vector<Given>& given) {
 }
 
 std::vector<std::string> Collected(const DiskUse& disk, const std::vector<Given>& images) {
-  return PlanCollection(disk, CollectionMarks{85, 75}, Images(images)).digests;
+  return PlanCollection(disk, CollectionMarks{85, 75}, {Images(images), {}}).digests;
 }
 
 TEST(ImageCollection, LeavesEverythingBelowTheHighMark) {
@@ -59,28 +59,45 @@ TEST(ImageCollection, NeverTouchesWhatIsInUse) {
 TEST(ImageCollection, CountsALayerOnlyOnceNobodyElseHasIt) {
   // 15 are wanted. "a" alone frees 1, as "b" has the rest; together they free 21.
   const std::vector<Given> images = {{"a", 1, {20, 1}}, {"b", 2, {20}}, {"c", 3, {30}}};
-  const auto plan = PlanCollection({90, 10}, CollectionMarks{85, 75}, Images(images));
+  const auto plan = PlanCollection({90, 10}, CollectionMarks{85, 75}, {Images(images), {}});
   EXPECT_THAT(plan.digests, ElementsAre("a", "b"));
   EXPECT_EQ(plan.freed_bytes, 21u);
 }
 
 TEST(ImageCollection, ALayerOfAnImageInUseFreesNothing) {
   const auto plan = PlanCollection({90, 10}, CollectionMarks{85, 75},
-                                   Images({{"a", 1, {20}}, {"used", 2, {20}, true}}));
+                                   {Images({{"a", 1, {20}}, {"used", 2, {20}, true}}), {}});
   EXPECT_EQ(plan.freed_bytes, 0u);
 }
 
 TEST(ImageCollection, SaysWhy) {
-  const auto plan = PlanCollection({90, 10}, CollectionMarks{85, 75}, Images({{"a", 1, {20}}}));
+  const auto plan =
+      PlanCollection({90, 10}, CollectionMarks{85, 75}, {Images({{"a", 1, {20}}}), {}});
   EXPECT_THAT(plan.reason, HasSubstr("the disk is 90 % full, above the mark of 85 %"));
   EXPECT_THAT(plan.reason, HasSubstr("1 unused images"));
   const auto none =
-      PlanCollection({90, 10}, CollectionMarks{85, 75}, Images({{"a", 1, {20}, true}}));
+      PlanCollection({90, 10}, CollectionMarks{85, 75}, {Images({{"a", 1, {20}, true}}), {}});
   EXPECT_THAT(none.reason, HasSubstr("every image is in use"));
 }
 
+TEST(ImageCollection, UploadsThatStoppedGoBeforeAnyImage) {
+  const std::vector<UploadCandidate> uploads = {
+      {"new", false, 9, 10}, {"sending", true, 0, 50}, {"old", false, 1, 10}};
+  const CollectionMarks marks{85, 75};
+  const auto some = PlanCollection({86, 14}, marks, {Images({{"a", 0, {20}}}), uploads});
+  EXPECT_THAT(some.uploads, ElementsAre("old", "new"));
+  EXPECT_THAT(some.digests, IsEmpty());
+  EXPECT_EQ(some.freed_bytes, 20u);
+  EXPECT_THAT(some.reason, HasSubstr("2 uploads that stopped half way and 0 unused images"));
+  const auto all = PlanCollection({97, 3}, marks, {Images({{"a", 0, {20}}}), uploads});
+  EXPECT_THAT(all.uploads, ElementsAre("old", "new"));
+  EXPECT_THAT(all.digests, ElementsAre("a"));
+  EXPECT_THAT(PlanCollection({85, 15}, marks, {{}, uploads}).uploads, IsEmpty());
+}
+
 TEST(ImageCollection, AHundredPercentMeansNever) {
-  const auto plan = PlanCollection({100, 0}, CollectionMarks{100, 75}, Images({{"a", 1, {20}}}));
+  const auto plan =
+      PlanCollection({100, 0}, CollectionMarks{100, 75}, {Images({{"a", 1, {20}}}), {}});
   EXPECT_THAT(plan.digests, IsEmpty());
   EXPECT_EQ(plan.reason, "");
 }

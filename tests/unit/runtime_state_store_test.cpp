@@ -126,16 +126,31 @@ TEST_F(StateStoreTest, StoringTheSameImageTwiceChangesNothing) {
 
 TEST_F(StateStoreTest, RemovingAnImageReturnsOnlyLayersNobodyElseHas) {
   ASSERT_TRUE(store_->StoreImages({Image('a', {1, 2}, {}), Image('b', {1, 3}, {})}, 1).ok());
-  const auto unused = store_->RemoveImages({Digest('a')});
+  const auto unused = store_->RemoveImages({{kDefaultOwner, Digest('a')}});
   ASSERT_TRUE(unused.ok());
   EXPECT_THAT(*unused, ElementsAre(Layer(2)));
   EXPECT_THAT(Load().images, SizeIs(1));
 }
 
+TEST_F(StateStoreTest, AnotherOwnersImageOfTheSameNameStays) {
+  ImageRecord other = Image('a', {2}, {"r"});
+  other.owner = "other";
+  ASSERT_TRUE(store_->StoreImages({Image('a', {1}, {"r"}), other}, 1).ok());
+  ASSERT_TRUE(store_->RemoveRef({kDefaultOwner, "r"}).ok());
+  for (const ImageRecord& image : Load().images) {
+    EXPECT_EQ(image.refs.size(), image.owner == "other" ? 1u : 0u);
+  }
+  EXPECT_THAT(store_->RemoveImages({{kDefaultOwner, Digest('a')}}).value(), ElementsAre(Layer(1)));
+  const StoredState state = Load();
+  ASSERT_THAT(state.images, SizeIs(1));
+  EXPECT_EQ(state.images[0].owner, "other");
+  EXPECT_THAT(state.images[0].refs, ElementsAre("r"));
+}
+
 TEST_F(StateStoreTest, AnImageInUseStays) {
   ASSERT_TRUE(store_->StoreImages({Image('a', {1}, {"r"})}, 1).ok());
   Deploy("f");
-  const auto removed = store_->RemoveImages({Digest('a')});
+  const auto removed = store_->RemoveImages({{kDefaultOwner, Digest('a')}});
   ASSERT_FALSE(removed.ok());
   EXPECT_EQ(removed.error().code, Code::kAlreadyExists);
   EXPECT_THAT(Load().images[0].refs, ElementsAre("r"));
@@ -180,7 +195,7 @@ TEST_F(StateStoreTest, ADroppedPendingVersionLeavesNoFunction) {
   const auto pending = store_->AddPending({"admin", "ns", "f"}, version);
   ASSERT_TRUE(pending.ok());
   ASSERT_TRUE(store_->DropPending(pending->id).ok());
-  EXPECT_TRUE(store_->RemoveImages({Digest('a')}).ok());
+  EXPECT_TRUE(store_->RemoveImages({{kDefaultOwner, Digest('a')}}).ok());
 }
 
 TEST_F(StateStoreTest, ForgetsAllButTheNewestVersions) {
@@ -352,7 +367,7 @@ TEST_F(StateStoreTest, TakesOverADatabaseOfTheFirstSchemaWithEverythingInIt) {
   EXPECT_EQ(state.functions[0].versions[0].id, 42u);
   EXPECT_EQ(state.functions[0].versions[0].spec_json, "{\"s\":2}");
   // Still guarded, still counting where it was.
-  EXPECT_EQ(store_->RemoveImages({"sha256:a"}).error().code, Code::kAlreadyExists);
+  EXPECT_EQ(store_->RemoveImages({{kDefaultOwner, "sha256:a"}}).error().code, Code::kAlreadyExists);
   StoredVersion version;
   version.spec_json = "{}";
   version.image_digest = "sha256:a";
