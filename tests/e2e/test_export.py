@@ -13,6 +13,7 @@ import time
 import unittest
 from pathlib import Path
 
+import registry_rig
 from harness import image_archive as archive
 from harness import (Case, Daemon, ROOT, image_of, memory_guard, probe_binary, skip_unless,
                      wait_until)
@@ -114,6 +115,19 @@ class Export(Case):
         members = dict(members_of(self.export()))
         self.assertEqual(json.loads(members["manifest.json"])[0]["RepoTags"], ["team/sample:1.2"])
 
+    def test_of_several_names_it_carries_the_one_asked_for(self):
+        again = archive.docker_archive([self.image])
+        self.daemon.import_archive(again, query="?ref=other/name:2")
+        self.addCleanup(self.daemon.api, "DELETE", "/v1/images/other/name:2")
+        plain = dict(members_of(self.export()))
+        for name in ("team/sample:1.2", "other/name:2"):
+            members = dict(members_of(self.export(name)))
+            self.assertEqual(json.loads(members["manifest.json"])[0]["RepoTags"], [name])
+            index = json.loads(members["index.json"])["manifests"][0]["annotations"]
+            self.assertTrue(any(name in value for value in index.values()), index)
+            blobs = {key for key in members if key.startswith("blobs/")}
+            self.assertEqual(blobs, {key for key in plain if key.startswith("blobs/")})
+
     def test_another_pulga_makes_the_same_image_of_it(self):
         data = self.export()
         with Daemon() as other:
@@ -190,8 +204,21 @@ class Export(Case):
         self.assertEqual(self.daemon.api("DELETE", "/v1/images/broken:1").status, 204)
 
 
+def compressed_by_skopeo(image, temp):
+    skip_unless(shutil.which("skopeo"), "needs skopeo")
+    source, target = temp / "plain.tar", temp / "zstd.tar"
+    source.write_bytes(archive.docker_archive([image]))
+    subprocess.run(["skopeo", "copy", "--quiet", "--dest-compress", "--dest-compress-format",
+                    "zstd", f"docker-archive:{source}", f"oci-archive:{target}"], check=True)
+    with tarfile.open(target) as tar:
+        heads = [tar.extractfile(m).read(4) for m in tar if m.isfile()]
+    assert b"\x28\xb5\x2f\xfd" in heads, "no layer is zstd"
+    return target.read_bytes()
+
+
 class OtherTools(unittest.TestCase):
-    """docker load, podman load and skopeo take what we write, and see the same image in it."""
+    """docker load, podman load and skopeo take what we write, wherever the image came from, and see
+    the same image in it."""
 
     @classmethod
     def setUpClass(cls):
@@ -203,9 +230,51 @@ class OtherTools(unittest.TestCase):
         cls.temp = Path(tempfile.mkdtemp(prefix="pulga-export-"))
         cls.addClassCleanup(shutil.rmtree, cls.temp, ignore_errors=True)
         cls.file = cls.temp / "sample.tar"
-        with Daemon() as daemon:
+        registry_rig.need_registry()
+        with registry_rig.Registry() as registry, \
+                Daemon("--plain-http-registries", registry.name) as daemon:
             daemon.import_archive(archive.docker_archive([cls.image]), query="?ref=team/sample:1.2")
             daemon.cli_ok("image", "export", "team/sample:1.2", "-o", str(cls.file))
+            cls.exports = [("docker save", "team/sample:1.2", cls.digest, cls.image, cls.file)]
+            cls.export_from_everywhere(daemon, registry)
+
+    @classmethod
+    def export_from_everywhere(cls, daemon, registry):
+        """One image of each origin: they differ by a file, so that no layer is there before."""
+        makers = {"gzip in docker save": lambda i: archive.docker_archive([i], True),
+                  "oci": lambda i: archive.oci_archive([i], False),
+                  "gzip in oci": lambda i: archive.oci_archive([i]),
+                  "legacy": lambda i: archive.legacy_archive([i]),
+                  "zstd": lambda i: compressed_by_skopeo(i, cls.temp)}
+        for number, (origin, make) in enumerate(makers.items()):
+            image, ref = cls.variant(origin), f"team/origin{number}:1"
+            daemon.import_archive(make(image), query="?ref=" + ref)
+            cls.export_as(daemon, origin, ref, image)
+        image, ref = cls.variant("registry"), f"{registry.name}/team/pulled:1"
+        registry.push("team/pulled", "1", image)
+        daemon.cli_ok("image", "pull", ref)
+        cls.export_as(daemon, "registry", ref, image)
+
+    @classmethod
+    def variant(cls, origin):
+        first = archive.layer([Entry("origin", content=origin.encode()),
+                               Entry("usr", "dir", mode=0o755)])
+        return Image(["x:1"], [first, base_layer(), top_layer(), first], CONFIG)
+
+    @classmethod
+    def export_as(cls, daemon, origin, ref, image):
+        file = cls.temp / f"export{len(cls.exports)}.tar"
+        daemon.cli_ok("image", "export", ref, "-o", str(file))
+        digest = daemon.api("GET", "/v1/images/" + ref).json()["digest"]
+        # skopeo writes the configuration anew where it compresses.
+        assert origin == "zstd" or digest == "sha256:" + sha(image.config_bytes()), origin
+        cls.exports.append((origin, ref, digest, image, file))
+
+    def each(self, check):
+        """`check` gets every export's reference, ImageID, diff-ids and file."""
+        for origin, ref, digest, image, file in self.exports:
+            with self.subTest(origin):
+                check(ref, digest, ["sha256:" + sha(layer) for layer in image.layers], file)
 
     def run_tool(self, *words):
         skip_unless(shutil.which(words[0]), f"needs {words[0]}")
@@ -213,29 +282,31 @@ class OtherTools(unittest.TestCase):
         self.assertEqual(done.returncode, 0, (words, done.stderr.decode()))
         return done.stdout.decode()
 
+    def check_copy(self, source, digest, layers):
+        with tempfile.TemporaryDirectory(dir=self.temp) as folder:
+            self.run_tool("skopeo", "copy", source, f"dir:{folder}")
+            manifest = json.loads((Path(folder) / "manifest.json").read_text())
+        self.assertEqual(manifest["config"]["digest"], digest)
+        self.assertEqual([layer["digest"] for layer in manifest["layers"]], layers)
+
     def test_skopeo_reads_it_as_docker_archive(self):
-        self.run_tool("skopeo", "copy", f"docker-archive:{self.file}:team/sample:1.2",
-                      f"dir:{self.temp}/from-docker")
-        manifest = json.loads((self.temp / "from-docker/manifest.json").read_text())
-        self.assertEqual(manifest["config"]["digest"], self.digest)
-        self.assertEqual(len(manifest["layers"]), len(self.image.layers))
+        self.each(lambda ref, digest, layers, file: self.check_copy(
+            f"docker-archive:{file}:{ref}", digest, layers))
 
     def test_skopeo_reads_it_as_oci_archive(self):
-        folder = self.temp / "from-oci"
-        self.run_tool("skopeo", "copy", f"oci-archive:{self.file}", f"oci:{folder}:x")
-        index = json.loads((folder / "index.json").read_text())
-        blob = folder / "blobs/sha256" / index["manifests"][0]["digest"][7:]
-        manifest = json.loads(blob.read_text())
-        self.assertEqual(manifest["config"]["digest"], self.digest)
-        self.assertEqual(len(manifest["layers"]), len(self.image.layers))
+        self.each(lambda _, digest, layers, file: self.check_copy(
+            f"oci-archive:{file}", digest, layers))
 
     def test_podman_loads_it(self):
         podman = ["podman", "--root", self.temp / "podman", "--runroot", self.temp / "podman-run",
                   "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend",
                   "none"]
-        self.assertIn("team/sample:1.2", self.run_tool(*podman, "load", "-i", self.file))
-        found = self.run_tool(*podman, "images", "--no-trunc", "--format", "{{.ID}}")
-        self.assertEqual(found.split(), [self.digest])
+        def check(ref, digest, layers, file):
+            self.assertIn(ref, self.run_tool(*podman, "load", "-i", file))
+            known = json.loads(self.run_tool(*podman, "inspect", "--type", "image", ref))[0]
+            self.assertEqual("sha256:" + known["Id"], digest)
+            self.assertEqual(known["RootFS"]["Layers"], layers)
+        self.each(check)
 
     def test_docker_loads_it(self):
         skip_unless(shutil.which("docker") and shutil.which("dockerd"), "needs docker and dockerd")
@@ -243,8 +314,12 @@ class OtherTools(unittest.TestCase):
         folder = self.temp / "docker-home"
         folder.mkdir()
         with PrivateDocker(folder) as docker:
-            self.assertIn("team/sample:1.2", docker("load", "-i", str(self.file)))
-            self.assertEqual(docker("inspect", "-f", "{{.Id}}", "team/sample:1.2"), self.digest)
+            def check(ref, digest, layers, file):
+                self.assertIn(ref, docker("load", "-i", str(file)))
+                self.assertEqual(docker("inspect", "-f", "{{.Id}}", ref), digest)
+                known = docker("inspect", "-f", "{{json .RootFS.Layers}}", ref)
+                self.assertEqual(json.loads(known), layers)
+            self.each(check)
 
 
 if __name__ == "__main__":
