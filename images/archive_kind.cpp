@@ -25,6 +25,13 @@ constexpr Magic kMagics[] = {
     {"PK\x03\x04"sv, ArchiveKind::kZip, "a zip file"},
     {"7z\xbc\xaf\x27\x1c"sv, ArchiveKind::k7z, "a 7z file"},
     {"Rar!"sv, ArchiveKind::kRar, "a rar file"},
+    {"LZIP"sv, ArchiveKind::kLzip, "lzip data"},
+    {"\x89LZO\0\r\n\x1a\n"sv, ArchiveKind::kLzop, "lzop data"},
+    {"LRZI"sv, ArchiveKind::kLrzip, "lrzip data"},
+    {"GRZipII\0"sv, ArchiveKind::kGrzip, "grzip data"},
+    {"\x1f\x9d"sv, ArchiveKind::kCompress, "compress (.Z) data"},
+    {"\xed\xab\xee\xdb"sv, ArchiveKind::kRpm, "an rpm package"},
+    {"07070"sv, ArchiveKind::kCpio, "a cpio archive"},
     {"\x7f"
      "ELF"sv,
      ArchiveKind::kElf, "a program"},
@@ -60,11 +67,19 @@ bool IsText(std::string_view head) {
 
 ArchiveKind DetectArchive(std::string_view head) {
   if (head.empty()) return ArchiveKind::kEmpty;
+  if (IsTarHeader(head)) return ArchiveKind::kTar;  // also one whose first name begins like that
   for (const Magic& magic : kMagics) {
     if (head.starts_with(magic.bytes)) return magic.kind;
   }
-  if (IsTarHeader(head)) return ArchiveKind::kTar;
   return IsText(head) ? ArchiveKind::kText : ArchiveKind::kOther;
+}
+
+std::string_view ForeignFormat(std::string_view head) {
+  for (const Magic& magic : kMagics) {
+    const bool read = magic.kind == ArchiveKind::kGzip || magic.kind == ArchiveKind::kZstd;
+    if (!read && head.starts_with(magic.bytes) && !IsTarHeader(head)) return magic.name;
+  }
+  return {};
 }
 
 std::string NotAnArchive(ArchiveKind kind, size_t head_size) {

@@ -20,11 +20,20 @@ enum class ArchiveKind {
   kRar,
   kElf,
   kText,
-  kOther
+  kOther,
+  kLzip,
+  kLzop,
+  kLrzip,
+  kGrzip,
+  kCompress,
+  kRpm,
+  kCpio
 };
 
 // By its first 512 bytes, or all of it when it is shorter.
 ArchiveKind DetectArchive(std::string_view head);
+// "xz data" and the like for what begins with the mark of a format that is never read; else empty.
+std::string_view ForeignFormat(std::string_view head);
 // For people: what came and what was expected.
 std::string NotAnArchive(ArchiveKind kind, size_t head_size);
 

@@ -3,12 +3,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <set>
 #include <string>
 
 #include "base/file_io.h"
 #include "base/text.h"
 #include "images/archive_index.h"
+#include "images/archive_kind.h"
 #include "images/byte_source.h"
 #include "images/job_events.h"
 #include "images/layer_path.h"
@@ -33,6 +35,17 @@ Status Verify(std::string_view what, const std::string& expected, Meter& meter) 
   if (expected == found) return OkStatus();
   return Error{Code::kInvalidArgument, 0,
                std::string(what) + " is " + found + ", expected " + expected};
+}
+
+// The compression of the blob; an error naming it where it is none we read.
+Result<Compression> CompressionOf(const UnpackOrder& request, int input_fd) {
+  PULGA_ASSIGN_OR_RETURN(
+      const std::string head,
+      ReadAt(input_fd, static_cast<off_t>(request.offset), std::min<uint64_t>(request.size, 512)));
+  const std::string_view foreign = ForeignFormat(head);
+  if (foreign.empty()) return SniffCompression(head);
+  return Error{Code::kInvalidArgument, 0,
+               "it is " + std::string(foreign) + "; a plain, gzip or zstd tar is expected"};
 }
 
 Status CopyOver(int from_fd, int to_fd) {
@@ -74,8 +87,7 @@ Result<TreeTotals> RecordAgain(const UnpackOrder& request, int input_fd,
 
 Status RunUnpackLayer(const UnpackOrder& request, int input_fd, int channel_fd,
                       LayerTarget target) {
-  PULGA_ASSIGN_OR_RETURN(const Compression kind,
-                         SniffCompression(input_fd, request.offset, request.size));
+  PULGA_ASSIGN_OR_RETURN(const Compression kind, CompressionOf(request, input_fd));
   FileRange file(input_fd, request.offset, request.size);
   Meter blob(file, AlgorithmOf(request.blob_digest), UINT64_MAX);
   const auto plain = MakeDecompressor(kind, blob);

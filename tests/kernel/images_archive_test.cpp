@@ -126,18 +126,38 @@ TEST_F(Archives, ThatAreNoneAreToldWhatWasExpected) {
   }
 }
 
-TEST_F(Archives, WithLayersInOtherFormatsRunNoProgram) {
-  for (const std::string& blob : {std::string("\xfd"
-                                              "7zXZ\0",
-                                              6) +
-                                      "data",
-                                  std::string("BZh91AY&SY"), std::string("PK\3\4"),
-                                  std::string("070701") + std::string(200, '0'),
-                                  std::string("LRZI"), std::string(2000, 'q')}) {
+TEST_F(Archives, InOtherFormatsAreRefusedByName) {
+  using std::string_literals::operator""s;
+  const std::pair<std::string, const char*> formats[] = {{"\xfd"s + "7zXZ\0"s, "xz"},
+                                                         {"BZh91AY&SY"s, "bzip2"},
+                                                         {"\x04\x22\x4d\x18"s, "lz4"},
+                                                         {"LRZI\0\6"s, "lrzip"},
+                                                         {"\x89LZO\0\r\n\x1a\n"s, "lzop"},
+                                                         {"GRZipII\0"s, "grzip"},
+                                                         {"LZIP\1"s, "lzip"},
+                                                         {"\x1f\x9d\x90"s, "compress"},
+                                                         {"\xed\xab\xee\xdb"s, "rpm"},
+                                                         {"7z\xbc\xaf\x27\x1c"s, "7z"},
+                                                         {"PK\3\4"s, "zip"},
+                                                         {"Rar!\x1a\7"s, "rar"},
+                                                         {"070701"s, "cpio"}};
+  for (const auto& [magic, name] : formats) {
+    const std::string blob = magic + std::string(1000, '\1');
+    ASSERT_FALSE(ImportArchive(blob).status.ok());
+    EXPECT_THAT(report_.status.error().message, HasSubstr(name));
+    EXPECT_EQ(report_.reason, ImportReason::kNotAnArchive);
     ImageSpec image;
     image.layers = {{blob}};
-    EXPECT_FALSE(ImportArchive(ArchiveBuilder(ArchiveShape::kLegacy, {image}).Tar()).status.ok());
+    ASSERT_FALSE(ImportArchive(ArchiveBuilder(ArchiveShape::kLegacy, {image}).Tar()).status.ok());
+    EXPECT_THAT(report_.status.error().message, HasSubstr(name));
     EXPECT_EQ(report_.reason, ImportReason::kBadImage);
+  }
+  // These have no mark where one looks first.
+  const std::string iso = std::string(32769, '\0') + "CD001" + std::string(5000, '\0');
+  EXPECT_FALSE(ImportArchive(iso).status.ok());
+  for (const char* text : {"begin 644 x\n#0V%T\n`\nend\n", "qqqqqqqqqqqqqqqq"}) {
+    EXPECT_FALSE(ImportArchive(text).status.ok());
+    EXPECT_THAT(FailureOf({text}), HasSubstr("damaged tar"));
   }
 }
 
