@@ -183,7 +183,7 @@ class ServicesTest : public ::testing::Test {
         limits_,
         ImageService::Hooks{[this](const std::string& digest) { return registry_.UserOf(digest); },
                             [this] { functions_->Recheck(); }});
-    Board board{4, 8ULL << 30, 0, 4ULL << 30};
+    Board board{.cores = 4, .memory_bytes = 8ULL << 30, .budget_bytes = 4ULL << 30};
     functions_ = std::make_unique<FunctionService>(FunctionParts{*loop_,
                                                                  clock_,
                                                                  *storage_,
