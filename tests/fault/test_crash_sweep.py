@@ -62,12 +62,14 @@ class CrashSweep(unittest.TestCase):
         ]
 
     def call(self, method, path, body, expected):
-        """Whether it was acknowledged."""
+        """Whether it was acknowledged; if not, `self.refusal` says how it ended."""
         try:
-            reply = self.daemon.request(method, path, body, admin=True, timeout=20)
-        except (OSError, http.client.HTTPException):
+            reply = self.daemon.request(method, path, body, admin=True, timeout=60)
+        except (OSError, http.client.HTTPException) as error:
+            self.refusal = repr(error)
             return False
         if reply.broken or reply.status >= 500:
+            self.refusal = repr(reply)
             return False
         self.assertIn(reply.status, expected, repr(reply))
         return True
@@ -136,14 +138,18 @@ class CrashSweep(unittest.TestCase):
                 possible, where = [before, after], name
                 break
             before, possible = after, [after]
-        if not where:  # what goes on behind the last answer counts too
-            try:
-                knife.wait(0.2)
-            except subprocess.TimeoutExpired:
-                pass
+        # Only the knife may end a story early, and has then said so. What goes on behind the last
+        # answer counts too.
+        try:
+            knife.wait(10 if where else 0.2)
+        except subprocess.TimeoutExpired:
+            pass
         knife.terminate()
         said = knife.stdout.read().strip()
         self.assertEqual(knife.wait(), 0)
+        if where:
+            self.assertTrue(said.startswith("killed"), f"call {nth}: {where!r} failed by itself: "
+                            f"{self.refusal}\n{self.daemon.log()}")
         return said, possible, where
 
     def restart(self):
@@ -153,9 +159,21 @@ class CrashSweep(unittest.TestCase):
         self.daemon.stop()
         self.daemon.start()
 
+    def calls_of_a_story(self, pid):
+        """How many calls there are to die before, when nothing is killed."""
+        said, _, where = self.attempt(1 << 30, pid)
+        self.assertRegex(said, "^untouched [0-9]+$")
+        self.assertEqual(where, "")
+        self.restart()
+        self.reset()
+        return int(said.split()[1])
+
     def sweep(self, victim, least):
+        total = self.calls_of_a_story(victim())
+        self.assertGreaterEqual(total, least, "or nothing is tried")
         nth = 1
         kinds = set()
+        last = 0       # the highest call before which it was killed
         untouched = 0  # in a row: how much is cleaned up in how many calls varies a little
         while untouched < 3:
             said, possible, where = self.attempt(nth, victim())
@@ -168,11 +186,13 @@ class CrashSweep(unittest.TestCase):
             else:
                 untouched = 0
                 kinds.add(said.split()[1])
+                last = nth
             self.reset()
             nth += STEP
             self.assertLess(nth, 2000, "it never ends")
-        print(f"{nth} calls: {', '.join(sorted(kinds))}", file=sys.stderr)
-        self.assertGreaterEqual(nth, least, "or nothing was tried")
+        print(f"{last} calls, {total} when counted: {', '.join(sorted(kinds))}", file=sys.stderr)
+        # Every number up to `last` was tried. The end must not have come before the story's end.
+        self.assertGreaterEqual(last, total * 0.9 - STEP, "the sweep ended early")
         return kinds
 
     def test_the_daemon_is_killed_before_each_call(self):
