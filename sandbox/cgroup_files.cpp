@@ -50,8 +50,11 @@ Status Make(const std::string& directory) {
 Status Write(const std::string& path, std::string_view value) {
   const UniqueFd fd(PULGA_SYS(open, path.c_str(), O_WRONLY | O_CLOEXEC));
   if (!fd.valid()) return LastError("open " + path);
-  if (PULGA_SYS(write, fd.get(), value.data(), value.size()) !=
-      static_cast<ssize_t>(value.size())) {
+  ssize_t n = -1;
+  do {  // a limit of memory that has to be made room for gives up at a signal
+    n = PULGA_SYS(write, fd.get(), value.data(), value.size());
+  } while (n < 0 && errno == EINTR);
+  if (n != static_cast<ssize_t>(value.size())) {
     return LastError("write \"" + std::string(value) + "\" to " + path);
   }
   return OkStatus();
