@@ -9,6 +9,7 @@
 #include "api/cli/archive_skim.h"
 #include "api/cli/commands.h"
 #include "api/cli/output.h"
+#include "api/cli/reply_json.h"
 #include "api/cli/resumable_import.h"
 #include "api/http_message.h"
 #include "base/file_io.h"
@@ -19,26 +20,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-Json Parse(const std::string& text) {
-  return Json::parse(text, nullptr, /*allow_exceptions=*/false);
-}
-
-std::string Text(const Json& object, const char* name) {
-  const auto it = object.is_object() ? object.find(name) : object.end();
-  return object.is_object() && it != object.end() && it->is_string() ? it->get<std::string>() : "";
-}
-
-uint64_t Number(const Json& object, const char* name) {
-  if (!object.is_object()) return 0;
-  const auto it = object.find(name);
-  return it != object.end() && it->is_number_unsigned() ? it->get<uint64_t>() : 0;
-}
-
-Json Array(const Json& object, const char* name) {
-  const bool there = object.is_object() && object.contains(name) && object[name].is_array();
-  return there ? object[name] : Json::array();
-}
-
 // Below this a lost connection costs less than asking first.
 constexpr off_t kSmall = 1 << 20;
 
@@ -46,7 +27,7 @@ std::string ShortDigest(const std::string& digest) { return digest.substr(0, 7 +
 
 std::string LayerSummary(const Json& image) {
   size_t reused = 0;
-  const Json layers = Array(image, "layers");
+  const Json layers = ListIn(image, "layers");
   for (const Json& layer : layers) reused += layer.value("reused", false) ? 1 : 0;
   std::string out = std::to_string(layers.size()) + (layers.size() == 1 ? " layer" : " layers");
   if (reused != 0) out += " (" + std::to_string(reused) + " already here)";
@@ -57,14 +38,11 @@ std::string LayerSummary(const Json& image) {
 
 void PrintImages(const std::string& reply, const std::string& verb) {
   const Style style = Style::ForFd(STDOUT_FILENO);
-  for (const Json& image : Array(Parse(reply), "images")) {
-    PrintOut(verb + " " + style.Paint(Colour::kBold, Text(image, "ref")) + "  " +
-             Text(image, "platform") + "  " + HumanBytes(Number(image, "size_bytes")) + "  " +
+  for (const Json& image : ListIn(ParseReply(reply), "images")) {
+    PrintOut(verb + " " + style.Paint(Colour::kBold, TextIn(image, "ref")) + "  " +
+             TextIn(image, "platform") + "  " + HumanBytes(NumberIn(image, "size_bytes")) + "  " +
              LayerSummary(image) + "\n");
-    for (const Json& warning : Array(image, "warnings")) {
-      if (warning.is_string())
-        PrintErr(style.Paint(Colour::kYellow, "warning: ") + warning.get<std::string>() + "\n");
-    }
+    PrintWarnings(image);
   }
 }
 
@@ -97,16 +75,16 @@ int RunList(const Args& args) {
     return kExitOk;
   }
   Table table({"IMAGE", "ID", "PLATFORM", "LAYERS", "ON DISK", "SHARED"});
-  for (const Json& image : Array(Parse(reply->body), "images")) {
-    Json refs = Array(image, "refs");
+  for (const Json& image : ListIn(ParseReply(reply->body), "images")) {
+    Json refs = ListIn(image, "refs");
     if (refs.empty()) refs.push_back("<none>");
     for (const Json& ref : refs) {
       table.Add({{ref.get<std::string>()},
-                 {ShortDigest(Text(image, "digest")), Colour::kFaint},
-                 {Text(image, "platform")},
-                 {std::to_string(Array(image, "layers").size())},
-                 {HumanBytes(Number(image, "disk_bytes"))},
-                 {HumanBytes(Number(image, "shared_bytes"))}});
+                 {ShortDigest(TextIn(image, "digest")), Colour::kFaint},
+                 {TextIn(image, "platform")},
+                 {std::to_string(ListIn(image, "layers").size())},
+                 {HumanBytes(NumberIn(image, "disk_bytes"))},
+                 {HumanBytes(NumberIn(image, "shared_bytes"))}});
     }
   }
   if (table.empty()) {
@@ -130,27 +108,27 @@ void PrintImage(const Json& image) {
   const auto add = [&facts](const char* label, const std::string& value) {
     facts.Add({{label, Colour::kFaint}, {value}});
   };
-  add("names", Words(Array(image, "refs")));
-  add("digest", Text(image, "digest"));
-  add("platform", Text(image, "platform"));
-  add("owner", Text(image, "owner"));
-  add("files", HumanBytes(Number(image, "size_bytes")));
-  add("on disk", HumanBytes(Number(image, "disk_bytes")) + ", " +
-                     HumanBytes(Number(image, "shared_bytes")) +
+  add("names", Words(ListIn(image, "refs")));
+  add("digest", TextIn(image, "digest"));
+  add("platform", TextIn(image, "platform"));
+  add("owner", TextIn(image, "owner"));
+  add("files", HumanBytes(NumberIn(image, "size_bytes")));
+  add("on disk", HumanBytes(NumberIn(image, "disk_bytes")) + ", " +
+                     HumanBytes(NumberIn(image, "shared_bytes")) +
                      " of it shared with other images, " +
-                     HumanBytes(Number(image, "unique_bytes")) + " its own");
-  add("last used", Text(image, "last_used_at"));
-  add("entrypoint", Words(Array(config, "entrypoint")));
-  add("cmd", Words(Array(config, "cmd")));
-  add("user", Text(config, "user").empty() ? "root" : Text(config, "user"));
-  add("working dir", Text(config, "working_dir").empty() ? "/" : Text(config, "working_dir"));
-  add("ports", Words(Array(config, "exposed_ports")));
+                     HumanBytes(NumberIn(image, "unique_bytes")) + " its own");
+  add("last used", TextIn(image, "last_used_at"));
+  add("entrypoint", Words(ListIn(config, "entrypoint")));
+  add("cmd", Words(ListIn(config, "cmd")));
+  add("user", TextIn(config, "user").empty() ? "root" : TextIn(config, "user"));
+  add("working dir", TextIn(config, "working_dir").empty() ? "/" : TextIn(config, "working_dir"));
+  add("ports", Words(ListIn(config, "exposed_ports")));
   PrintOut(facts.Render(Style::ForFd(STDOUT_FILENO)));
   Table layers({"LAYER", "FILES", "ON DISK"});
-  for (const Json& layer : Array(image, "layers")) {
-    layers.Add({{Text(layer, "diff_id")},
-                {HumanBytes(Number(layer, "size_bytes"))},
-                {HumanBytes(Number(layer, "disk_bytes"))}});
+  for (const Json& layer : ListIn(image, "layers")) {
+    layers.Add({{TextIn(layer, "diff_id")},
+                {HumanBytes(NumberIn(layer, "size_bytes"))},
+                {HumanBytes(NumberIn(layer, "disk_bytes"))}});
   }
   PrintOut("\n" + layers.Render(Style::ForFd(STDOUT_FILENO)));
 }
@@ -190,7 +168,7 @@ int RunInspect(const Args& args) {
   if (args.Has("json")) {
     PrintOut(reply->body);
   } else {
-    PrintImage(Parse(reply->body));
+    PrintImage(ParseReply(reply->body));
   }
   return kExitOk;
 }
@@ -220,9 +198,9 @@ std::set<std::string> LayersThere(const DaemonClient& client) {
   const auto reply = client.Get("/v1/images");
   if (!reply.ok()) return there;
   constexpr std::string_view kSha256 = "sha256:";
-  for (const Json& image : Array(Parse(reply->body), "images")) {
-    for (const Json& layer : Array(image, "layers")) {
-      const std::string diff_id = Text(layer, "diff_id");
+  for (const Json& image : ListIn(ParseReply(reply->body), "images")) {
+    for (const Json& layer : ListIn(image, "layers")) {
+      const std::string diff_id = TextIn(layer, "diff_id");
       if (diff_id.starts_with(kSha256)) there.insert(diff_id.substr(kSha256.size()));
     }
   }
@@ -311,7 +289,7 @@ Result<ClientReply> ImportArchive(const DaemonClient& client, const ImportReques
 
 std::vector<std::string> ImportedRefs(const std::string& text) {
   std::vector<std::string> refs;
-  for (const Json& image : Array(Parse(text), "images")) refs.push_back(Text(image, "ref"));
+  for (const Json& image : ListIn(ParseReply(text), "images")) refs.push_back(TextIn(image, "ref"));
   return refs;
 }
 

@@ -10,6 +10,7 @@ lacks come from shapes.py. Needs root. dockerd runs privately and ends with this
 import dataclasses
 import gzip
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -290,7 +291,15 @@ class Maker:
         copy("skopeo-gzip", "oci-archive", "--dest-compress-format", "gzip")
         copy("skopeo-zstd", "oci-archive", "--dest-compress-format", "zstd")
         copy("skopeo-zstd-chunked", "oci-archive", "--dest-compress-format", "zstd:chunked")
-        copy("skopeo-v2s2", "oci-archive", "--format", "oci")
+        # Docker's own manifest fits no OCI layout: by way of a folder.
+        v2s2 = self.folder / "v2s2"
+        run("skopeo", "copy", "--quiet", "--insecure-policy", "--format", "v2s2",
+            f"oci:{layout}:oci", f"dir:{v2s2}")
+        manifest = json.loads((v2s2 / "manifest.json").read_text())
+        assert "docker.distribution.manifest.v2" in manifest["mediaType"], manifest
+        run("skopeo", "copy", "--quiet", "--insecure-policy", f"dir:{v2s2}",
+            f"docker-archive:{self.path('skopeo-v2s2')}:s:1")
+        self.add("skopeo-v2s2", {"s:1": tree})
         run("skopeo", "copy", "--quiet", "--insecure-policy", f"oci:{layout}:oci",
             f"oci:{self.folder / 'several'}:one")
         self.add("buildah-list", {"*": tree}, None,
