@@ -1,6 +1,7 @@
 #include "tests/support/forked_unpacker.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -24,6 +25,9 @@ namespace {
 
 constexpr int kNamespaces =
     CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
+
+constexpr int kForkAttempts = 3;
+constexpr int kForkPatienceMs = 20000;
 
 int OrNull(const UniqueFd& fd) { return fd.valid() ? fd.get() : open("/dev/null", O_RDWR); }
 
@@ -96,60 +100,80 @@ int WaitWatching(pid_t pid, long* peak_kib) {
 ForkedUnpacker::ForkedUnpacker(std::string layers_dir, std::string unpacker)
     : layers_dir_(std::move(layers_dir)), unpacker_(std::move(unpacker)) {}
 
+// The child of RunChild, up to its end: the unpacker's parent in namespaces of its own.
+void ForkedUnpacker::BeChild(const UnpackJob& job, int request, const std::string& staging,
+                             const Pipes& pipes) {
+  char byte = 0;
+  // Not the other ends of pipes of ours: their closing means something.
+  CloseAllBut({0, 1, 2, request, job.input.get(), job.output.get(), job.channel.get(),
+               pipes.ready[1], pipes.go[0]});
+  if (chdir(layers_dir_.c_str()) != 0 || unshare(kNamespaces) != 0) _exit(111);
+  std::vector<int> fds = {request, OrNull(job.input), OrNull(job.output)};
+  for (const int fd : OpenDirs(job, staging)) fds.push_back(fd);
+  if (std::count(fds.begin(), fds.end(), -1) > 0) _exit(112);
+  if (write(pipes.ready[1], "x", 1) != 1 || read(pipes.go[0], &byte, 1) != 1) _exit(113);
+  if (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0) _exit(114);
+  const pid_t inner = fork();
+  if (inner == 0 && prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) _exit(115);
+  if (inner == 0 && watch_memory_ && ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) _exit(116);
+  if (inner == 0) ExecUnpacker(fds, unpacker_.c_str());
+  int status = 0;
+  long peak_kib = 0;
+  if (watch_memory_) {
+    status = WaitWatching(inner, &peak_kib);
+  } else {
+    waitpid(inner, &status, 0);
+  }
+  if (write(pipes.ready[1], &peak_kib, sizeof peak_kib) != sizeof peak_kib) _exit(117);
+  _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 120);
+}
+
+// A child that asks for its id maps, or ended before. One forked while another thread holds a lock
+// of the sanitizer's allocator never gets that far, and is replaced.
+Result<pid_t> ForkedUnpacker::ForkChild(const UnpackJob& job, int request,
+                                        const std::string& staging, const Pipes& pipes) {
+  for (int attempt = 0; attempt < kForkAttempts; ++attempt) {
+    const pid_t child = fork();
+    if (child < 0) return LastError("fork");
+    if (child == 0) BeChild(job, request, staging, pipes);
+    PULGA_ASSIGN_OR_RETURN(const PidFd watched, PidFd::OfChild(child));
+    pollfd events[] = {{pipes.ready[0], POLLIN, 0}, {watched.fd(), POLLIN, 0}};
+    if (poll(events, 2, kForkPatienceMs) > 0) return child;
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+  }
+  return Error{Code::kIo, 0, "no child of the test got ready"};
+}
+
 Result<int> ForkedUnpacker::RunChild(UnpackJob job, const std::string& staging,
                                      std::atomic<pid_t>* pid) {
   PULGA_ASSIGN_OR_RETURN(UniqueFd request, OpenUnnamedFile(layers_dir_));
   PULGA_RETURN_IF_ERROR(WriteAll(request.get(), job.request));
   lseek(request.get(), 0, SEEK_SET);
-  int ready[2];
-  int go[2];
-  if (pipe2(ready, O_CLOEXEC) != 0 || pipe2(go, O_CLOEXEC) != 0) return LastError("pipe");
-  const pid_t child = fork();
-  if (child < 0) return LastError("fork");
-  if (child == 0) {
-    char byte = 0;
-    // Not the other ends of pipes of ours: their closing means something.
-    CloseAllBut({0, 1, 2, request.get(), job.input.get(), job.output.get(), job.channel.get(),
-                 ready[1], go[0]});
-    if (chdir(layers_dir_.c_str()) != 0 || unshare(kNamespaces) != 0) _exit(111);
-    std::vector<int> fds = {request.get(), OrNull(job.input), OrNull(job.output)};
-    for (const int fd : OpenDirs(job, staging)) fds.push_back(fd);
-    if (std::count(fds.begin(), fds.end(), -1) > 0) _exit(112);
-    if (write(ready[1], "x", 1) != 1 || read(go[0], &byte, 1) != 1) _exit(113);
-    if (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0) _exit(114);
-    const pid_t inner = fork();
-    if (inner == 0 && prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) _exit(115);
-    if (inner == 0 && watch_memory_ && ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) _exit(116);
-    if (inner == 0) ExecUnpacker(fds, unpacker_.c_str());
-    int status = 0;
-    long peak_kib = 0;
-    if (watch_memory_) {
-      status = WaitWatching(inner, &peak_kib);
-    } else {
-      waitpid(inner, &status, 0);
-    }
-    if (write(ready[1], &peak_kib, sizeof peak_kib) != sizeof peak_kib) _exit(117);
-    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 120);
+  Pipes pipes;
+  if (pipe2(pipes.ready, O_CLOEXEC) != 0 || pipe2(pipes.go, O_CLOEXEC) != 0) {
+    return LastError("pipe");
   }
+  PULGA_ASSIGN_OR_RETURN(const pid_t child, ForkChild(job, request.get(), staging, pipes));
   pid->store(child);
   job = UnpackJob();  // the child has its own
   char byte = 0;
-  close(ready[1]);
-  if (read(ready[0], &byte, 1) == 1) {
+  close(pipes.ready[1]);
+  if (read(pipes.ready[0], &byte, 1) == 1) {
     const std::string proc = "/proc/" + std::to_string(child);
     const std::string map = "0 " + std::to_string(kFirstHostId) + " 65536\n";
     (void)WriteFile(proc + "/uid_map", map);
     (void)WriteFile(proc + "/gid_map", map);
-    (void)!write(go[1], "x", 1);
+    (void)!write(pipes.go[1], "x", 1);
   }
   int status = 0;
   rusage usage = {};
   wait4(child, &status, 0, &usage);
   long peak_kib = 0;
-  if (read(ready[0], &peak_kib, sizeof peak_kib) == sizeof peak_kib) {
+  if (read(pipes.ready[0], &peak_kib, sizeof peak_kib) == sizeof peak_kib) {
     peak_kib_ = std::max(peak_kib_.load(), peak_kib);
   }
-  for (const int fd : {ready[0], go[0], go[1]}) close(fd);
+  for (const int fd : {pipes.ready[0], pipes.go[0], pipes.go[1]}) close(fd);
   // A child begins with the size of whom it was forked from: only what is above that is its own.
   rusage own = {};
   getrusage(RUSAGE_SELF, &own);

@@ -33,7 +33,15 @@ class ForkedUnpacker final : public UnpackRunner {
 
  private:
   class Running;
+  struct Pipes {  // the child's messages, and its parent's
+    int ready[2];
+    int go[2];
+  };
   Status Run(UnpackJob job, const std::string& staging, std::atomic<pid_t>* pid);
+  [[noreturn]] void BeChild(const UnpackJob& job, int request, const std::string& staging,
+                            const Pipes& pipes);
+  Result<pid_t> ForkChild(const UnpackJob& job, int request, const std::string& staging,
+                          const Pipes& pipes);
   Result<int> RunChild(UnpackJob job, const std::string& staging, std::atomic<pid_t>* pid);
 
   std::string layers_dir_;
