@@ -37,13 +37,16 @@ Status Verify(std::string_view what, const std::string& expected, Meter& meter) 
                std::string(what) + " is " + found + ", expected " + expected};
 }
 
-// The compression of the blob; an error naming it where it is none we read.
+// The compression of the blob; an error naming it where it is none we read. A blob that was found
+// to be the layer's tar itself is not asked what it is: what it would unpack to has no diff-id.
 Result<Compression> CompressionOf(const UnpackOrder& request, int input_fd) {
   PULGA_ASSIGN_OR_RETURN(
       const std::string head,
       ReadAt(input_fd, static_cast<off_t>(request.offset), std::min<uint64_t>(request.size, 512)));
   const std::string_view foreign = ForeignFormat(head);
-  if (foreign.empty()) return SniffCompression(head);
+  if (foreign.empty()) {
+    return request.diff_id.empty() ? Compression::kNone : SniffCompression(head);
+  }
   return Error{Code::kInvalidArgument, 0,
                "it is " + std::string(foreign) + "; a plain, gzip or zstd tar is expected"};
 }
@@ -67,11 +70,7 @@ Result<TreeTotals> RecordAgain(const UnpackOrder& request, int input_fd,
   struct stat st = {};
   if (fstat(target.record_fd, &st) != 0) return LastError("stat the layer's record");
   RecordReader first(target.record_fd, 0, static_cast<uint64_t>(st.st_size));
-  // A blob that was found to be the layer's tar itself is not asked what it is.
-  Compression kind = Compression::kNone;
-  if (!request.diff_id.empty()) {
-    PULGA_ASSIGN_OR_RETURN(kind, SniffCompression(input_fd, request.offset, request.size));
-  }
+  PULGA_ASSIGN_OR_RETURN(const Compression kind, CompressionOf(request, input_fd));
   FileRange file(input_fd, request.offset, request.size);
   const auto plain = MakeDecompressor(kind, file);
   RecordWriter second(target.spare_file.get());

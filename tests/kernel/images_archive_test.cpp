@@ -78,6 +78,21 @@ TEST_F(Archives, WithAGoodContentInAWrongBlobAreRefused) {
   }
 }
 
+// A diff-id is of the tar: who gives that of the compressed bytes has named no tar at all.
+TEST_F(Archives, WithADiffIdOfTheCompressedBytesAreRefused) {
+  const std::string tar = TarBuilder().File("hello", "hi").Finish();
+  for (const std::string& packed : {Gzip(tar), Zstd(tar)}) {
+    for (const auto shape : {ArchiveShape::kLegacy, ArchiveShape::kOci}) {
+      // The builder's own diff-id and blob: the compressed bytes as they are.
+      const ArchiveBuilder archive(shape, {ImageSpec{{{packed}}, {}, "linux", "", "{}", {}}});
+      ASSERT_FALSE(ImportArchive(archive.Tar()).status.ok());
+      EXPECT_THAT(report_.status.error().message, HasSubstr("damaged tar"));
+      EXPECT_EQ(report_.reason, ImportReason::kBadImage);
+      EXPECT_TRUE(report_.layers_created.empty());
+    }
+  }
+}
+
 TEST_F(Archives, WithSha512BlobsAreVerified) {
   const std::string tar = TarBuilder().File("hello", "hi").Finish();
   Hasher hasher(DigestAlgorithm::kSha512);
