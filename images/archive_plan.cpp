@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/text.h"
+#include "base/units.h"
 #include "base/unpack_job.h"
 #include "images/image_config.h"
 #include "images/image_ref.h"
@@ -16,6 +17,9 @@ namespace {
 constexpr int kMaxIndexDepth = 4;
 constexpr size_t kMaxManifests = 256;  // present in the archive, of all platforms
 constexpr size_t kMaxWarnings = 32;
+// Of what one plan reads: indexes may name the same documents many times.
+constexpr uint64_t kMaxReadBytes = uint64_t{64} << 20;
+constexpr uint32_t kMaxReads = 4096;
 
 Error Bad(std::string message) { return {Code::kInvalidArgument, 0, std::move(message)}; }
 
@@ -67,7 +71,9 @@ class Planner {
  private:
   Result<std::vector<PlannedImage>> PlanOci();
   Result<std::vector<PlannedImage>> PlanSaved();
-  Result<std::string> ReadBlob(const Descriptor& descriptor, size_t limit) const;
+  // Every document is read here: counted, and with a look whether all this is still wanted.
+  Result<std::string> ReadDocument(const ArchiveMember& member, size_t limit);
+  Result<std::string> ReadBlob(const Descriptor& descriptor, size_t limit);
   Status Collect(const Descriptor& descriptor, int depth, Candidates* out);
   Result<PlannedImage> ChooseManifest(const Candidates& candidates);
   Result<PlannedImage> PlanManifest(const Descriptor& descriptor);
@@ -75,7 +81,7 @@ class Planner {
   Status FillFromConfig(std::string config_json, PlannedImage* image,
                         std::vector<std::string>* diff_ids) const;
   Status CheckPlatform(const PlannedImage& image) const;
-  void AddRef(std::string_view name, PlannedImage* image);
+  Status AddRef(std::string_view name, PlannedImage* image);
   Status AddNamesOfSaved(std::vector<PlannedImage>* images);
   // The error for a document that is not there.
   Error Absent(const std::string& name, std::string message) const;
@@ -84,7 +90,34 @@ class Planner {
   const PlanOptions& options_;
   std::vector<std::string>* warnings_;
   std::string* awaited_;
+  std::set<uint64_t> read_;      // where in the archive the documents lie
+  uint64_t document_bytes_ = 0;  // of them
+  uint64_t read_bytes_ = 0;      // of all readings
+  uint32_t reads_ = 0;
+  size_t names_ = 0;  // given to images
 };
+
+Result<std::string> Planner::ReadDocument(const ArchiveMember& member, size_t limit) {
+  if (options_.wanted && !options_.wanted()) {
+    return Error{Code::kUnavailable, 0, "the import was given up"};
+  }
+  if (member.size > limit) {
+    return Error{Code::kTooLarge, 0,
+                 "a JSON document of " + HumanBytes(member.size) + ", " + HumanBytes(limit) +
+                     " is the limit"};
+  }
+  if (read_.insert(member.offset).second) document_bytes_ += member.size;
+  read_bytes_ += member.size;
+  if (document_bytes_ > kMaxDocumentsBytes) {
+    return Error{Code::kTooLarge, 0,
+                 "the JSON documents of the archive are larger than " +
+                     HumanBytes(kMaxDocumentsBytes) + " together"};
+  }
+  if (++reads_ > kMaxReads || read_bytes_ > kMaxReadBytes) {
+    return Error{Code::kTooLarge, 0, "the archive names its JSON documents too many times"};
+  }
+  return files_.Read(member, limit);
+}
 
 Error Planner::Absent(const std::string& name, std::string message) const {
   if (awaited_ == nullptr) return {Code::kNotFound, 0, std::move(message)};
@@ -181,7 +214,7 @@ Result<std::vector<PlannedImage>> Planner::Plan() {
   return merged;
 }
 
-Result<std::string> Planner::ReadBlob(const Descriptor& descriptor, size_t limit) const {
+Result<std::string> Planner::ReadBlob(const Descriptor& descriptor, size_t limit) {
   const std::string name = BlobName(descriptor.digest);
   const ArchiveMember* member = files_.index().FindFile(name);
   if (member == nullptr) return Absent(name, name + " is not in the archive");
@@ -189,7 +222,7 @@ Result<std::string> Planner::ReadBlob(const Descriptor& descriptor, size_t limit
     return Bad(name + " has " + std::to_string(member->size) + " bytes, expected " +
                std::to_string(descriptor.size));
   }
-  PULGA_ASSIGN_OR_RETURN(std::string bytes, files_.Read(*member, limit));
+  PULGA_ASSIGN_OR_RETURN(std::string bytes, ReadDocument(*member, limit));
   PULGA_RETURN_IF_ERROR(CheckDigest(name, bytes, descriptor.digest));
   return bytes;
 }
@@ -239,16 +272,23 @@ Status Planner::CheckPlatform(const PlannedImage& image) const {
   return WrongPlatform(image.platform, options_.host.platform);
 }
 
-void Planner::AddRef(std::string_view name, PlannedImage* image) {
-  if (name.empty()) return;
+Status Planner::AddRef(std::string_view name, PlannedImage* image) {
+  if (name.empty()) return OkStatus();
   auto ref = NormalizeImageRef(name);
   if (!ref.ok()) {
     if (warnings_->size() < kMaxWarnings) warnings_->push_back("ignored: " + ref.error().message);
-    return;
+    return OkStatus();
   }
-  if (std::count(image->refs.begin(), image->refs.end(), *ref) == 0) {
-    image->refs.push_back(std::move(*ref));
+  if (std::find(image->refs.begin(), image->refs.end(), *ref) != image->refs.end()) {
+    return OkStatus();
   }
+  if (++names_ > kMaxNames) {
+    return Error{Code::kTooLarge, 0,
+                 "the archive gives its images more than " + std::to_string(kMaxNames) +
+                     " names: save it with fewer tags"};
+  }
+  image->refs.push_back(std::move(*ref));
+  return OkStatus();
 }
 
 Result<PlannedImage> Planner::PlanManifest(const Descriptor& descriptor) {
@@ -317,10 +357,10 @@ Result<PlannedImage> Planner::ChooseManifest(const Candidates& candidates) {
 
 Result<std::vector<PlannedImage>> Planner::PlanOci() {
   PULGA_ASSIGN_OR_RETURN(const std::string layout,
-                         files_.Read(*files_.index().FindFile("oci-layout"), 4096));
+                         ReadDocument(*files_.index().FindFile("oci-layout"), 4096));
   PULGA_RETURN_IF_ERROR(CheckOciLayout(layout));
   PULGA_ASSIGN_OR_RETURN(const std::string bytes,
-                         files_.Read(*files_.index().FindFile("index.json"), kMaxManifestBytes));
+                         ReadDocument(*files_.index().FindFile("index.json"), kMaxManifestBytes));
   PULGA_ASSIGN_OR_RETURN(const OciDocument index, ParseOciDocument(bytes));
   if (!index.is_index) return Bad("index.json must be an index");
   PULGA_RETURN_IF_ERROR(CheckIndexNames(index.manifests));
@@ -339,7 +379,7 @@ Result<std::vector<PlannedImage>> Planner::PlanOci() {
   for (const Candidates& group : groups) {
     PULGA_ASSIGN_OR_RETURN(PlannedImage image, ChooseManifest(group));
     const bool bare_tag = group.name.find_first_of(":/") == std::string::npos;
-    if (!bare_tag) AddRef(group.name, &image);
+    if (!bare_tag) PULGA_RETURN_IF_ERROR(AddRef(group.name, &image));
     images.push_back(std::move(image));
   }
   PULGA_RETURN_IF_ERROR(AddNamesOfSaved(&images));
@@ -352,13 +392,15 @@ Status Planner::AddNamesOfSaved(std::vector<PlannedImage>* images) {
   const bool unnamed = std::any_of(images->begin(), images->end(),
                                    [](const PlannedImage& image) { return image.refs.empty(); });
   if (member == nullptr || !unnamed) return OkStatus();
-  PULGA_ASSIGN_OR_RETURN(const std::string bytes, files_.Read(*member, kMaxManifestJsonBytes));
+  PULGA_ASSIGN_OR_RETURN(const std::string bytes, ReadDocument(*member, kMaxManifestJsonBytes));
   PULGA_ASSIGN_OR_RETURN(const auto saved_images, ParseSavedImages(bytes));
   for (const SavedImage& saved : saved_images) {
     const auto promised = PromisedDigest(saved.config);
     for (PlannedImage& image : *images) {
       if (!promised || promised->ToString() != image.digest) continue;
-      for (const std::string& tag : saved.repo_tags) AddRef(tag, &image);
+      for (const std::string& tag : saved.repo_tags) {
+        PULGA_RETURN_IF_ERROR(AddRef(tag, &image));
+      }
     }
   }
   return OkStatus();
@@ -372,7 +414,7 @@ Result<PlannedImage> Planner::PlanSavedImage(const SavedImage& saved) {
         may_come ? Absent(CleanPath(saved.config).value_or(""), "still to come") : member.error();
     return Prefix("manifest.json: Config", error);
   }
-  PULGA_ASSIGN_OR_RETURN(std::string config, files_.Read(*member, kMaxConfigBytes));
+  PULGA_ASSIGN_OR_RETURN(std::string config, ReadDocument(*member, kMaxConfigBytes));
   if (const auto promised = PromisedDigest(saved.config)) {
     PULGA_RETURN_IF_ERROR(CheckDigest(saved.config, config, *promised));
   }
@@ -393,13 +435,15 @@ Result<PlannedImage> Planner::PlanSavedImage(const SavedImage& saved) {
     }
     image.layers.push_back(std::move(planned));
   }
-  for (const std::string& tag : saved.repo_tags) AddRef(tag, &image);
+  for (const std::string& tag : saved.repo_tags) {
+    PULGA_RETURN_IF_ERROR(AddRef(tag, &image));
+  }
   return image;
 }
 
 Result<std::vector<PlannedImage>> Planner::PlanSaved() {
   const ArchiveMember* member = files_.index().FindFile("manifest.json");
-  PULGA_ASSIGN_OR_RETURN(const std::string bytes, files_.Read(*member, kMaxManifestJsonBytes));
+  PULGA_ASSIGN_OR_RETURN(const std::string bytes, ReadDocument(*member, kMaxManifestJsonBytes));
   PULGA_ASSIGN_OR_RETURN(const auto saved_images, ParseSavedImages(bytes));
   if (saved_images.size() > options_.max_images) {
     return Error{Code::kTooLarge, 0,

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,6 +46,10 @@ struct PlannedImage {
   std::vector<PlannedLayer> layers;
 };
 
+// Of one archive: all its documents that are read, each counted once, and the images' names.
+inline constexpr uint64_t kMaxDocumentsBytes = uint64_t{8} << 20;
+inline constexpr size_t kMaxNames = 256;
+
 enum class PlanLayers { kMustBeThere, kMayCome };
 
 struct PlanOptions {
@@ -52,6 +57,7 @@ struct PlanOptions {
   AnyPlatform any_platform = AnyPlatform::kRefuse;
   uint32_t max_images = 64;
   PlanLayers layers = PlanLayers::kMustBeThere;
+  std::function<bool()> wanted = {};  // false: give up, with kUnavailable; asked between documents
 };
 
 // At least one image. kUnsupported names both platforms when none is for this board.

@@ -11,7 +11,7 @@ namespace pulga {
 namespace {
 
 constexpr size_t kMaxStrings = 4096;
-constexpr size_t kMaxStringsBytes = 512 * 1024;  // what execve takes of one list, with room
+constexpr size_t kStringBytes = 64;  // beside its text
 constexpr size_t kMaxLabels = 256;
 constexpr size_t kMaxTextBytes = 4096;
 
@@ -31,18 +31,20 @@ Status ReadText(JsonValue object, std::string_view field, std::string& out) {
   return OkStatus();
 }
 
-Status ReadStrings(JsonValue object, std::string_view field, std::vector<std::string>& out) {
+// `room`: of kMaxRunBytes, what is left.
+Status ReadStrings(JsonValue object, std::string_view field, size_t& room,
+                   std::vector<std::string>& out) {
   const JsonValue value = object.Get(field);
   if (value.IsNull()) return OkStatus();
   if (!value.IsArray()) return Bad(field, "must be an array of strings");
   if (value.size() > kMaxStrings) return Bad(field, "has too many entries");
-  size_t total = 0;
   for (size_t i = 0; i < value.size(); ++i) {
     auto text = value.At(i).AsString();
     if (!text) return Bad(field, "must be an array of strings");
     if (text->find('\0') != std::string::npos) return Bad(field, "holds a NUL");
-    total += text->size();
-    if (total > kMaxStringsBytes) return Bad(field, "is too long");
+    const size_t taken = text->size() + kStringBytes;
+    if (taken > room) return Bad(field, "is too long");
+    room -= taken;
     out.push_back(std::move(*text));
   }
   return OkStatus();
@@ -83,12 +85,14 @@ Status ReadLabels(JsonValue object, std::map<std::string, std::string>& out) {
   const JsonValue labels = object.Get("Labels");
   if (!labels.IsNull() && !labels.IsObject()) return Bad("Labels", "must be an object");
   bool valid = true;
+  size_t room = kMaxLabelBytes;
   labels.ForEach([&](const std::string& key, JsonValue value) {
     auto text = value.AsString();
     valid = valid && (text || value.IsNull());
-    const bool fits =
-        out.size() < kMaxLabels && key.size() + (text ? text->size() : 0) <= kMaxTextBytes;
-    if (text && fits) out[key] = std::move(*text);
+    const size_t bytes = key.size() + (text ? text->size() : 0);
+    if (!text || out.size() >= kMaxLabels || bytes > std::min(kMaxTextBytes, room)) return;
+    room -= bytes;
+    out[key] = std::move(*text);
   });
   return valid ? OkStatus() : Status(Bad("Labels", "must hold strings"));
 }
@@ -97,9 +101,10 @@ Status ReadRunPart(JsonValue root, ImageConfig& out) {
   const JsonValue config = root.Get("config");
   if (config.IsNull()) return OkStatus();
   if (!config.IsObject()) return Bad("config", "must be an object");
-  PULGA_RETURN_IF_ERROR(ReadStrings(config, "Entrypoint", out.entrypoint));
-  PULGA_RETURN_IF_ERROR(ReadStrings(config, "Cmd", out.cmd));
-  PULGA_RETURN_IF_ERROR(ReadStrings(config, "Env", out.env));
+  size_t room = kMaxRunBytes;
+  PULGA_RETURN_IF_ERROR(ReadStrings(config, "Entrypoint", room, out.entrypoint));
+  PULGA_RETURN_IF_ERROR(ReadStrings(config, "Cmd", room, out.cmd));
+  PULGA_RETURN_IF_ERROR(ReadStrings(config, "Env", room, out.env));
   out.env = UniqueEnv(std::move(out.env));
   PULGA_RETURN_IF_ERROR(ReadText(config, "WorkingDir", out.working_dir));
   PULGA_RETURN_IF_ERROR(ReadText(config, "User", out.user));

@@ -11,7 +11,11 @@
 
 namespace pulga {
 
-inline constexpr size_t kMaxConfigBytes = 4 << 20;
+inline constexpr size_t kMaxConfigBytes = 1 << 20;
+// What an image may keep of the daemon's memory: its command and environment, each entry with
+// what a string costs; beyond, the image is refused. Labels beyond theirs are left out.
+inline constexpr size_t kMaxRunBytes = 256 * 1024;
+inline constexpr size_t kMaxLabelBytes = 64 * 1024;
 
 struct ParsedConfig {
   Platform platform;  // empty parts where the document says nothing

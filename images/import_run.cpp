@@ -16,7 +16,8 @@
 namespace pulga {
 namespace {
 
-constexpr int kMaxEarlyPlans = 300;
+constexpr int kMaxEarlyPlans = 64;
+constexpr uint64_t kMaxEarlyBytes = 4 * kMaxDocumentsBytes;  // which early plans may read
 
 ImportReason ReasonOf(Code code) {
   switch (code) {
@@ -68,18 +69,21 @@ class ImportRun::Files final : public ArchiveFiles {
  public:
   Files(int fd, const ArchiveIndex& index) : fd_(fd), index_(index) {}
   const ArchiveIndex& index() const override { return index_; }
+  uint64_t bytes_read() const { return bytes_read_; }
   Result<std::string> Read(const ArchiveMember& member, size_t limit) const override {
     if (member.size > limit) {
       return Error{Code::kTooLarge, 0,
                    "a JSON document of " + HumanBytes(member.size) + ", " + HumanBytes(limit) +
                        " is the limit"};
     }
+    bytes_read_ += member.size;
     return ReadAt(fd_, static_cast<off_t>(member.offset), member.size);
   }
 
  private:
   int fd_;
   const ArchiveIndex& index_;
+  mutable uint64_t bytes_read_ = 0;
 };
 
 LayerId ImportRun::NextId(const Chain& chain, const PlannedLayer& layer) const {
@@ -136,18 +140,22 @@ Status ImportRun::Receive(MemberFeed& feed) {
 
 // Nothing that goes wrong here is told: the plan that counts comes when everything is there.
 Status ImportRun::PlanAhead(MemberFeed& feed) {
-  if (!ahead_.empty() || ++early_plans_ > kMaxEarlyPlans) return OkStatus();
+  if (!ahead_.empty() || ++early_plans_ > kMaxEarlyPlans || early_bytes_ > kMaxEarlyBytes) {
+    return OkStatus();
+  }
+  const Files files(plain_fd_, index_);
   std::string missing;
   const PlanOptions options{DetectHostAbility(), options_.any_platform, limits_.images,
-                            PlanLayers::kMayCome};
+                            PlanLayers::kMayCome, options_.wanted};
   std::vector<std::string> warnings;  // told by the plan that counts
   // A registry brings the documents of one platform, and no more: none of them is waited for.
-  auto planned = feed.BringsWhatIsWanted()
-                     ? PlanImport(Files(plain_fd_, index_), options, &warnings)
-                     : PlanEarly(Files(plain_fd_, index_), options, &missing);
+  auto planned = feed.BringsWhatIsWanted() ? PlanImport(files, options, &warnings)
+                                           : PlanEarly(files, options, &missing);
+  early_bytes_ += files.bytes_read();
   if (!missing.empty()) awaited_.insert(missing);
   if (!planned.ok()) return OkStatus();
   ahead_ = std::move(*planned);
+  for (PlannedImage& image : ahead_) std::string().swap(image.config_json);  // read anew at the end
   return AskFor(feed);
 }
 
@@ -199,7 +207,8 @@ Result<std::vector<PlannedImage>> ImportRun::PlanAll(const MemberFeed& feed) {
   const bool may_be_absent =
       feed.BringsWhatIsWanted() || options_.absent == AbsentLayers::kIfStored;
   const PlanOptions options{DetectHostAbility(), options_.any_platform, limits_.images,
-                            may_be_absent ? PlanLayers::kMayCome : PlanLayers::kMustBeThere};
+                            may_be_absent ? PlanLayers::kMayCome : PlanLayers::kMustBeThere,
+                            options_.wanted};
   PULGA_ASSIGN_OR_RETURN(auto images,
                          PlanImport(Files(plain_fd_, index_), options, &report_.warnings));
   PULGA_RETURN_IF_ERROR(NameImages(&images));
@@ -228,14 +237,14 @@ Status ImportRun::NameImages(std::vector<PlannedImage>* images) {
   return OkStatus();
 }
 
-Status ImportRun::UnpackImage(const PlannedImage& planned) {
+Status ImportRun::UnpackImage(PlannedImage planned) {
   ImageRecord image;
   image.owner = options_.owner;
   image.refs = planned.refs;
   image.digest = planned.digest;
   image.platform = planned.platform;
-  image.config = planned.config;
-  image.config_json = planned.config_json;
+  image.config = std::move(planned.config);
+  image.config_json = std::move(planned.config_json);
   Chain chain;
   for (size_t i = 0; i < planned.layers.size(); ++i) {
     const PlannedLayer& layer = planned.layers[i];
@@ -358,8 +367,8 @@ Status ImportRun::MakeDurable(MemberFeed& feed) {
 
 Status ImportRun::Run(MemberFeed& feed) {
   PULGA_RETURN_IF_ERROR(Receive(feed));
-  PULGA_ASSIGN_OR_RETURN(const auto images, PlanAll(feed));
-  for (const PlannedImage& image : images) PULGA_RETURN_IF_ERROR(UnpackImage(image));
+  PULGA_ASSIGN_OR_RETURN(auto images, PlanAll(feed));
+  for (PlannedImage& image : images) PULGA_RETURN_IF_ERROR(UnpackImage(std::move(image)));
   PULGA_RETURN_IF_ERROR(MakeDurable(feed));
   Report(ImportProgress::Step::kDone, 0);
   return OkStatus();

@@ -42,7 +42,7 @@ class ImportRun {
   Status UnpackAhead();
   Result<std::vector<PlannedImage>> PlanAll(const MemberFeed& feed);
   Status NameImages(std::vector<PlannedImage>* images);
-  Status UnpackImage(const PlannedImage& planned);
+  Status UnpackImage(PlannedImage planned);
   // The layer as it is stored, or unpacked now from its blob; nullptr when that is not there.
   Result<LayerRecord> Provide(const PlannedLayer& layer, const ArchiveMember* blob,
                               const Chain& chain, const LayerId& id);
@@ -63,6 +63,7 @@ class ImportRun {
   ArchiveIndex index_;
   std::set<std::string> awaited_;  // documents that make another early plan worth trying
   int early_plans_ = 0;
+  uint64_t early_bytes_ = 0;
   std::vector<PlannedImage> ahead_;  // the early plan
   size_t ahead_image_ = 0;           // the next layer of it to unpack
   size_t ahead_layer_ = 0;

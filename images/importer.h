@@ -68,6 +68,7 @@ struct ImportOptions {
   AnyPlatform any_platform = AnyPlatform::kRefuse;
   AbsentLayers absent = AbsentLayers::kRefuse;
   LayerClaims* claims = nullptr;                        // without: no layer exists
+  std::function<bool()> wanted = {};                    // false: given up; may be empty
   std::function<void(const ImportProgress&)> progress;  // may be empty
 };
 

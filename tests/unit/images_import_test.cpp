@@ -10,6 +10,7 @@
 #include "base/file_io.h"
 #include "base/temp_dir.h"
 #include "images/archive_plan.h"
+#include "images/image_config.h"
 #include "images/importer.h"
 #include "images/ingest.h"
 #include "images/job_events.h"
@@ -367,6 +368,94 @@ TEST_F(Import, RefusesIndexesNestedTooDeep) {
   for (int i = 0; i < 10; ++i) inner = AddIndex(archive, inner);
   EXPECT_THAT(FailureOf(archive.Set("index.json", R"({"manifests":[)" + inner + "]}")),
               HasSubstr("too deep"));
+}
+
+// --- what an archive may ask of the daemon itself
+
+TEST_F(Import, RefusesMoreNamesThanAnybodyGives) {
+  std::vector<std::string> tags;
+  for (size_t i = 0; i < kMaxNames; ++i) tags.push_back("a:" + std::to_string(i));
+  EXPECT_EQ(Run(ArchiveBuilder(ArchiveShape::kLegacy, {Image(1, tags)})).images.at(0).refs.size(),
+            kMaxNames);
+  tags.push_back("one:more");
+  const ImportReport report = Run(ArchiveBuilder(ArchiveShape::kLegacy, {Image(1, tags)}));
+  ASSERT_FALSE(report.status.ok());
+  EXPECT_EQ(report.reason, ImportReason::kTooLarge);
+  EXPECT_THAT(report.status.error().message, HasSubstr("more than 256 names"));
+}
+
+ImageSpec WithLabel(ImageSpec image, size_t bytes, const std::string& tag) {
+  image.config = R"({"Labels":{"k":")" + std::string(bytes, 'v') + R"(","tag":")" + tag + "\"}}";
+  image.tags = {tag};
+  return image;
+}
+
+TEST_F(Import, RefusesDocumentsThatTogetherTakeTooMuchMemory) {
+  const ImportReport one =
+      Run(ArchiveBuilder(ArchiveShape::kLegacy, {WithLabel(Image(1), kMaxConfigBytes, "a:1")}));
+  EXPECT_EQ(one.reason, ImportReason::kTooLarge);
+  std::vector<ImageSpec> images;
+  for (int i = 0; i < 10; ++i) {
+    images.push_back(WithLabel(Image(1), 900'000, "a:" + std::to_string(i)));
+  }
+  for (const auto shape : {ArchiveShape::kLegacy, ArchiveShape::kOci}) {
+    const ImportReport report = Run(ArchiveBuilder(shape, images));
+    ASSERT_FALSE(report.status.ok());
+    EXPECT_EQ(report.reason, ImportReason::kTooLarge);
+    EXPECT_THAT(report.status.error().message, HasSubstr("together"));
+  }
+  images.resize(5);
+  EXPECT_TRUE(Run(ArchiveBuilder(ArchiveShape::kLegacy, images)).status.ok());
+}
+
+TEST_F(Import, KeepsLabelsUpToALimit) {
+  std::string labels;
+  for (int i = 0; i < 100; ++i) {
+    labels += (i == 0 ? "\"" : ",\"") + std::to_string(i) + "\":\"" + std::string(2000, 'v') + "\"";
+  }
+  ImageSpec image = Image(1);
+  image.config = R"({"Labels":{)" + labels + "}}";
+  const ImportReport report = Run(ArchiveBuilder(ArchiveShape::kLegacy, {image}));
+  size_t kept = 0;
+  for (const auto& [key, value] : report.images.at(0).config.labels) {
+    kept += key.size() + value.size();
+  }
+  EXPECT_LE(kept, kMaxLabelBytes);
+  EXPECT_GE(kept, kMaxLabelBytes - 2100);
+}
+
+TEST_F(Import, RefusesIndexesThatNameTheSameDocumentsWithoutEnd) {
+  ArchiveBuilder archive(ArchiveShape::kOci, {Image(1, {})});
+  std::string inner = InnerManifests(archive);
+  for (int depth = 0; depth < 3; ++depth) {
+    const std::string one = AddIndex(archive, depth == 0 ? "" : inner);
+    inner = one;
+    for (int i = 1; i < 100; ++i) inner += "," + one;
+  }
+  int reads = 0;
+  options_.wanted = [&reads] { return ++reads > 0; };
+  const ImportReport report = Run(archive.Set("index.json", R"({"manifests":[)" + inner + "]}"));
+  EXPECT_EQ(report.reason, ImportReason::kTooLarge);
+  EXPECT_LT(reads, 100'000);  // of a million
+}
+
+TEST_F(Import, DoesNotPlanAnewForEachDocumentThatComes) {
+  std::vector<ImageSpec> images;
+  for (int i = 0; i < 200; ++i) images.push_back(WithLabel(Image(1), 10, "a:" + std::to_string(i)));
+  ArchiveBuilder archive(ArchiveShape::kOci, images);
+  int reads = 0;
+  options_.wanted = [&reads] { return ++reads > 0; };
+  const ImportReport report = Run(archive.First({"oci-layout", "index.json"}));
+  EXPECT_EQ(report.reason, ImportReason::kTooLarge);  // so many images
+  EXPECT_LT(reads, 10'000);
+}
+
+TEST_F(Import, StopsPlanningWhenNobodyWantsItAnyMore) {
+  int reads = 0;
+  options_.wanted = [&reads] { return ++reads < 2; };
+  const ImportReport report = Run(ArchiveBuilder(ArchiveShape::kOci, {Image(1)}));
+  EXPECT_EQ(report.reason, ImportReason::kHelper);
+  EXPECT_THAT(report.status.error().message, HasSubstr("given up"));
 }
 
 TEST_F(Import, SaysWhichPlatformIsMissing) {
