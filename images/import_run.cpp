@@ -16,6 +16,7 @@
 namespace pulga {
 namespace {
 
+constexpr uint64_t kImagesWorth = 4;  // all that one import unpacks, in largest images
 constexpr int kMaxEarlyPlans = 64;
 constexpr uint64_t kMaxEarlyBytes = 4 * kMaxDocumentsBytes;  // which early plans may read
 
@@ -195,7 +196,8 @@ Status ImportRun::UnpackAhead() {
     }
     const auto provided = Provide(layer, blob.ok() ? &*blob : nullptr, ahead_chain_, id);
     if (!provided.ok()) return AtLayer(ahead_layer_, image, provided.error());
-    ahead_chain_.layers.push_back(id);
+    const Status fits = Append(id, *provided, &ahead_chain_);
+    if (!fits.ok()) return AtLayer(ahead_layer_, image, fits.error());
     ++ahead_layer_;
   }
   return OkStatus();
@@ -252,19 +254,34 @@ Status ImportRun::UnpackImage(PlannedImage planned) {
     const auto blob = FindPlanned(index_, layer);
     auto record = Provide(layer, blob.ok() ? &*blob : nullptr, chain, id);
     if (!record.ok()) return AtLayer(i, planned, record.error());
-    image.size_bytes += record->size_bytes;
-    if (image.size_bytes > limits_.image_bytes) {
-      return Error{Code::kTooLarge, 0,
-                   "the image holds more than " + HumanBytes(limits_.image_bytes)};
-    }
+    const Status fits = Append(id, *record, &chain);
+    if (!fits.ok()) return AtLayer(i, planned, fits.error());
     image.layers.push_back(std::move(*record));
-    chain.layers.push_back(id);
   }
+  image.size_bytes = chain.bytes;
   report_.images.push_back(std::move(image));
   return OkStatus();
 }
 
 // --- layers
+
+Status ImportRun::Append(const LayerId& id, const LayerRecord& layer, Chain* chain) const {
+  const uint64_t left = limits_.image_bytes - std::min(limits_.image_bytes, chain->bytes);
+  if (layer.size_bytes > left) {
+    return Error{Code::kTooLarge, 0,
+                 "the image holds more than " + HumanBytes(limits_.image_bytes)};
+  }
+  chain->layers.push_back(id);
+  chain->bytes += layer.size_bytes;
+  return OkStatus();
+}
+
+uint64_t ImportRun::BytesLeft(const Chain& chain) const {
+  const uint64_t all = kImagesWorth * std::min(limits_.image_bytes, UINT64_MAX / kImagesWorth);
+  const auto left_of = [](uint64_t limit, uint64_t used) { return limit - std::min(limit, used); };
+  return std::min({limits_.layer_bytes, left_of(limits_.image_bytes, chain.bytes),
+                   left_of(all, unpacked_bytes_)});
+}
 
 Result<LayerRecord> ImportRun::Provide(const PlannedLayer& layer, const ArchiveMember* blob,
                                        const Chain& chain, const LayerId& id) {
@@ -301,8 +318,9 @@ Result<LayerRecord> ImportRun::UnpackLayer(const PlannedLayer& layer, const Arch
   if (blob.sha256.empty()) order.blob_digest = layer.blob_digest;
   if (blob.sha256 != layer.diff_id) order.diff_id = layer.diff_id;
   order.max_entries = limits_.layer_entries;
-  order.max_bytes = limits_.layer_bytes;
+  order.max_bytes = BytesLeft(chain);
   order.max_stream = limits_.layer_stream_bytes;
+  order.reserve_bytes = limits_.reserve_bytes;
   UnpackJob job;
   job.kind = order.kind;
   job.parents = chain.layers;
@@ -317,10 +335,15 @@ Result<LayerRecord> ImportRun::UnpackLayer(const PlannedLayer& layer, const Arch
   if (!ran.ok()) {
     // What the unpacker lacks is the board's fault, not the image's.
     if (ran.error().code == Code::kUnsupported) reason_ = ImportReason::kInternal;
-    return ran.error();
+    Error error = ran.error();
+    if (error.code == Code::kTooLarge && BytesLeft(chain) < limits_.layer_bytes) {
+      error.message += " (one image may hold " + HumanBytes(limits_.image_bytes) + ")";
+    }
+    return error;
   }
   report_.layers_created.push_back(id);
   if (!result) return Error{Code::kInternal, 0, "the unpacker's result is damaged"};
+  unpacked_bytes_ += result->bytes;
   LayerRecord record;
   record.diff_id = layer.diff_id;
   record.chain_id = id;

@@ -33,8 +33,13 @@ class ImportRun {
   // The layers below the next one, base first.
   struct Chain {
     std::vector<LayerId> layers;
+    uint64_t bytes = 0;  // of their regular files
   };
 
+  // kTooLarge when the image is with it.
+  Status Append(const LayerId& id, const LayerRecord& layer, Chain* chain) const;
+  // What the next layer's files may hold.
+  uint64_t BytesLeft(const Chain& chain) const;
   LayerId NextId(const Chain& chain, const PlannedLayer& layer) const;
   Status Receive(MemberFeed& feed);
   Status PlanAhead(MemberFeed& feed);
@@ -68,6 +73,7 @@ class ImportRun {
   size_t ahead_image_ = 0;           // the next layer of it to unpack
   size_t ahead_layer_ = 0;
   Chain ahead_chain_;
+  uint64_t unpacked_bytes_ = 0;  // of all layers that were unpacked
   std::map<LayerId, LayerRecord> done_;  // `reused` as the report will say it
   ImportProgress progress_;
   ImportReport report_;

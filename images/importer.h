@@ -29,8 +29,9 @@ struct ImportLimits {
   uint64_t archive_members = 65536;
   uint64_t layer_entries = 1'000'000;
   uint32_t images = 64;                       // in one archive
-  uint64_t image_bytes = uint64_t{16} << 30;  // sum of one image's layers
-  uint64_t reserve_bytes = 0;                 // of the disk, which spooling leaves free
+  uint64_t image_bytes = uint64_t{16} << 30;  // sum of one image's layers; all that one import
+                                              // unpacks is four times that at most
+  uint64_t reserve_bytes = 0;                 // of the disk, left free
 };
 
 // Why an import failed, for the API's error mapping; the number is the HTTP status it stands for.

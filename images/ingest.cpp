@@ -1,6 +1,5 @@
 #include "images/ingest.h"
 
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include "images/archive_index.h"
 #include "images/archive_kind.h"
 #include "images/byte_source.h"
+#include "images/disk_reserve.h"
 #include "images/job_events.h"
 #include "images/layer_path.h"
 #include "images/tar_reader.h"
@@ -20,7 +20,6 @@ namespace pulga {
 namespace {
 
 constexpr size_t kHeadBytes = 512;
-constexpr uint64_t kDiskCheckBytes = 1 << 20;
 constexpr uint64_t kMaxNameBytes = 4 << 20;  // of all members: the importer keeps them in memory
 
 class Descriptor final : public ByteSource {
@@ -73,7 +72,10 @@ class Peekable final : public ByteSource {
 class Spooling final : public ByteSource {
  public:
   Spooling(ByteSource& from, int output_fd, const UnpackOrder& order)
-      : from_(from), output_fd_(output_fd), order_(order) {}
+      : from_(from),
+        output_fd_(output_fd),
+        order_(order),
+        reserve_(output_fd, order.reserve_bytes) {}
   Result<size_t> Read(std::span<char> out) override {
     PULGA_ASSIGN_OR_RETURN(const size_t n, from_.Read(out));
     count_ += n;
@@ -81,33 +83,18 @@ class Spooling final : public ByteSource {
       return Error{Code::kTooLarge, 0,
                    "the archive unpacks to more than " + HumanBytes(order_.max_bytes)};
     }
-    if (count_ >= next_check_) PULGA_RETURN_IF_ERROR(CheckDisk());
+    PULGA_RETURN_IF_ERROR(reserve_.Spend(n));
     const Status written = WriteAll(output_fd_, std::string_view(out.data(), n));
     if (!written.ok()) return Prefix("store the upload", written.error());
     return n;
   }
 
  private:
-  Status CheckDisk() {
-    next_check_ = count_ + kDiskCheckBytes;
-    struct statfs disk = {};
-    if (fstatfs(output_fd_, &disk) != 0) return LastError("look at the disk");
-    const uint64_t free_bytes =
-        static_cast<uint64_t>(disk.f_bavail) * static_cast<uint64_t>(disk.f_bsize);
-    const uint64_t kept = order_.reserve_bytes;
-    if (kept == 0 || (free_bytes >= kept && free_bytes - kept >= kDiskCheckBytes)) {
-      return OkStatus();
-    }
-    return Error{Code::kNoSpace, 0,
-                 "not enough space on the disk: " + HumanBytes(free_bytes) + " free, of which " +
-                     HumanBytes(kept) + " are kept (setting reserve-bytes)"};
-  }
-
   ByteSource& from_;
   int output_fd_;
   const UnpackOrder& order_;
+  DiskReserve reserve_;
   uint64_t count_ = 0;
-  uint64_t next_check_ = 0;
 };
 
 std::optional<MemberType> TypeOf(const TarEntry& entry) {

@@ -23,6 +23,8 @@ namespace {
 constexpr int64_t kMaxId = 65535;
 constexpr uint32_t kNobody = 65534;
 constexpr size_t kMaxLinkedFrom = 65536;
+constexpr uint64_t kEntryBytes = 8192;          // what an entry takes on disk beside its content
+constexpr uint64_t kDirBytes = 4096;            // the same of a directory
 constexpr int64_t kMaxTime = int64_t{1} << 33;  // the year 2242; ext4 ends in 2446
 
 Error Refuse(std::string_view path, std::string_view why) {
@@ -82,7 +84,10 @@ timespec SaneTime(const timespec& time) {
 }  // namespace
 
 LayerWriter::LayerWriter(const Target& target, UniqueFd times_file)
-    : target_(target), walker_(target.root_fd), times_(std::move(times_file)) {}
+    : target_(target),
+      reserve_(target.upper_fd >= 0 ? target.upper_fd : target.root_fd, target.reserve_bytes),
+      walker_(target.root_fd, &reserve_),
+      times_(std::move(times_file)) {}
 
 Status LayerWriter::Apply(TarReader& tar) {
   while (true) {
@@ -92,6 +97,10 @@ Status LayerWriter::Apply(TarReader& tar) {
       return Error{Code::kTooLarge, 0,
                    "more than " + std::to_string(target_.max_entries) + " entries"};
     }
+    // What its headers hold goes into attributes and into the record.
+    const uint64_t read = target_.recorder != nullptr ? target_.recorder->stream_bytes() : 0;
+    PULGA_RETURN_IF_ERROR(reserve_.Spend(kEntryBytes + (read - stream_spent_)));
+    stream_spent_ = read;
     PULGA_RETURN_IF_ERROR(ApplyEntry(*entry, tar));
   }
   walker_.Forget();
@@ -122,6 +131,9 @@ Status LayerWriter::ApplyEntry(const TarEntry& entry, TarReader& tar) {
   if (name.path.empty()) return ApplyRoot(entry);
   const auto [dir, leaf] = SplitPath(name.path);
   PULGA_ASSIGN_OR_RETURN(const auto parent, walker_.OpenDir(dir, RootWalker::Missing::kCreate));
+  // Lower directories on the way are copied up.
+  const auto depth = static_cast<uint64_t>(std::count(parent.dir.begin(), parent.dir.end(), '/'));
+  PULGA_RETURN_IF_ERROR(reserve_.Spend(depth * kDirBytes));
   return Create(parent, std::string(leaf), entry, tar);
 }
 
@@ -296,12 +308,7 @@ Status LayerWriter::WriteRegular(const RootWalker::Parent& parent, const std::st
 
 Status LayerWriter::WriteContent(int fd, const std::string& resolved, const TarEntry& entry,
                                  TarReader& tar) {
-  if (entry.size > target_.max_bytes - result_.bytes) {
-    return Error{
-        Code::kTooLarge, 0,
-        "the layer's files hold more than " + std::to_string(target_.max_bytes) + " bytes"};
-  }
-  result_.bytes += entry.size;
+  PULGA_RETURN_IF_ERROR(SpendContent(entry.size));
   uint64_t end = 0;
   while (true) {
     PULGA_ASSIGN_OR_RETURN(const auto block, tar.ReadBlock());
@@ -316,12 +323,23 @@ Status LayerWriter::WriteContent(int fd, const std::string& resolved, const TarE
     if (end == 0 && block->offset == 0 && !entry.sparse && target_.recorder != nullptr) {
       PULGA_RETURN_IF_ERROR(target_.recorder->Content(resolved, block->stream_offset, entry.size));
     }
+    PULGA_RETURN_IF_ERROR(reserve_.Spend(block->bytes.size()));
     PULGA_RETURN_IF_ERROR(WriteAll(fd, block->bytes));
     end = block->offset + block->bytes.size();
   }
   if (end < entry.size && ftruncate(fd, static_cast<off_t>(entry.size)) != 0) {
     return LastError("extend");
   }
+  return OkStatus();
+}
+
+Status LayerWriter::SpendContent(uint64_t bytes) {
+  if (bytes > target_.max_bytes - result_.bytes) {
+    return Error{
+        Code::kTooLarge, 0,
+        "the layer's files hold more than " + std::to_string(target_.max_bytes) + " bytes"};
+  }
+  result_.bytes += bytes;
   return OkStatus();
 }
 
@@ -353,6 +371,13 @@ Status LayerWriter::MakeHardLink(const RootWalker::Parent& parent, const std::st
     const bool lower =
         fstatat(target_.upper_fd, resolved.c_str(), &upper, AT_SYMLINK_NOFOLLOW) != 0;
     if (lower && linked_from_.size() < kMaxLinkedFrom) linked_from_.insert(NameSum(resolved));
+    if (lower && S_ISREG(st.st_mode)) {
+      // All of it is copied into the upper before there is a second name.
+      const auto size = static_cast<uint64_t>(st.st_size);
+      const Status spent = SpendContent(size);
+      if (!spent.ok()) return Prefix("link " + Printable(entry.name, 200), spent.error());
+      PULGA_RETURN_IF_ERROR(reserve_.Spend(size));
+    }
   }
   PULGA_RETURN_IF_ERROR(MakeRoom(parent, leaf, entry.type));
   if (linkat(from->fd, target_leaf.c_str(), parent.fd, leaf.c_str(), 0) != 0) {

@@ -11,6 +11,7 @@
 
 #include "base/result.h"
 #include "images/dir_times.h"
+#include "images/disk_reserve.h"
 #include "images/layer_path.h"
 #include "images/layer_record.h"
 #include "images/root_walker.h"
@@ -26,6 +27,7 @@ class LayerWriter {
     int upper_fd = -1;  // where this layer's own part of it lands; -1 without parent layers
     uint64_t max_entries = 0;
     uint64_t max_bytes = 0;             // of regular files
+    uint64_t reserve_bytes = 0;         // of the disk, to be left free
     LayerRecorder* recorder = nullptr;  // what `tar` reads from; nullptr: no record
   };
   LayerWriter(const Target& target, UniqueFd times_file);
@@ -49,6 +51,7 @@ class LayerWriter {
   Status WriteRegular(const RootWalker::Parent& parent, const std::string& leaf,
                       const TarEntry& entry, TarReader& tar);
   Status WriteContent(int fd, const std::string& resolved, const TarEntry& entry, TarReader& tar);
+  Status SpendContent(uint64_t bytes);
   Status MakeHardLink(const RootWalker::Parent& parent, const std::string& leaf,
                       const TarEntry& entry);
   Status SetAttributes(int fd, const TarEntry& entry);
@@ -56,9 +59,11 @@ class LayerWriter {
   std::pair<uint32_t, uint32_t> Owner(const TarEntry& entry);
 
   Target target_;
+  DiskReserve reserve_;
   RootWalker walker_;
   DirTimes times_;
   LayerResult result_;
+  uint64_t stream_spent_ = 0;  // of the tar, told to reserve_
   // Sums of the names of lower files that hard links pulled into the upper.
   std::set<uint64_t> linked_from_;
 };

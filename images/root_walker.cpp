@@ -14,7 +14,8 @@
 namespace pulga {
 namespace {
 
-constexpr int kMaxLinks = 40;  // as the kernel has it
+constexpr int kMaxLinks = 40;         // as the kernel has it
+constexpr uint64_t kDirBytes = 8192;  // what a directory takes on disk, roughly
 
 Error Bad(std::string_view path, std::string_view why) {
   return {Code::kInvalidArgument, 0, Printable(path, 200) + ": " + std::string(why)};
@@ -68,6 +69,8 @@ Result<std::string> RootWalker::Resolve(std::string_view path, Missing missing) 
     struct stat st = {};
     if (fstatat(root_fd_, next.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
       if (errno != ENOENT || missing == Missing::kFail) return LastError(Printable(next, 200));
+      // One name of a layer may lead through links to many thousands that are missing.
+      if (reserve_ != nullptr) PULGA_RETURN_IF_ERROR(reserve_->Spend(kDirBytes));
       PULGA_RETURN_IF_ERROR(MakeDir(root_fd_, done, next));
       done = std::move(next);
     } else if (S_ISLNK(st.st_mode)) {

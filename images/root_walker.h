@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "images/dir_times.h"
+#include "images/disk_reserve.h"
 
 namespace pulga {
 
@@ -18,7 +19,9 @@ class RootWalker {
  public:
   enum class Missing { kFail, kCreate };  // kCreate: mkdir 0755, owner 0:0
 
-  explicit RootWalker(int root_fd) : root_fd_(root_fd) {}
+  // `reserve`, for the directories it creates, outlives this; without, none is kept.
+  explicit RootWalker(int root_fd, DiskReserve* reserve = nullptr)
+      : root_fd_(root_fd), reserve_(reserve) {}
 
   // The directory `path` leads to, free of symbolic links: "" is the root.
   // kNotFound, also below what is no directory; kInvalidArgument for link loops, and with kCreate
@@ -41,6 +44,7 @@ class RootWalker {
 
  private:
   int root_fd_;
+  DiskReserve* reserve_;
   bool known_ = false;
   std::string asked_;
   std::string resolved_;

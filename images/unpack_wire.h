@@ -50,7 +50,7 @@ struct UnpackOrder {
   uint64_t max_entries = 0;    // kUnpackLayer: tar entries; kIngest: members
   uint64_t max_bytes = 0;      // kUnpackLayer: of regular files; kIngest: of output
   uint64_t max_stream = 0;     // kUnpackLayer: of the uncompressed tar
-  uint64_t reserve_bytes = 0;  // kIngest: of the disk, to be left free
+  uint64_t reserve_bytes = 0;  // kIngest, kUnpackLayer: of the disk, to be left free
 
   std::string Encode() const;
   static std::optional<UnpackOrder> Decode(std::string_view bytes);

@@ -53,7 +53,10 @@ Result<UniqueFd> StagingFile(const char* name) {
 
 Status UnpackLayer(const UnpackOrder& request) {
   const std::vector<int> parents = ParentFds();
-  PULGA_RETURN_IF_ERROR(LimitFiles(std::max<uint64_t>(request.max_bytes, 1 << 20)));
+  // The second fence; the record and the list of times, which are files too, hold what the stream
+  // says besides.
+  const uint64_t largest = std::max({request.max_bytes, request.max_stream, uint64_t{1} << 20});
+  PULGA_RETURN_IF_ERROR(LimitFiles(largest));
   LayerTarget target;
   PULGA_ASSIGN_OR_RETURN(target.times_file, StagingFile("times"));
   PULGA_ASSIGN_OR_RETURN(target.spare_file, StagingFile("spare"));
