@@ -80,7 +80,7 @@ std::string ManifestOf(const ImageRecord& image, const std::string& config_hex) 
   }
   return Json({{"schemaVersion", 2},
                {"mediaType", kManifestType},
-               {"config", DescriptorOf(kConfigType, config_hex, image.config_json.size())},
+               {"config", DescriptorOf(kConfigType, config_hex, image.config_bytes)},
                {"layers", layers}})
       .dump();
 }
@@ -129,24 +129,28 @@ Status CheckRecords(const ImageRecord& image) {
 
 Result<ExportPlan> PlanExport(const ImageRecord& image, const std::string& ref) {
   PULGA_RETURN_IF_ERROR(CheckRecords(image));
-  const std::string config_hex = Sha256Hex(image.config_json);
+  const std::string config_hex = image.digest.substr(image.digest.find(':') + 1);
   const std::string manifest = ManifestOf(image, config_hex);
   std::string text = WholeMember("oci-layout", R"({"imageLayoutVersion":"1.0.0"})") +
                      WholeMember("index.json", IndexOf(manifest, ref)) +
                      WholeMember("manifest.json", SavedImageOf(image, config_hex, ref)) +
                      HeaderOf({"blobs/", '5', 0}) + HeaderOf({"blobs/sha256/", '5', 0}) +
                      WholeMember(BlobName(Sha256Hex(manifest)), manifest) +
-                     WholeMember(BlobName(config_hex), image.config_json);
+                     HeaderOf({BlobName(config_hex), '0', image.config_bytes});
   ExportPlan plan;
+  plan.parts.push_back({text, {}, "", image.config_bytes, 0});
+  text = Padding(image.config_bytes);
   std::set<std::string> written;
   for (const LayerRecord& layer : image.layers) {
     if (!written.insert(layer.diff_id).second) continue;  // the same blob twice
     text += HeaderOf({BlobName(layer.diff_id), '0', layer.stream_bytes});
-    plan.parts.push_back({text, layer.chain_id, layer.diff_id, layer.stream_bytes});
+    plan.parts.push_back({text, layer.chain_id, layer.diff_id, 0, layer.stream_bytes});
     text = Padding(layer.stream_bytes);
   }
-  plan.parts.push_back({text + std::string(2 * kBlock, '\0'), {}, "", 0});
-  for (const ExportPart& part : plan.parts) plan.bytes += part.text.size() + part.layer_bytes;
+  plan.parts.push_back({text + std::string(2 * kBlock, '\0'), {}, "", 0, 0});
+  for (const ExportPart& part : plan.parts) {
+    plan.bytes += part.text.size() + part.config_bytes + part.layer_bytes;
+  }
   return plan;
 }
 

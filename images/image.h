@@ -59,7 +59,8 @@ struct ImageRecord {
   ImageConfig config;
   std::vector<LayerRecord> layers;  // base first
   uint64_t size_bytes = 0;          // sum over `layers`
-  std::string config_json;          // as stored in the archive, byte for byte
+  std::string config_json;          // as in the archive, byte for byte; once stored: empty, since
+  uint64_t config_bytes = 0;        // nobody but an export needs it
   std::string owner = kDefaultOwner;
   int64_t last_used_unix_ms = 0;  // imported, deployed or no longer deployed
   uint64_t disk_bytes = 0;        // set by runtime/: what its layers and their records take

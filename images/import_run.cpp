@@ -247,6 +247,7 @@ Status ImportRun::UnpackImage(PlannedImage planned) {
   image.platform = planned.platform;
   image.config = std::move(planned.config);
   image.config_json = std::move(planned.config_json);
+  image.config_bytes = image.config_json.size();
   Chain chain;
   for (size_t i = 0; i < planned.layers.size(); ++i) {
     const PlannedLayer& layer = planned.layers[i];

@@ -47,12 +47,16 @@ ImageExport::~ImageExport() { StopWatching(); }
 ReadResult ImageExport::Read(char* buffer, size_t capacity) {
   if (failed_) return {ReadState::kAborted, 0};
   if (part_ == plan_.parts.size()) return {ReadState::kEnd, 0};
-  const ExportPart& part = plan_.parts[part_];
+  ExportPart& part = plan_.parts[part_];
   if (text_sent_ < part.text.size()) {
     const size_t size = std::min(capacity, part.text.size() - text_sent_);
     memcpy(buffer, part.text.data() + text_sent_, size);
     text_sent_ += size;
     return {ReadState::kData, size};
+  }
+  if (part.config_bytes != 0) {  // becomes text once it is here
+    LoadConfig(part.config_bytes);
+    return {ReadState::kWait, 0};
   }
   if (!part.diff_id.empty() && !LayerDone()) return ReadLayer(buffer, capacity);
   ++part_;
@@ -87,6 +91,24 @@ ReadResult ImageExport::ReadLayer(char* buffer, size_t capacity) {
     return {failed_ ? ReadState::kAborted : ReadState::kWait, 0};
   }
   return LayerDone() ? Read(buffer, capacity) : ReadResult{ReadState::kWait, 0};
+}
+
+void ImageExport::LoadConfig(uint64_t expected) {
+  if (std::exchange(loading_, true)) return;
+  const auto loaded = [this, expected,
+                       alive = std::weak_ptr<int>(alive_)](Result<std::string> config) {
+    if (alive.expired()) return;
+    if (!config.ok()) return Fail(Prefix("read its configuration", config.error()));
+    if (config->size() != expected) {
+      return Fail({Code::kIo, 0, "its configuration is not as long as it was"});
+    }
+    ExportPart& part = plan_.parts[part_];
+    part.text = std::move(*config);
+    part.config_bytes = 0;
+    text_sent_ = 0;
+    Wake();
+  };
+  parts_.storage.Run(parts_.config, loaded);
 }
 
 void ImageExport::OpenLayer() {

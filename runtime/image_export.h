@@ -20,16 +20,17 @@ namespace pulga {
 
 struct ExportParts {
   EventLoop& loop;
-  WorkQueue& storage;  // opens records
+  WorkQueue& storage;  // opens records, reads the configuration
   Sandbox& sandbox;
   RecordStore records;
+  std::function<Result<std::string>()> config;  // of the image; on `storage`
 };
 
 class ImageExport final : public Engine::Download {
  public:
   // `parts` outlive this; `pin` keeps the image.
   ImageExport(ExportParts parts, ExportPlan plan, ImageCatalog::Pin pin)
-      : parts_(parts), plan_(std::move(plan)), pin_(std::move(pin)) {}
+      : parts_(std::move(parts)), plan_(std::move(plan)), pin_(std::move(pin)) {}
   ~ImageExport() override;
 
   uint64_t size() const override { return plan_.bytes; }
@@ -38,6 +39,7 @@ class ImageExport final : public Engine::Download {
 
  private:
   enum class Layer { kNotBegun, kOpening, kRunning };
+  void LoadConfig(uint64_t expected);
   void OpenLayer();
   void RunJob(UniqueFd record);
   void OnJobEnded(const Status& status);
@@ -54,6 +56,7 @@ class ImageExport final : public Engine::Download {
   std::function<void()> ready_;
   size_t part_ = 0;
   size_t text_sent_ = 0;
+  bool loading_ = false;  // the configuration
   uint64_t layer_sent_ = 0;
   Layer layer_ = Layer::kNotBegun;
   bool drained_ = false;   // the pipe is at its end

@@ -66,26 +66,27 @@ void ImageService::Store(ImportReport report, std::function<void(ImportReport)> 
   auto shared = std::make_shared<ImportReport>(std::move(report));
   ops_.Add([this, shared, done = std::move(done)](OpQueue::Done next) {
     const int64_t now = UnixMillis(parts_.clock);
-    parts_.storage.Run([&store = parts_.store, images = shared->images,
-                        now] { return store.StoreImages(images, now); },
-                       [this, shared, done, next](const Status& stored) {
-                         if (stored.ok()) {
-                           Show(shared.get());
-                           Collect({});
-                         } else {
-                           shared->status = Prefix("store the image", stored.error());
-                           shared->reason = ReasonOf(stored.error().code);
-                           shared->images.clear();
-                         }
-                         done(std::move(*shared));
-                         next();
-                       });
+    parts_.storage.Run(
+        [&store = parts_.store, shared, now] { return store.StoreImages(shared->images, now); },
+        [this, shared, done, next](const Status& stored) {
+          if (stored.ok()) {
+            Show(shared.get());
+            Collect({});
+          } else {
+            shared->status = Prefix("store the image", stored.error());
+            shared->reason = ReasonOf(stored.error().code);
+            shared->images.clear();
+          }
+          done(std::move(*shared));
+          next();
+        });
   });
 }
 
 void ImageService::Show(ImportReport* report) {
   report->anything_new = false;
   for (ImageRecord& image : report->images) {
+    std::string().swap(image.config_json);
     image.last_used_unix_ms = UnixMillis(parts_.clock);
     report->anything_new = parts_.catalog.Add(image) || report->anything_new;
     LogInfo("imported " + (image.refs.empty() ? image.digest : Printable(image.refs.front())));

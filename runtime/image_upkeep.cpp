@@ -53,9 +53,13 @@ Result<std::unique_ptr<Engine::Download>> ImageService::Export(const std::string
   const bool named =
       ref.ok() && std::find(image.refs.begin(), image.refs.end(), *ref) != image.refs.end();
   PULGA_ASSIGN_OR_RETURN(ExportPlan plan, PlanExport(image, named ? *ref : ""));
-  return std::unique_ptr<Engine::Download>(std::make_unique<ImageExport>(
-      ExportParts{parts_.loop, parts_.storage, parts_.sandbox, RecordStore(parts_.data_dir)},
-      std::move(plan), parts_.catalog.PinImage(image.digest)));
+  auto config = [&store = parts_.store, owned = OwnedImage{image.owner, image.digest}] {
+    return store.ConfigOf(owned);
+  };
+  return std::unique_ptr<Engine::Download>(
+      std::make_unique<ImageExport>(ExportParts{parts_.loop, parts_.storage, parts_.sandbox,
+                                                RecordStore(parts_.data_dir), std::move(config)},
+                                    std::move(plan), parts_.catalog.PinImage(image.digest)));
 }
 
 void ImageService::Prune(PruneScope scope, std::function<void(Result<PruneReport>)> done) {

@@ -122,7 +122,8 @@ Result<StoredState> StateStore::Load() {
 Status StateStore::LoadImages(StoredState& state) {
   PULGA_ASSIGN_OR_RETURN(Statement* const images,
                          Prepared("SELECT digest, os, architecture, variant, size_bytes, config,"
-                                  " config_json, owner, last_used_unix_ms FROM images"
+                                  " length(CAST(config_json AS BLOB)), owner, last_used_unix_ms"
+                                  " FROM images"
                                   " ORDER BY created_unix_ms, digest"));
   while (true) {
     PULGA_ASSIGN_OR_RETURN(const bool row, images->Step());
@@ -132,7 +133,7 @@ Status StateStore::LoadImages(StoredState& state) {
     image.platform = {images->TextAt(1), images->TextAt(2), images->TextAt(3)};
     image.size_bytes = static_cast<uint64_t>(images->IntAt(4));
     PULGA_ASSIGN_OR_RETURN(image.config, ImageConfigFromJson(images->TextAt(5)));
-    image.config_json = images->TextAt(6);
+    image.config_bytes = static_cast<uint64_t>(images->IntAt(6));
     image.owner = images->TextAt(7);
     image.last_used_unix_ms = images->IntAt(8);
     state.images.push_back(std::move(image));
@@ -169,6 +170,16 @@ Result<std::vector<std::string>> StateStore::NamesOf(const ImageRecord& image) {
       Prepared("SELECT ref FROM refs WHERE owner = ? AND digest = ? ORDER BY ref"));
   names->Text(image.owner).Text(image.digest);
   return TextsOf(*names);
+}
+
+Result<std::string> StateStore::ConfigOf(const OwnedImage& digest) {
+  PULGA_ASSIGN_OR_RETURN(Statement* const row,
+                         Prepared("SELECT config_json FROM images WHERE owner = ? AND digest = ?"));
+  PULGA_ASSIGN_OR_RETURN(const bool found, row->Text(digest.owner).Text(digest.name).Step());
+  if (!found) return Error{Code::kNotFound, 0, "image " + digest.name + " has no row"};
+  std::string config = row->TextAt(0);
+  row->Reset();
+  return config;
 }
 
 Status StateStore::LoadFunctions(StoredState& state) {

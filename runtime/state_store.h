@@ -56,6 +56,8 @@ class StateStore {
 
   // All images of one archive become visible together. A name they carry moves from its old image.
   Status StoreImages(const std::vector<ImageRecord>& images, int64_t now_unix_ms);
+  // The configuration's bytes, as the archive had them: Load() leaves them where they are.
+  Result<std::string> ConfigOf(const OwnedImage& digest);
   Status RemoveRef(const OwnedImage& ref);
   // The images, their names, and the layers nobody else has, which are returned. kAlreadyExists
   // while a version needs one of them; then all stay.

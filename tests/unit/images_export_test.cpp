@@ -14,10 +14,13 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
+constexpr const char* kConfig =
+    R"({"architecture":"amd64","os":"linux","rootfs":{"type":"layers"}})";
+
 ImageRecord Image() {
   ImageRecord image;
-  image.config_json = R"({"architecture":"amd64","os":"linux","rootfs":{"type":"layers"}})";
-  image.digest = "sha256:" + Sha256Hex(image.config_json);
+  image.config_bytes = std::string_view(kConfig).size();
+  image.digest = "sha256:" + Sha256Hex(kConfig);
   for (const uint64_t size : {1024, 700, 1024}) {
     LayerRecord layer;
     layer.diff_id = Sha256Hex(std::string(size, 'x'));
@@ -33,6 +36,7 @@ std::string Bytes(const ExportPlan& plan) {
   std::string out;
   for (const ExportPart& part : plan.parts) {
     out += part.text;
+    if (part.config_bytes != 0) out += kConfig;
     out += std::string(part.layer_bytes, 'x');
   }
   return out;
@@ -106,7 +110,7 @@ TEST(ArchiveExport, ItsManifestJsonSaysTheSame) {
   ASSERT_TRUE(saved.ok());
   ASSERT_EQ(saved->size(), 1u);
   EXPECT_THAT((*saved)[0].repo_tags, ElementsAre("hello:1"));
-  EXPECT_EQ((*saved)[0].config, "blobs/sha256/" + Sha256Hex(image.config_json));
+  EXPECT_EQ((*saved)[0].config, "blobs/sha256/" + Sha256Hex(kConfig));
   EXPECT_EQ((*saved)[0].layers[2], "blobs/sha256/" + image.layers[0].diff_id);
 }
 
@@ -125,7 +129,7 @@ TEST(ArchiveExport, ALayerOfNineGigabytesKeepsItsSize) {
   image.layers[1].stream_bytes = uint64_t{9} << 30;
   const auto plan = PlanExport(image, "");
   ASSERT_TRUE(plan.ok());
-  const std::string_view before = plan->parts[1].text;
+  const std::string_view before = plan->parts[2].text;
   Text text(before.substr(before.size() - 512));
   const auto reader = TarReader::Open(text);
   ASSERT_TRUE(reader.ok());
