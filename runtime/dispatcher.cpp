@@ -158,15 +158,17 @@ void DispatcherImpl::Activate(VersionPtr version, std::function<void(Status)> do
   Function& function = functions_[key];
   DropNext(function, {Code::kUnavailable, 0, "a newer version took its place"});
   std::unique_ptr<Pool> pool = MakePool(std::move(version));
-  const bool busy = function.active != nullptr &&
-                    (pool->version().spec.scale.min > 0 || function.active->HasInstances());
+  const bool http = pool->version().mode == SandboxMode::kHttp;
+  const bool by_instance =
+      pool->version().spec.scale.min > 0 ||
+      (function.active != nullptr && (http || function.active->HasInstances()));
   Pool* proving = pool.get();
   function.next = std::move(pool);
   function.next_done = std::move(done);
-  proving->Prove(
-      busy ? Pool::Proof::kInstance : Pool::Proof::kSpawner, [this, key, proving](Status status) {
-        Later([this, key, proving, status = std::move(status)] { OnProven(key, proving, status); });
-      });
+  proving->Prove(by_instance ? Pool::Proof::kInstance : Pool::Proof::kSpawner, [this, key, proving](
+                                                                                   Status status) {
+    Later([this, key, proving, status = std::move(status)] { OnProven(key, proving, status); });
+  });
 }
 
 void DispatcherImpl::Restore(VersionPtr version, std::function<void()> done) {

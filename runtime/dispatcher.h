@@ -60,10 +60,10 @@ class Dispatcher {
   virtual ~Dispatcher() = default;
 
   // Makes `version` the one that gets traffic once it has proven itself: its spawner is built, so
-  // its command exists and runs on this board, and, in place of a version that has instances or
-  // with scale.min > 0, one instance is ready. Then the older one drains; on an error it stays.
-  // The first version of a function proves only its spawner, and where the launcher has no room
-  // for one more just now (kNoSpace) it is taken unproven: nothing of it would fit before either.
+  // its command exists and runs on this board. One instance of it is ready as well with
+  // scale.min > 0, and in place of another version in http mode, or of one that has instances.
+  // Then the older one drains; on an error it stays. A first version for which there is no room
+  // just now (kNoSpace) is taken unproven: nothing of it would fit before either.
   virtual void Activate(VersionPtr version, std::function<void(Status)> done) = 0;
   // The same for what has proven itself before, at once: nothing is built until it is needed.
   virtual void Restore(VersionPtr version, std::function<void()> done) = 0;

@@ -147,6 +147,23 @@ class Replacement(Case):
             self.assertEqual(self.daemon.call("safe", path="/").status, 200, repr(reply))
             time.sleep(0.1)
 
+    def test_an_idle_function_is_not_replaced_by_one_that_cannot_start(self):
+        spec = {"image": "http-hello:1", "mode": "http", "limits": {"start_timeout": "1s"}}
+        self.daemon.put("idle", spec)
+        self.assertEqual(self.daemon.api("GET", "/v1/functions/idle").json()["instances"], [])
+        for change, status in (({"env": {"NEVER_LISTEN": "1"}}, 504),
+                               ({"image": "probe:1", "command": ["/probe", "exit", "3"]}, 503)):
+            reply = self.daemon.api("PUT", "/v1/functions/idle", {**spec, **change})
+            self.assertEqual(reply.status, status, repr(reply))
+        self.assertEqual(self.daemon.call("idle", path="/").status, 200, "the old one goes on")
+
+    def test_a_minimum_of_a_first_version_must_come_up(self):
+        reply = self.daemon.api("PUT", "/v1/functions/never", {
+            "image": "probe:1", "mode": "http", "command": ["/probe", "exit", "3"],
+            "scale": {"min": 1}})
+        self.assert_error(reply, 503, "unavailable", "exited with code 3")
+        self.assertEqual(self.daemon.api("GET", "/v1/functions/never").status, 404)
+
     def test_rollback_brings_the_last_version_back(self):
         for word in ("one", "two"):
             self.daemon.put("back", {"image": "probe:1", "mode": "exec", "env": {"WORD": word}})

@@ -199,6 +199,24 @@ TEST_F(DispatcherTest, KeepsTheOldVersionWhenTheNewOneCannotStart) {
   EXPECT_TRUE(RunUntil([&] { return sandbox->spawners == 1; }));
 }
 
+TEST_F(DispatcherTest, KeepsAnIdleHttpVersionToo) {
+  ASSERT_TRUE(Activate(MakeVersion(SandboxMode::kHttp)).ok());
+  EXPECT_EQ(sandbox->starts, 0) << "the first one waits for its calls";
+  sandbox->server_exit = Exited(1);
+  EXPECT_EQ(Activate(MakeVersion(SandboxMode::kHttp)).error().code, Code::kUnavailable);
+  EXPECT_EQ(dispatcher->Activity(key).version, 1U);
+  sandbox->server_exit = -1;
+  EXPECT_EQ(Call(Request())->outcome(), "ok");
+}
+
+TEST_F(DispatcherTest, RefusesAFirstVersionWithAMinimumWhoseServerEnds) {
+  auto version = MakeVersion(SandboxMode::kHttp);
+  version->spec.scale.min = 1;
+  sandbox->server_exit = Exited(3);
+  EXPECT_EQ(Activate(version).error().code, Code::kUnavailable);
+  EXPECT_EQ(Call(Request())->outcome(), "rejected:unknown-function");
+}
+
 TEST_F(DispatcherTest, KeepsTheOldVersionWhenTheNewOneCannotBeBuilt) {
   ASSERT_TRUE(Activate(MakeVersion(SandboxMode::kExec)).ok());
   sandbox->build_error = "mount overlay: Invalid argument";
