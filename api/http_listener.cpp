@@ -22,11 +22,6 @@ constexpr int kAcceptsPerTurn = 16;
 constexpr auto kPause = std::chrono::milliseconds(100);
 constexpr char kLocalKey[] = "unix";
 
-constexpr char kFullReply[] =
-    "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    "Retry-After: 1\r\nX-Pulga-Outcome: rejected:connections\r\nConnection: close\r\n"
-    "Content-Length: 53\r\n\r\ntoo many open connections; try again in a few seconds";
-
 Result<UniqueFd> ListenTcp(const ListenAddress& address) {
   addrinfo hints = {};
   hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE;
@@ -106,11 +101,6 @@ std::string AddressText(const sockaddr_storage& address) {
     return "[" + std::string(text) + "]:" + std::to_string(ntohs(v6.sin6_port));
   }
   return kLocalKey;
-}
-
-void TurnAway(int fd) {
-  (void)!send(fd, kFullReply, sizeof kFullReply - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
-  shutdown(fd, SHUT_WR);
 }
 
 }  // namespace
@@ -220,7 +210,7 @@ void HttpListener::Admit(AcceptedConnection connection) {
   const std::string& key = connection.limit_key;
   if (FullFor(key)) callbacks_.on_full();
   if (const auto full = FullFor(key)) (void)callbacks_.evict({key, *full});
-  if (FullFor(key)) return TurnAway(connection.fd.get());
+  if (FullFor(key)) return callbacks_.turn_away(connection.fd.get());
   ++open_[connection.limit_key];
   if (connection.limit_key != kLocalKey) ++open_tcp_;
   connection.peer = AddressText(connection.address);
@@ -240,7 +230,7 @@ void HttpListener::OnDescriptorsExhausted(int listen_fd) {
   LogWarning("accept: out of file descriptors; callers are turned away");
   reserve_.Reset();
   UniqueFd caller(accept4(listen_fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-  if (caller.valid()) TurnAway(caller.get());
+  if (caller.valid()) callbacks_.turn_away(caller.get());
   caller.Reset();
   reserve_.Reset(open("/dev/null", O_RDONLY | O_CLOEXEC));
   Pause();

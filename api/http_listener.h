@@ -58,6 +58,8 @@ class HttpListener {
     std::function<void()> on_full;
     // ... and then what can be spared. False when there is nothing.
     std::function<bool(const NewCaller&)> evict;
+    // Tells somebody for whom there is no room; the socket is closed after.
+    std::function<void(int fd)> turn_away;
   };
   static Result<std::unique_ptr<HttpListener>> Create(EventLoop& loop,
                                                       const std::vector<ListenAddress>& addresses,

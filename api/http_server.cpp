@@ -83,6 +83,7 @@ Status Server::Start() {
     if (evicted) RunLibrary();
     return evicted;
   };
+  callbacks.turn_away = [this](int fd) { last_words_.Say(fd, RefusalOfConnection(fd)); };
   PULGA_ASSIGN_OR_RETURN(
       listener_, HttpListener::Create(loop_, config_.listen, config_.limits, std::move(callbacks)));
   return OkStatus();

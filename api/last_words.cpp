@@ -40,6 +40,8 @@ ApiError ProblemOf(int status) {
               "malformed_request",
               "malformed request: check the Host and Content-Length headers and the chunks",
               {}};
+    case 503:
+      return {503, "connections", "too many open connections; try again in a few seconds", {}};
     default:
       return {status, "bad_request", "the request can not be served", {}};
   }
@@ -54,9 +56,20 @@ HttpReply RefusalOfRequest(int status, std::string_view target, std::string_view
   HttpReply reply = IsManagementPath(path)
                         ? ErrorReply(problem)
                         : RefusedCallReply(problem, ErrorForm::kText, RandomUuid());
+  if (IsManagementPath(path)) reply.headers.emplace_back("X-Call-Id", RandomUuid());
   AddTusVersion(path, &reply);
   reply.close = true;
   return reply;
+}
+
+HttpReply RefusalOfConnection(int fd) {
+  char block[4096];
+  const ssize_t n = recv(fd, block, sizeof block, MSG_DONTWAIT);
+  std::string_view line(block, n > 0 ? static_cast<size_t>(n) : 0);
+  line = line.substr(0, line.find_first_of("\r\n"));
+  const size_t target = line.find(' ');
+  if (target == std::string_view::npos) return RefusalOfRequest(503, "");
+  return RefusalOfRequest(503, line.substr(target + 1, line.find(' ', target + 1) - target - 1));
 }
 
 LastWords::~LastWords() {

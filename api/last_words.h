@@ -18,6 +18,10 @@ namespace pulga {
 // call. `why` is empty where only the library below knows.
 HttpReply RefusalOfRequest(int status, std::string_view target, std::string_view why = {});
 
+// Of a connection that is one too many: in the form that what has come of its request asks for,
+// which is text where nothing has come yet. Takes that from the socket.
+HttpReply RefusalOfConnection(int fd);
+
 class LastWords {
  public:
   explicit LastWords(EventLoop& loop) : loop_(loop) {}

@@ -321,5 +321,13 @@ TEST_F(ClockTest, AReaderThatStallsIsCutAndASlowStreamIsNot) {
   }
 }
 
+TEST(ReasonPhrase, IsTheRegisteredOne) {
+  EXPECT_EQ(ReasonPhrase(100), "Continue");
+  EXPECT_EQ(ReasonPhrase(414), "URI Too Long");
+  EXPECT_EQ(ReasonPhrase(431), "Request Header Fields Too Large");
+  EXPECT_EQ(ReasonPhrase(511), "Network Authentication Required");
+  for (const int free : {0, 104, 299, 418, 430, 509, 600}) EXPECT_EQ(ReasonPhrase(free), "Unknown");
+}
+
 }  // namespace
 }  // namespace pulga::testing

@@ -357,6 +357,12 @@ TEST_F(HttpServerTest, TurnsAwayMoreConnectionsThanAllowed) {
   ASSERT_TRUE(Eventually([this] { return true; }));
   const std::string reply = Ask("GET /healthz HTTP/1.1\r\nHost: x\r\n");
   EXPECT_EQ(StatusOf(reply), 503) << reply;
+  for (const char* header :
+       {"X-Call-Id: ", "X-Pulga-Start: none\r\n", "Retry-After: 1\r\n",
+        "X-Pulga-Outcome: rejected:connections\r\n", "Server-Timing: queue;dur=0.000\r\n"}) {
+    EXPECT_NE(reply.find(header), std::string::npos) << header << " in " << reply;
+  }
+  EXPECT_EQ(reply.find("{\"error\""), std::string::npos);
   idle.clear();
   EXPECT_TRUE(Eventually([] { return true; }));
   std::this_thread::sleep_for(milliseconds(50));
