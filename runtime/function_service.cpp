@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "images/image_ref.h"
+#include "runtime/request_head.h"
 #include "runtime/spec_json.h"
 #include "runtime/version_resolver.h"
 
@@ -189,6 +190,11 @@ Result<FunctionService::DeploymentPtr> FunctionService::PlanPut(const FunctionKe
   PULGA_ASSIGN_OR_RETURN(deployment->version, ResolveVersion(spec, image));
   deployment->version.key = key;
   if (entry != nullptr) deployment->old = entry->active;
+  for (const auto& [name, value] : spec.env) {
+    if (deployment->version.mode != SandboxMode::kExec || !IsRequestVariable(name + "=")) continue;
+    deployment->warnings.push_back("env: " + Printable(name, 80) +
+                                   " is left out: in exec mode each request sets such names");
+  }
   const uint64_t resident = spec.scale.min * spec.sandbox.memory_bytes;
   if (parts_.board.budget_bytes != 0 && resident > parts_.board.budget_bytes) {
     deployment->warnings.push_back("scale.min instances together may use " + HumanBytes(resident) +

@@ -92,6 +92,10 @@ std::string WithoutNul(std::string_view text) {
 
 }  // namespace
 
+bool IsRequestVariable(std::string_view entry) {
+  return entry.starts_with("Http_") || entry.starts_with("PULGA_CALL_ID=");
+}
+
 bool IsIdempotent(std::string_view method) {
   return method == "GET" || method == "HEAD" || method == "OPTIONS" || method == "PUT" ||
          method == "DELETE" || method == "TRACE";
@@ -138,7 +142,8 @@ std::vector<std::string> BuildRequestEnvironment(const InvocationRequest& reques
   ForEachHeader(request, now, [&](std::string_view header, std::string_view value) {
     const std::string name = VariableName(header);
     const size_t cost = name.size() + value.size() + 2;
-    if (name.empty() || name == "Http_Method" || name == "Http_Path" || name == "Http_Query")
+    if (name.empty() || name == "Http_Method" || name == "Http_Path" || name == "Http_Query" ||
+        name == "Http_Content_Length")
       return;
     if (variables.size() >= kMaxHeaderVariables || bytes + cost > kMaxHeaderVariableBytes) return;
     bytes += cost;

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/invocation.h"
@@ -22,6 +23,9 @@ std::string BuildRequestHead(const InvocationRequest& request,
 // "Http_Method=GET", ..., "PULGA_CALL_ID=..."; headers beyond the limits are left out.
 std::vector<std::string> BuildRequestEnvironment(const InvocationRequest& request,
                                                  std::chrono::system_clock::time_point now);
+
+// Whether "NAME=value" has a name that only a request may set: PULGA_CALL_ID, Http_*.
+bool IsRequestVariable(std::string_view entry);
 
 // May be sent twice without harm (RFC 9110, 9.2.2).
 bool IsIdempotent(std::string_view method);

@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "images/image_ref.h"
+#include "runtime/request_head.h"
 
 namespace pulga {
 namespace {
@@ -84,6 +85,10 @@ std::vector<std::string> Environment(const FunctionSpec& spec, const ImageRecord
   // Before the spec's own variables: who sets PORT there means it.
   if (version.mode == SandboxMode::kHttp) SetEnv(env, "PORT", std::to_string(version.port));
   for (const auto& [name, value] : spec.env) SetEnv(env, name, value);
+  if (version.mode == SandboxMode::kExec) {
+    // A program that looks for what its call set must find that, and nothing else.
+    std::erase_if(env, [](const std::string& entry) { return IsRequestVariable(entry); });
+  }
   return env;
 }
 

@@ -55,6 +55,22 @@ class Requests(Case):
         self.assertNotEqual(seen["Http_Path"], "/forged")
         self.assertNotEqual(seen["Http_Method"], "FORGED")
 
+    def test_a_deploy_cannot_shadow_what_the_request_sets(self):
+        warnings = self.daemon.put("shadow", {
+            "image": "probe:1", "mode": "exec", "args": ["env"],
+            "env": {"Http_Method": "FOO", "Http_Later": "x", "PULGA_CALL_ID": "1", "HTTP_X": "y"}})
+        warnings = " ".join(warnings.json()["warnings"])
+        self.assertIn("Http_Method is left out", warnings)
+        self.assertNotIn("HTTP_X", warnings)
+        reply = self.daemon.call("shadow", b"x", headers={"Content_Length": "9"})
+        names = [line.partition("=")[0] for line in reply.text.splitlines()]
+        self.assertEqual(len(names), len(set(names)), reply.text)
+        seen = self.variables(reply)
+        self.assertEqual((seen["Http_Method"], seen["Http_Content_Length"], seen["HTTP_X"]),
+                         ("POST", "1", "y"))
+        self.assertEqual(seen["PULGA_CALL_ID"], reply.headers["x-call-id"])
+        self.assertNotIn("Http_Later", seen)
+
     def test_many_and_huge_headers_are_bounded(self):
         headers = {f"X-Many-{n}": "v" * 40 for n in range(100)}
         reply = self.daemon.call("env", headers=headers)

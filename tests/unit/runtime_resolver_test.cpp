@@ -112,6 +112,17 @@ TEST(VersionResolver, TheSpecsWordWinsOverTheImages) {
   EXPECT_EQ(version.user, "nobody");
 }
 
+TEST(VersionResolver, LeavesTheNamesOfTheRequestToIt) {
+  ImageRecord image = SomeImage();
+  image.config.env = {"Http_Path=/image", "PATH=/x"};
+  FunctionSpec spec = SomeSpec();
+  spec.env = {{"Http_Method", "FOO"}, {"PULGA_CALL_ID", "1"}, {"HTTP_PROXY", "kept"}};
+  spec.mode = ModeChoice::kExec;
+  EXPECT_THAT(Resolve(spec, image).env, ElementsAre("PATH=/x", "HTTP_PROXY=kept"));
+  spec.mode = ModeChoice::kHttp;
+  EXPECT_THAT(Resolve(spec, image).env, Contains("Http_Method=FOO"));
+}
+
 TEST(VersionResolver, GivesADefaultPathAndDirectory) {
   const Version version = Resolve(SomeSpec(), SomeImage());
   EXPECT_THAT(version.env,
