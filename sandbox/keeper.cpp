@@ -45,10 +45,12 @@ class Keeper {
   int Run();
 
  private:
+  Status WatchOrEnd(Charge& charge, EventLoop::FdCallback on_exit);
   Status StartLauncher();
   Status StartDaemon();
   void StartBoth();
   void RestartLater(Charge& charge, const std::string& what, std::function<void()> start);
+  void ReplaceLauncher();
   void OnLauncherExit();
   void OnDaemonExit();
   void OnDaemonMessage();
@@ -67,10 +69,20 @@ class Keeper {
   Charge daemon_;
   MessageSocket to_daemon_;       // the keeper's end
   UniqueFd daemons_launcher_fd_;  // the daemon's end of the launcher's socket, until handed over
+  bool ever_started_ = false;
   bool ever_ready_ = false;
   bool stopping_ = false;
   int exit_status_ = 0;
 };
+
+// Nobody would see the end of one that is not watched.
+Status Keeper::WatchOrEnd(Charge& charge, EventLoop::FdCallback on_exit) {
+  const Status watched = loop_.Watch(charge.process.fd(), EPOLLIN, std::move(on_exit));
+  if (watched.ok()) return watched;
+  (void)charge.process.Signal(SIGKILL);
+  (void)charge.process.Reap();
+  return watched;
+}
 
 Status Keeper::StartLauncher() {
   PULGA_ASSIGN_OR_RETURN(auto sockets, MessageSocket::Pair());
@@ -90,7 +102,7 @@ Status Keeper::StartLauncher() {
       {0, 0}, {1, 1}, {2, 2}, {sockets.first.fd(), kSocketFd}, {data_.layers.get(), kLayersFd}};
   PULGA_ASSIGN_OR_RETURN(launcher_.process, SpawnProcess(spawn));
   launcher_.started = loop_.Now();
-  return loop_.Watch(launcher_.process.fd(), EPOLLIN, [this](uint32_t) { OnLauncherExit(); });
+  return WatchOrEnd(launcher_, [this](uint32_t) { OnLauncherExit(); });
 }
 
 void Keeper::BecomeDaemon(const std::vector<std::string>& args, int keeper_fd,
@@ -142,12 +154,21 @@ Status Keeper::StartDaemon() {
   const pid_t pid = fork();
   if (pid < 0) return LastError("fork");
   if (pid == 0) BecomeDaemon(args, keeper_fd, launcher_fd);
-  PULGA_ASSIGN_OR_RETURN(daemon_.process, PidFd::OfChild(pid));
+  auto process = PidFd::OfChild(pid);
+  if (!process.ok()) {
+    kill(pid, SIGKILL);
+    waitpid(pid, nullptr, 0);
+    return process.error();
+  }
+  daemon_.process = std::move(*process);
   daemons_launcher_fd_.Reset();
   daemon_.started = loop_.Now();
-  PULGA_RETURN_IF_ERROR(
-      loop_.Watch(to_daemon_.fd(), EPOLLIN, [this](uint32_t) { OnDaemonMessage(); }));
-  return loop_.Watch(daemon_.process.fd(), EPOLLIN, [this](uint32_t) { OnDaemonExit(); });
+  PULGA_RETURN_IF_ERROR(WatchOrEnd(daemon_, [this](uint32_t) { OnDaemonExit(); }));
+  const Status heard =
+      loop_.Watch(to_daemon_.fd(), EPOLLIN, [this](uint32_t) { OnDaemonMessage(); });
+  if (!heard.ok())
+    LogWarning("hear the daemon: " + heard.error().message);  // it serves all the same
+  return OkStatus();
 }
 
 void Keeper::OnDaemonMessage() {
@@ -174,18 +195,22 @@ void Keeper::OnLauncherExit() {
   const std::string what = "the launcher ended, wait status " +
                            std::to_string(info.ok() ? info->wait_status : -1) +
                            ": starting another";
-  RestartLater(launcher_, what, [this] {
-    const Status started = StartLauncher();
-    if (!started.ok()) {
-      LogError("start the launcher: " + started.error().message);
-      return Finish(1);
-    }
-    const UniqueFd handed = std::move(daemons_launcher_fd_);
-    const int fd = handed.get();
-    const char kind = 'L';
-    const Status sent = to_daemon_.SendPod(kind, std::span(&fd, 1));
-    if (!sent.ok()) LogWarning("hand over the launcher: " + sent.error().message);
-  });
+  RestartLater(launcher_, what, [this] { ReplaceLauncher(); });
+}
+
+// A process that cannot be had now, for lack of memory or of process ids, can be had later.
+void Keeper::ReplaceLauncher() {
+  const Status started = StartLauncher();
+  if (!started.ok()) {
+    launcher_.started = loop_.Now();
+    return RestartLater(launcher_, "start the launcher: " + started.error().message + ": once more",
+                        [this] { ReplaceLauncher(); });
+  }
+  const UniqueFd handed = std::move(daemons_launcher_fd_);
+  const int fd = handed.get();
+  const char kind = 'L';
+  const Status sent = to_daemon_.SendPod(kind, std::span(&fd, 1));
+  if (!sent.ok()) LogWarning("hand over the launcher: " + sent.error().message);
 }
 
 void Keeper::OnDaemonExit() {
@@ -224,9 +249,17 @@ void Keeper::StartBoth() {
   }
   Status started = StartLauncher();
   if (started.ok()) started = StartDaemon();
-  if (started.ok()) return;
-  LogError("start: " + started.error().message);
-  Finish(1);
+  if (started.ok()) {
+    ever_started_ = true;
+    return;
+  }
+  if (!ever_started_) {
+    LogError("start: " + started.error().message);
+    return Finish(1);
+  }
+  daemon_.started = loop_.Now();
+  RestartLater(daemon_, "start: " + started.error().message + ": once more",
+               [this] { StartBoth(); });
 }
 
 void Keeper::OnSignal(int signo) {

@@ -4,8 +4,9 @@
 // Contract with the daemon: it gets --keeper-fd N and --launcher-fd M (seqpacket sockets). It sends
 // one byte 'R' on the keeper socket once it serves; a daemon that exits by itself before it ever
 // did so ends the keeper with the same status (a port in use is no crash). The keeper sends one
-// byte 'L' with a new launcher socket beside it after each restart of the launcher. SIGTERM and
-// SIGINT: SIGTERM to the daemon, its drain is awaited. SIGHUP is passed on.
+// byte 'L' with a new launcher socket beside it after each restart of the launcher. A process that
+// cannot be started is tried again, also with back-off; only the very first failure ends the
+// keeper. SIGTERM and SIGINT: SIGTERM to the daemon, its drain is awaited. SIGHUP is passed on.
 #pragma once
 
 #include <chrono>
