@@ -65,11 +65,17 @@ Result<Message> MessageSocket::Receive(size_t max_bytes) const {
       out.fds.emplace_back(fd);
     }
   }
-  if ((msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
+  out.fds_lost = (msg.msg_flags & MSG_CTRUNC) != 0;
+  if ((msg.msg_flags & MSG_TRUNC) != 0) {
     return Error{Code::kTooLarge, EMSGSIZE, "recvmsg: message too large"};
   }
   out.bytes.resize(static_cast<size_t>(n));
   return out;
+}
+
+Error NoDescriptorFree(const std::string& what) {
+  return Error{Code::kNoSpace, EMFILE,
+               what + ": no file descriptor is free: raise the limit of open files (ulimit -n)"};
 }
 
 }  // namespace pulga

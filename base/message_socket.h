@@ -18,7 +18,13 @@ inline constexpr size_t kMaxMessageFds = 253;  // the kernel's SCM_MAX_FD
 struct Message {
   std::string bytes;
   std::vector<UniqueFd> fds;
+  // Some of the fds were lost: this process had no descriptor free. The bytes are whole and the
+  // sender is alive; what the message was about has failed.
+  bool fds_lost = false;
 };
+
+// What a message with `fds_lost` means for the one who waited for it.
+Error NoDescriptorFree(const std::string& what);
 
 class MessageSocket {
  public:

@@ -1,9 +1,11 @@
 #include "sandbox/kernel_features.h"
 
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -204,7 +206,26 @@ void AddPrivileges(Features& out) {
                  has ? "" : "limits above the present hard ones and OOM scores cannot be set"});
 }
 
+// What the daemon raises its own limit to.
+void AddOpenFiles(Features& out) {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const uint32_t room = ConnectionsWithin(limit.rlim_max);
+  const bool enough = room >= kUsualConnections;
+  out.push_back({"limit.open_files", enough ? FeatureState::kPresent : FeatureState::kDegraded,
+                 std::to_string(limit.rlim_max),
+                 enough ? ""
+                        : "room for " + std::to_string(room) +
+                              " connections at once: raise the hard limit (ulimit -Hn, "
+                              "LimitNOFILE=), 4096 is plenty"});
+}
+
 }  // namespace
+
+uint32_t ConnectionsWithin(uint64_t open_files) {
+  const uint64_t reserve = std::min<uint64_t>(256, open_files / 2);
+  return static_cast<uint32_t>(std::clamp<uint64_t>((open_files - reserve) / 2, 4, 1U << 30));
+}
 
 std::string_view FeatureStateName(FeatureState state) {
   switch (state) {
@@ -226,6 +247,7 @@ std::vector<Feature> ProbeKernelFeatures() {
   AddMemory(out);
   AddTemperature(out);
   AddPrivileges(out);
+  AddOpenFiles(out);
   AddNamespaces(out);
   AddCgroups(out);
   AddCalls(out);

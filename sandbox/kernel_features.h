@@ -22,6 +22,10 @@ struct Feature {
 };
 
 std::vector<Feature> ProbeKernelFeatures();
+// How many client connections a limit of open files has room for: two descriptors each (its own and
+// its function's), beside a reserve for instances, imports and what the daemon itself holds open.
+uint32_t ConnectionsWithin(uint64_t open_files);
+inline constexpr uint32_t kUsualConnections = 1024;  // the default of max-connections
 // nullptr when there is none of that name.
 const Feature* FindFeature(const std::vector<Feature>& features, std::string_view name);
 

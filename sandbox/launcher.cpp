@@ -70,6 +70,7 @@ void Launcher::ServeSocket() {
 }
 
 void Launcher::ServeMessage(const LaunchHeader& header, Message message) {
+  if (message.fds_lost) return Reply(header.request, NoDescriptorFree("receive from the daemon"));
   if (header.kind != LaunchKind::kUnpack && !message.fds.empty()) {
     const Error error{Code::kInvalidArgument, 0, "unexpected descriptors"};
     return Reply(header.request, error);

@@ -74,7 +74,14 @@ void LauncherClient::OnReadable() {
     const auto reply = DecodeReply(message->bytes);
     if (!reply.ok()) return Lose("the launcher sent nonsense");
     auto node = pending_.extract(reply->request);
-    if (!node.empty()) node.mapped()(*reply, std::move(message->fds));
+    if (node.empty()) continue;
+    if (!message->fds_lost) {
+      node.mapped()(*reply, std::move(message->fds));
+      continue;
+    }
+    LaunchReply failed = *reply;
+    failed.status = NoDescriptorFree("receive the launcher's reply");
+    node.mapped()(failed, {});
   }
 }
 
@@ -111,7 +118,11 @@ void LauncherClient::BuildVersion(const VersionSpec& spec, SpawnerEvents& events
   const auto on_reply = [this, &events, id = spec.version_id, slots = spec.slots,
                          done = std::move(done)](const LaunchReply& reply,
                                                  std::vector<UniqueFd> fds) {
-    if (!reply.status.ok()) return done(reply.status.error());
+    if (!reply.status.ok()) {
+      // It was built, but its descriptors found no place here.
+      if (reply.status.error().sys_errno == EMFILE) Drop(id, nullptr);
+      return done(reply.status.error());
+    }
     if (fds.size() != 2) return done(Error{Code::kInternal, 0, "the launcher sent no spawner"});
     SpawnerClient::Parts parts;
     parts.version_id = id;
@@ -120,7 +131,10 @@ void LauncherClient::BuildVersion(const VersionSpec& spec, SpawnerEvents& events
     parts.records = std::move(fds[1]);
     parts.warnings = Lines(reply.text);
     auto spawner = SpawnerClient::Create(loop_, *this, events, std::move(parts));
-    if (!spawner.ok()) return done(spawner.error());
+    if (!spawner.ok()) {
+      Drop(id, nullptr);
+      return done(spawner.error());
+    }
     spawners_.push_back(spawner->get());
     done(std::unique_ptr<Spawner>(std::move(*spawner)));
   };

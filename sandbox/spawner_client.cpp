@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "base/file_io.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "sandbox/cgroup_dialect.h"
 #include "sandbox/launcher_client.h"
@@ -201,6 +202,11 @@ void SpawnerClient::OnReadable() {
     auto message = socket_.Receive(sizeof(SpawnEvent));
     if (!message.ok() && message.error().sys_errno == EAGAIN) return;
     SpawnEvent event;
+    if (message.ok() && message->fds_lost && message->bytes.size() == sizeof event) {
+      memcpy(&event, message->bytes.data(), sizeof event);
+      OnEventWithoutFds(event);
+      continue;
+    }
     if (!message.ok() || message->bytes.size() != sizeof event) {
       if (launcher_ != nullptr) launcher_->Forget(this);
       return Gone(Error{Code::kUnavailable, 0, "the spawner died"});
@@ -211,6 +217,14 @@ void SpawnerClient::OnReadable() {
     if (launcher_ != nullptr) launcher_->Forget(this);
     return Gone(Error{Code::kInternal, 0, "the spawner broke the protocol"});
   }
+}
+
+// We had no descriptor free: one start fails or is not measured, and the spawner lives on.
+void SpawnerClient::OnEventWithoutFds(const SpawnEvent& event) {
+  LogWarning(NoDescriptorFree("receive from the spawner of version " + std::to_string(version_id_))
+                 .message);
+  if (event.kind == SpawnEventKind::kMemoryFds || event.slot >= slots_.size()) return;
+  (void)Signal(event.slot, SIGKILL);  // a parked one that cannot be woken, a server out of reach
 }
 
 bool SpawnerClient::OnEvent(const SpawnEvent& event, std::vector<UniqueFd> fds) {

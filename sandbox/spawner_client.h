@@ -55,6 +55,7 @@ class SpawnerClient final : public Spawner {
   Status SendProgram(const MessageSocket& to, SpawnRequest request, const StartOptions& options);
   void OnReadable();
   // False: the spawner broke the protocol.
+  void OnEventWithoutFds(const SpawnEvent& event);
   bool OnEvent(const SpawnEvent& event, std::vector<UniqueFd> fds);
   void OnWakeReadable(uint16_t slot);
   void CloseWake(Slot& slot);

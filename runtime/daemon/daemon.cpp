@@ -43,7 +43,11 @@ class Daemon {
   ~Daemon() { TearDown(); }
 
   Status Start(const DaemonOptions& options, const FrontFactory& make_front);
-  void Run() { loop_->Run(); }
+  // The exit status: only who was told to stop is not started anew.
+  int Run() {
+    loop_->Run();
+    return told_ ? 0 : 1;
+  }
 
  private:
   Status OpenState();
@@ -95,6 +99,7 @@ class Daemon {
   uint64_t launchers_ = 0;
   bool swept_ = false;
   bool stopping_ = false;
+  bool told_ = false;  // to stop, by a signal
   bool drained_ = false;
 };
 
@@ -105,6 +110,19 @@ void RaiseFileLimit() {
   if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
     LogWarning(LastError("raise the limit of open files").message);
   }
+}
+
+// More connections than there are descriptors would leave none for starting functions.
+DaemonConfig WithinFileLimit(DaemonConfig config) {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return config;
+  const uint32_t room = ConnectionsWithin(limit.rlim_cur);
+  if (room >= config.max_connections) return config;
+  LogWarning("max-connections is " + std::to_string(room) + " instead of " +
+             std::to_string(config.max_connections) + ": only " + std::to_string(limit.rlim_cur) +
+             " files may be open (LimitNOFILE=, ulimit -Hn)");
+  config.max_connections = room;
+  return config;
 }
 
 Status Daemon::ReadMachine() {
@@ -217,7 +235,7 @@ void Daemon::BuildServices() {
 }
 
 Status Daemon::Listen(const FrontFactory& make_front) {
-  PULGA_ASSIGN_OR_RETURN(front_, make_front(*loop_, *engine_, config_));
+  PULGA_ASSIGN_OR_RETURN(front_, make_front(*loop_, *engine_, WithinFileLimit(config_)));
   // After the front's own prepare step, so that it sees what that one finished.
   loop_->AddPrepare([this] {
     StopWhenQuiet();
@@ -296,6 +314,8 @@ void Daemon::Sweep() {
 void Daemon::OnSignal(int signo) {
   if (signo == SIGHUP) return Reload();
   if (signo != SIGTERM && signo != SIGINT) return LogDebug("ignored signal " + SignalName(signo));
+  // The first one after the keeper's end is the kernel's, about the same (PR_SET_PDEATHSIG).
+  if (!std::exchange(told_, true) && stopping_) return;
   if (stopping_) {
     LogWarning("told to stop twice: stopping now");
     loop_->Stop();
@@ -408,9 +428,9 @@ int RunDaemon(const DaemonOptions& options, const FrontFactory& make_front) {
     LogError("can not start: " + started.error().message);
     return 1;
   }
-  daemon.Run();
+  const int status = daemon.Run();
   LogInfo("stopped");
-  return 0;
+  return status;
 }
 
 }  // namespace pulga

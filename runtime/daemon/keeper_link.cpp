@@ -1,5 +1,7 @@
 #include "runtime/daemon/keeper_link.h"
 
+#include <fcntl.h>
+
 #include <cerrno>
 #include <utility>
 
@@ -21,6 +23,7 @@ KeeperLink::~KeeperLink() {
 }
 
 Status KeeperLink::Start() {
+  KeepSpare();
   PULGA_RETURN_IF_ERROR(SetNonBlocking(socket_.fd()));
   return loop_.Watch(socket_.fd(), EPOLLIN, [this](uint32_t) { OnReadable(); });
 }
@@ -30,14 +33,28 @@ void KeeperLink::TellReady() const {
   if (!sent.ok()) LogWarning("tell the keeper: " + sent.error().message);
 }
 
+void KeeperLink::KeepSpare() {
+  if (!spare_.valid()) spare_ = UniqueFd(fcntl(socket_.fd(), F_DUPFD_CLOEXEC, 0));
+}
+
 void KeeperLink::OnReadable() {
+  spare_.Reset();  // what comes is a descriptor, also when all others are taken
   auto message = socket_.Receive(kMaxMessageBytes);
+  KeepSpare();
   if (!message.ok() && message.error().sys_errno == EAGAIN) return;
+  if (!message.ok() && message.error().code == Code::kTooLarge) {
+    return LogWarning("the keeper sent something unknown");
+  }
   if (!message.ok() || message->bytes.empty()) {
     loop_.Unwatch(socket_.fd());
     (void)socket_.TakeFd();
+    spare_.Reset();
     events_.on_gone();
     return;
+  }
+  if (message->fds_lost) {
+    // That launcher sees the end of its socket and ends, and the keeper sends the next one's.
+    return LogWarning(NoDescriptorFree("receive the launcher's socket").message);
   }
   if (message->bytes[0] != kLauncher || message->fds.size() != 1) {
     return LogWarning("the keeper sent something unknown");

@@ -25,9 +25,11 @@ class KeeperLink {
 
  private:
   void OnReadable();
+  void KeepSpare();
 
   EventLoop& loop_;
   MessageSocket socket_;
+  UniqueFd spare_;  // in hand for the descriptor that comes with the next message
   Events events_;
 };
 

@@ -110,6 +110,7 @@ class Daemon:
         self.port = free_port()
         self.uid = unused_uid()
         self.flags = list(flags)
+        self.before_exec = None  # run in the child that becomes the keeper
         self.process = None
         self.key = None
 
@@ -132,7 +133,8 @@ class Daemon:
     def start(self, seconds=60):
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL,
-                                            stdout=log, stderr=log)
+                                            stdout=log, stderr=log,
+                                            preexec_fn=self.before_exec)
         wait_until(lambda: self.healthy() or self.process.poll() is not None, seconds,
                    "the daemon answers /healthz")
         if self.process.poll() is not None:
