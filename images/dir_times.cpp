@@ -79,15 +79,6 @@ Status DirTimes::ForEach(Each each) {
   return OkStatus();
 }
 
-Result<bool> DirTimes::Contains(std::string_view path) {
-  bool found = false;
-  PULGA_RETURN_IF_ERROR(ForEach([&](const std::string& known, const timespec&) {
-    found = found || known == path;
-    return OkStatus();
-  }));
-  return found;
-}
-
 Status DirTimes::Apply(int root_fd) {
   return ForEach([&](const std::string& path, const timespec& mtime) -> Status {
     const char* name = path.empty() ? "." : path.c_str();

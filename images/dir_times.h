@@ -17,8 +17,6 @@ class DirTimes {
   explicit DirTimes(UniqueFd file) : file_(std::move(file)) {}
   // `path` is resolved; a later record of the same path wins.
   Status Add(std::string_view path, const timespec& mtime);
-  // Reads through the file: rare callers only.
-  Result<bool> Contains(std::string_view path);
   // Sets the times below `root_fd`; paths that are no directories any more are passed over.
   Status Apply(int root_fd);
 

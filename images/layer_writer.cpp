@@ -14,7 +14,6 @@
 #include "base/file_io.h"
 #include "base/sys.h"
 #include "base/text.h"
-#include "images/content_sum.h"
 #include "images/tree_remove.h"
 
 namespace pulga {
@@ -22,7 +21,10 @@ namespace {
 
 constexpr int64_t kMaxId = 65535;
 constexpr uint32_t kNobody = 65534;
-constexpr size_t kMaxLinkedFrom = 65536;
+constexpr char kDir = 'd';                      // in names_
+constexpr char kLinked = 'l';                   // the same
+constexpr size_t kMaxHeldNames = 512 << 10;     // of directories, while their children are hidden
+constexpr uint64_t kMaxHidden = 16'000'000;     // children that one layer's markers look at
 constexpr uint64_t kEntryBytes = 8192;          // what an entry takes on disk beside its content
 constexpr uint64_t kDirBytes = 4096;            // the same of a directory
 constexpr int64_t kMaxTime = int64_t{1} << 33;  // the year 2242; ext4 ends in 2446
@@ -41,11 +43,11 @@ std::string JoinPath(std::string_view dir, std::string_view leaf) {
   return dir.empty() ? std::string(leaf) : std::string(dir) + "/" + std::string(leaf);
 }
 
-// Names of 4 KiB each would be too much to keep.
-uint64_t NameSum(const std::string& name) {
-  ContentSum sum;
-  sum.Update(name);
-  return sum.Finish();
+Error TooMany(std::string_view path) {
+  return {
+      Code::kTooLarge, 0,
+      Printable(path, 200) + ": more than " + std::to_string(NameSet::kMost) +
+          " directories, and hard links to files of lower layers, in a layer that hides others"};
 }
 
 // A directory that is not empty stays; the one above keeps its time.
@@ -144,7 +146,12 @@ Status LayerWriter::ApplyRoot(const TarEntry& entry) {
   PULGA_ASSIGN_OR_RETURN(const auto root, walker_.OpenDir("", RootWalker::Missing::kFail));
   PULGA_RETURN_IF_ERROR(ClearXattrs(root.fd, entry.name));
   PULGA_RETURN_IF_ERROR(SetAttributes(root.fd, entry));
-  return times_.Add("", SaneTime(entry.mtime));
+  return AddDir("", SaneTime(entry.mtime));
+}
+
+Status LayerWriter::AddDir(const std::string& resolved, const timespec& mtime) {
+  if (target_.upper_fd >= 0 && !names_.Insert(kDir, resolved)) dirs_missing_ = true;
+  return times_.Add(resolved, mtime);
 }
 
 // Made by this layer, not merely visible through it.
@@ -155,8 +162,12 @@ Result<bool> LayerWriter::IsOwn(const std::string& resolved) {
     return Failed("stat", resolved);
   }
   if (S_ISCHR(st.st_mode)) return false;  // a whiteout: this layer makes no other device
-  if (!S_ISDIR(st.st_mode)) return !linked_from_.contains(NameSum(resolved));
-  return times_.Contains(resolved);
+  if (!S_ISDIR(st.st_mode)) return !names_.Contains(kLinked, resolved);
+  const bool named = names_.Contains(kDir, resolved);
+  // Few are layers of so many directories, and none of them hides any; a guess would be a wrong
+  // tree.
+  if (!named && dirs_missing_) return TooMany(resolved);
+  return named;
 }
 
 Status LayerWriter::HideLower(const std::string& path) {
@@ -190,43 +201,66 @@ Status LayerWriter::HideLower(const std::string& path) {
   return OkStatus();
 }
 
+// Depth first, holding the names of one path of directories.
 Status LayerWriter::HideLowerChildren(const std::string& resolved_dir) {
+  struct Level {
+    size_t path_size = 0;
+    std::string names;  // of subdirectories, NUL behind each
+    size_t next = 0;
+  };
   walker_.Forget();
-  std::vector<std::string> todo = {resolved_dir};
-  for (size_t i = 0; i < todo.size(); ++i) {
-    const std::string dir = todo[i];
-    PULGA_RETURN_IF_ERROR(HideChildrenOf(dir, &todo));
+  std::string path = resolved_dir;
+  size_t held = 0;
+  std::vector<Level> levels;
+  while (true) {
+    PULGA_ASSIGN_OR_RETURN(std::string names, HideChildrenOf(path, kMaxHeldNames - held));
+    held += names.size();
+    levels.push_back({path.size(), std::move(names)});
+    while (levels.back().next == levels.back().names.size()) {
+      path.resize(levels.back().path_size);
+      held -= levels.back().names.size();
+      levels.pop_back();
+      if (levels.empty()) return OkStatus();
+      // A directory this layer only passed through and that is empty now was a lower one.
+      PULGA_ASSIGN_OR_RETURN(const bool own, IsOwn(path));
+      if (!own) (void)RemoveIfEmpty(target_.root_fd, path);
+    }
+    Level& level = levels.back();
+    const std::string leaf = level.names.c_str() + level.next;
+    level.next += leaf.size() + 1;
+    path.resize(level.path_size);
+    path = JoinPath(path, leaf);
   }
-  // Directories this layer only passed through and that are empty now were lower ones.
-  for (size_t i = todo.size(); i-- > 1;) {
-    PULGA_ASSIGN_OR_RETURN(const bool own, IsOwn(todo[i]));
-    if (!own) (void)RemoveIfEmpty(target_.root_fd, todo[i]);
-  }
-  return OkStatus();
 }
 
-Status LayerWriter::HideChildrenOf(const std::string& dir, std::vector<std::string>* todo) {
+Result<std::string> LayerWriter::HideChildrenOf(const std::string& dir, size_t room) {
   const char* name = dir.empty() ? "." : dir.c_str();
   UniqueFd fd(sys::OpenBeneath(target_.root_fd, name, O_RDONLY | O_DIRECTORY));
   if (!fd.valid()) return Failed("open", dir);
+  const UniqueFd upper(sys::OpenBeneath(target_.upper_fd, name, O_RDONLY | O_DIRECTORY));
   const KeepDirTime keep(fd.get());
   UniqueFd copy(fcntl(fd.get(), F_DUPFD_CLOEXEC, 3));
   const std::unique_ptr<DIR, int (*)(DIR*)> stream(fdopendir(copy.get()), closedir);
   if (stream == nullptr) return Failed("read", dir);
   (void)copy.Release();
+  std::string dirs;
   while (const dirent* child = readdir(stream.get())) {
     const std::string leaf = child->d_name;
     if (leaf == "." || leaf == "..") continue;
-    const std::string path = JoinPath(dir, leaf);
     struct stat st = {};
-    const bool in_upper = fstatat(target_.upper_fd, path.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0;
+    const bool in_upper =
+        upper.valid() && fstatat(upper.get(), leaf.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0;
+    if (++hidden_ > kMaxHidden || leaf.size() >= room - dirs.size()) {
+      return Error{Code::kTooLarge, 0,
+                   "/" + Printable(dir, 200) + ": too many names to hide those of lower layers"};
+    }
     if (in_upper && S_ISDIR(st.st_mode)) {
-      todo->push_back(path);
-    } else if (!in_upper || linked_from_.contains(NameSum(path))) {
+      dirs.append(leaf.c_str(), leaf.size() + 1);
+    } else if (!in_upper || names_.Contains(kLinked, JoinPath(dir, leaf))) {
       PULGA_RETURN_IF_ERROR(RemoveAll(fd.get(), leaf));
     }
   }
-  return OkStatus();
+  return dirs;
 }
 
 bool LayerWriter::IsInUpper(const std::string& resolved) const {
@@ -239,7 +273,7 @@ bool LayerWriter::IsInUpper(const std::string& resolved) const {
 Status LayerWriter::MakeRoom(const RootWalker::Parent& parent, const std::string& leaf,
                              EntryType type) {
   const std::string resolved = JoinPath(parent.dir, leaf);
-  linked_from_.erase(NameSum(resolved));
+  names_.Erase(kLinked, resolved);
   struct stat st = {};
   if (fstatat(parent.fd, leaf.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
     return errno == ENOENT ? OkStatus() : Status(Failed("stat", leaf));
@@ -268,7 +302,7 @@ Status LayerWriter::Create(const RootWalker::Parent& parent, const std::string& 
     if (!fd.valid()) return Failed("open", path);
     if (!made) PULGA_RETURN_IF_ERROR(ClearXattrs(fd.get(), path));
     PULGA_RETURN_IF_ERROR(SetAttributes(fd.get(), entry));
-    return times_.Add(JoinPath(parent.dir, leaf), times[0]);
+    return AddDir(JoinPath(parent.dir, leaf), times[0]);
   }
   const auto [uid, gid] = Owner(entry);
   if (entry.type == EntryType::kSymlink) {
@@ -370,7 +404,7 @@ Status LayerWriter::MakeHardLink(const RootWalker::Parent& parent, const std::st
     struct stat upper = {};
     const bool lower =
         fstatat(target_.upper_fd, resolved.c_str(), &upper, AT_SYMLINK_NOFOLLOW) != 0;
-    if (lower && linked_from_.size() < kMaxLinkedFrom) linked_from_.insert(NameSum(resolved));
+    if (lower && !names_.Insert(kLinked, resolved)) return TooMany(entry.name);
     if (lower && S_ISREG(st.st_mode)) {
       // All of it is copied into the upper before there is a second name.
       const auto size = static_cast<uint64_t>(st.st_size);

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <set>
 #include <string>
 #include <string_view>
 
@@ -14,6 +13,7 @@
 #include "images/disk_reserve.h"
 #include "images/layer_path.h"
 #include "images/layer_record.h"
+#include "images/name_set.h"
 #include "images/root_walker.h"
 #include "images/tar_reader.h"
 #include "images/unpack_wire.h"
@@ -41,8 +41,10 @@ class LayerWriter {
   Status ApplyRoot(const TarEntry& entry);
   Status HideLower(const std::string& path);
   Status HideLowerChildren(const std::string& resolved_dir);
-  // The subdirectories to go on with are appended to `todo`.
-  Status HideChildrenOf(const std::string& dir, std::vector<std::string>* todo);
+  // The subdirectories to go on with, each name with a NUL behind it; at most `room` bytes.
+  Result<std::string> HideChildrenOf(const std::string& dir, size_t room);
+  // The layer names the directory `resolved`.
+  Status AddDir(const std::string& resolved, const timespec& mtime);
   Result<bool> IsOwn(const std::string& resolved);
   bool IsInUpper(const std::string& resolved) const;
   Status MakeRoom(const RootWalker::Parent& parent, const std::string& leaf, EntryType type);
@@ -64,8 +66,11 @@ class LayerWriter {
   DirTimes times_;
   LayerResult result_;
   uint64_t stream_spent_ = 0;  // of the tar, told to reserve_
-  // Sums of the names of lower files that hard links pulled into the upper.
-  std::set<uint64_t> linked_from_;
+  // Over parents: the directories this layer names, and the lower files that hard links pulled into
+  // the upper.
+  NameSet names_;
+  bool dirs_missing_ = false;  // names_ was full for some directory
+  uint64_t hidden_ = 0;        // children that markers have looked at
 };
 
 }  // namespace pulga

@@ -1,8 +1,12 @@
 // Whole archives, good and bad, through the real unpacker: what is accepted, what is refused, and
 // that nothing is left behind.
 #include <gmock/gmock.h>
+#include <sys/mount.h>
+#include <sys/vfs.h>
 
+#include <atomic>
 #include <random>
+#include <thread>
 
 #include "images/digest.h"
 #include "tests/support/image_lab.h"
@@ -222,6 +226,103 @@ TEST_F(Archives, ThatUnpackToTooMuchStopAtTheLimit) {
     EXPECT_EQ(report.reason, ImportReason::kTooLarge) << report.status.error().message;
     EXPECT_TRUE(report.layers_created.empty());
   }
+}
+
+// Blocks below a directory, in KiB, at their highest while `work` runs.
+class HighestUse {
+ public:
+  explicit HighestUse(std::string dir)
+      : dir_(std::move(dir)), free_(FreeKib()), thread_([this] {
+          while (!done_) lowest_ = std::min(lowest_.load(), FreeKib());
+        }) {}
+  uint64_t StopKib() {
+    done_ = true;
+    thread_.join();
+    return free_ - lowest_;
+  }
+
+ private:
+  uint64_t FreeKib() const {
+    struct statfs disk = {};
+    statfs(dir_.c_str(), &disk);
+    return static_cast<uint64_t>(disk.f_bfree) * static_cast<uint64_t>(disk.f_bsize) / 1024;
+  }
+  std::string dir_;
+  uint64_t free_;
+  std::atomic<uint64_t> lowest_ = UINT64_MAX;
+  std::atomic<bool> done_ = false;
+  std::thread thread_;
+};
+
+// A disk of its own for the layers, so that what is on it can be told.
+class Quotas : public ImageLab {
+ protected:
+  void SetUp() override {
+    ImageLab::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
+    ASSERT_EQ(mount("tmpfs", layers_.c_str(), "tmpfs", 0, "size=64m,mode=700"), 0);
+  }
+  void TearDown() override {
+    ImageLab::TearDown();
+    if (!canary_.empty()) umount2(layers_.c_str(), MNT_DETACH);
+  }
+  // Refused for `reason`, and never more than `kib` on the disk.
+  void ExpectRefused(const ImportLimits& limits, const std::vector<std::string>& tars,
+                     ArchiveShape shape, ImportReason reason, uint64_t kib) {
+    ImageSpec image;
+    for (const std::string& tar : tars) {
+      image.layers.push_back({tar, LayerSpec::Compression::kGzip});
+    }
+    ArchiveBuilder archive(shape, {image});
+    for (const bool early : {false, true}) {
+      if (early) archive.First({"index.json", "oci-layout", "manifest.json"});
+      Importer importer(runner_, limits, dir_.path());
+      auto spool = OpenUnnamedFile(dir_.path()).value();
+      ASSERT_TRUE(WriteAll(spool.get(), archive.Tar()).ok());
+      lseek(spool.get(), 0, SEEK_SET);
+      HighestUse use(layers_);
+      const ImportReport report = importer.Import(std::move(spool), options_);
+      EXPECT_LT(use.StopKib(), kib);
+      ASSERT_FALSE(report.status.ok());
+      EXPECT_EQ(report.reason, reason) << report.status.error().message;
+      for (const LayerId& id : report.layers_created) EXPECT_TRUE(importer.Remove(id).ok());
+    }
+  }
+};
+
+TEST_F(Quotas, OfAnImageStopTheLayerThatPassesThem) {
+  ImportLimits limits;
+  limits.image_bytes = 10 << 20;
+  std::vector<std::string> tars;
+  for (int i = 0; i < 8; ++i) {
+    tars.push_back(TarBuilder().File(std::to_string(i), std::string(6 << 20, '0')).Finish());
+  }
+  for (const auto shape : {ArchiveShape::kLegacy, ArchiveShape::kOci}) {
+    ExpectRefused(limits, tars, shape, ImportReason::kTooLarge, 8 << 10);
+  }
+}
+
+TEST_F(Quotas, CountWhatHardLinksToLowerFilesCopy) {
+  ImportLimits limits;
+  limits.image_bytes = 15 << 20;
+  std::vector<std::string> tars = {TarBuilder().File("f", std::string(6 << 20, '0')).Finish()};
+  for (int i = 0; i < 6; ++i) {
+    tars.push_back(TarBuilder().HardLink("l" + std::to_string(i), "f").Finish());
+    // The next one finds it in a lower layer again.
+  }
+  ExpectRefused(limits, tars, ArchiveShape::kOci, ImportReason::kTooLarge, 14 << 10);
+}
+
+TEST_F(Quotas, LeaveTheReserveFree) {
+  ImportLimits limits;
+  limits.reserve_bytes = 40 << 20;  // of 64
+  const std::string big = TarBuilder().File("f", std::string(30 << 20, '0')).Finish();
+  ExpectRefused(limits, {big}, ArchiveShape::kOci, ImportReason::kNoSpace, 25 << 10);
+  TarBuilder files;
+  for (int i = 0; i < 12'000; ++i) files.File(std::to_string(i), "");
+  ASSERT_EQ(mount(nullptr, layers_.c_str(), nullptr, MS_REMOUNT, "size=64m,nr_inodes=4000"), 0);
+  ExpectRefused(limits, {files.Finish()}, ArchiveShape::kOci, ImportReason::kNoSpace, 25 << 10);
+  EXPECT_THAT(FailureOf({files.Finish()}), HasSubstr("No space left")) << "without a reserve";
 }
 
 TEST_F(Archives, WithZstdWindowsOver8MiBAreRefused) {

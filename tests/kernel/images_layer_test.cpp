@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <sys/xattr.h>
 
+#include "images/name_set.h"
 #include "tests/support/image_lab.h"
 
 namespace pulga::testing {
@@ -325,6 +326,34 @@ TEST_F(Layers, KeepWhatReplacesAHardLinkedFileUnderAnOpaqueMarker) {
                                                                 .File("d/.wh..wh..opq", "")
                                                                 .Finish()}),
             "d/f|f|600|0:0|\nd|d|755|0:0|\nh|f|644|0:0|\n");
+}
+
+TEST_F(Layers, HideAllOfManyFilesThatWereHardLinkedFirst) {
+  constexpr int kFiles = 66'000;
+  TarBuilder lower;
+  TarBuilder upper;
+  for (int i = 0; i < kFiles; ++i) {
+    lower.File("d/" + std::to_string(i), "");
+    upper.HardLink("h" + std::to_string(i % 2), "d/" + std::to_string(i));
+  }
+  upper.File("d/.wh..wh..opq", "");
+  EXPECT_EQ(TreeOf({lower.Finish(), upper.Finish()}),
+            "d|d|755|0:0|\nh0|f|644|0:0|\nh1|f|644|0:0|\n");
+}
+
+TEST(NameSets, HoldWhatIsPutInUntilTheyAreFull) {
+  NameSet names;
+  EXPECT_FALSE(names.Contains('d', "0"));
+  names.Erase('d', "0");
+  for (size_t i = 0; i < NameSet::kMost; ++i) ASSERT_TRUE(names.Insert('d', std::to_string(i)));
+  EXPECT_TRUE(names.Insert('d', "0")) << "it is there";
+  EXPECT_FALSE(names.Insert('l', "0")) << "another kind";
+  EXPECT_FALSE(names.Contains('l', "0"));
+  for (size_t i = 0; i < NameSet::kMost; i += 2) names.Erase('d', std::to_string(i));
+  for (size_t i = 0; i < NameSet::kMost; ++i) {
+    ASSERT_EQ(names.Contains('d', std::to_string(i)), i % 2 == 1) << i;
+  }
+  EXPECT_TRUE(names.Insert('l', "0"));
 }
 
 TEST_F(Layers, HideNothingBelowWhatIsNoDirectory) {

@@ -151,6 +151,43 @@ TEST_F(UnpackerMemory, IsBoundedForLinksToLongNames) {
   EXPECT_TRUE(report_.status.ok());
 }
 
+TEST_F(UnpackerMemory, IsBoundedForMarkersOverManyDirectories) {
+  const std::string lower = TarBuilder().File("lower", "x").File(LongPath(0) + "/f", "x").Finish();
+  TarBuilder dirs;
+  for (size_t i = 0; i < kLongNames; ++i) dirs.Dir(LongPath(i));
+  TarBuilder opaque = dirs;
+  opaque.File(".wh..wh..opq", "");
+  ExpectBounded(Archive({{lower}, {opaque.Finish()}}), "an opaque marker over 4,500 directories");
+  ASSERT_TRUE(report_.status.ok()) << report_.status.error().message;
+  EXPECT_EQ(Tree().find("lower"), std::string::npos);
+  for (size_t i = 0; i < kLongNames; ++i) {
+    dirs.File(LongPath(i).insert(LongPath(i).rfind('/') + 1, ".wh."), "");
+  }
+  ExpectBounded(Archive({{lower}, {dirs.Finish()}}), "whiteouts of 4,500 directories");
+  EXPECT_TRUE(report_.status.ok()) << report_.status.error().message;
+  TarBuilder flat;
+  for (size_t i = 0; i < 12'000; ++i) flat.Dir(std::string(240, 'd') + std::to_string(i));
+  flat.File(".wh..wh..opq", "");
+  ExpectBounded(Archive({{lower}, {flat.Finish()}}),
+                "a marker over 3 MB of names in one directory");
+  EXPECT_EQ(report_.reason, ImportReason::kTooLarge);
+}
+
+TEST_F(UnpackerMemory, IsBoundedForMarkersInTheLargestZstdWindow) {
+  TarBuilder tar;
+  for (size_t i = 0; i < 2'000; ++i) tar.Dir(std::string(240, 'd') + std::to_string(i));
+  const std::string half = Noise(7 << 20);
+  const std::string top = tar.File("noise", half + half).File(".wh..wh..opq", "").Finish();
+  ArchiveBuilder archive(
+      ArchiveShape::kLegacy,
+      {ImageSpec{{{TarBuilder().File("f", "x").Finish()}, {top}}, {}, "linux", "", "{}", {}}});
+  for (const std::string& name : archive.names()) {
+    if (archive.Get(name) == top) archive.Set(name, Zstd(top, 3, 23));
+  }
+  ExpectBounded(archive.Tar(), "a marker over 480 kB of names, with windowLog 23");
+  EXPECT_TRUE(report_.status.ok()) << report_.status.error().message;
+}
+
 TEST_F(UnpackerMemory, IsBoundedForLongNamesThatComeTwice) {
   TarBuilder twice;
   for (size_t i = 0; i < 2 * kLongNames; ++i) twice.File(LongPath(i % kLongNames), "x");
