@@ -1,15 +1,19 @@
+#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string_view>
 
 #include "api/cli/commands.h"
 #include "api/cli/deploy_spec.h"
@@ -28,6 +32,11 @@ using Json = nlohmann::ordered_json;
 constexpr auto kStartLimit = std::chrono::seconds(20);
 constexpr auto kStopLimit = std::chrono::seconds(30);
 constexpr const char* kName = "run";
+constexpr const char* kDirPrefix = "pulga-run-";
+// Of a deploy: what a single call of a local archive in exec mode has no use for.
+constexpr std::string_view kNoOptions[] = {
+    "image", "file",       "mode",   "pull", "port",          "min",   "max",       "concurrency",
+    "queue", "queue-wait", "parked", "idle", "start-timeout", "label", "annotation"};
 
 // From here on the ending signals are something to wait for beside everything else, so that they
 // unwind this process; a `kill -9` is the lifeline's matter.
@@ -63,6 +72,33 @@ std::optional<int> EndingSignals::Received() const {
   return static_cast<int>(info.ssi_signo);
 }
 
+// Held by everything below a run, so that a directory whose lock is free is left over from one that
+// was killed. It appears only when it is locked.
+Result<UniqueFd> LockDirectory(const std::string& dir) {
+  const std::string name = dir + "/lock";
+  PULGA_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(name + ".new", O_RDONLY | O_CREAT | O_EXCL, 0600));
+  if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) return LastError("lock " + dir);
+  if (rename((name + ".new").c_str(), name.c_str()) != 0) return LastError("rename " + name);
+  return fd;
+}
+
+bool IsLeftOver(const std::string& dir) {
+  struct stat st = {};
+  if (lstat(dir.c_str(), &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid()) return false;
+  const auto lock = OpenFile(dir + "/lock", O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+  return lock.ok() && flock(lock->get(), LOCK_EX | LOCK_NB) == 0;
+}
+
+void SweepLeftOvers(const std::string& parent) {
+  const std::unique_ptr<DIR, int (*)(DIR*)> dir(opendir(parent.c_str()), &closedir);
+  if (dir == nullptr) return;
+  while (const dirent* entry = readdir(dir.get())) {
+    const std::string path = parent + "/" + entry->d_name;
+    if (!std::string_view(entry->d_name).starts_with(kDirPrefix) || !IsLeftOver(path)) continue;
+    (void)RemoveTree(AT_FDCWD, path);  // as much as goes; the next run tries again
+  }
+}
+
 // A private daemon on a unix socket in a directory of its own; gone with this object.
 class PrivateDaemon {
  public:
@@ -79,6 +115,7 @@ class PrivateDaemon {
   std::string socket() const { return data() + "/pulga.sock"; }
 
   TempDir dir_;
+  UniqueFd lock_;
   int cancel_fd_;
   UniqueFd lifeline_;  // its other end is the keeper's, which stops when this one closes
   PidFd keeper_;
@@ -88,8 +125,9 @@ class PrivateDaemon {
 Result<std::unique_ptr<PrivateDaemon>> PrivateDaemon::Start(const Args& args,
                                                             const EndingSignals& signals) {
   const char* tmp = getenv("TMPDIR");
-  PULGA_ASSIGN_OR_RETURN(
-      TempDir dir, TempDir::Create(std::string(tmp != nullptr ? tmp : "/tmp") + "/pulga-run-"));
+  const std::string parent = tmp != nullptr ? tmp : "/tmp";
+  SweepLeftOvers(parent);
+  PULGA_ASSIGN_OR_RETURN(TempDir dir, TempDir::Create(parent + "/" + kDirPrefix));
   // The daemon's user must be able to pass through to its own directory inside.
   if (chmod(dir.path().c_str(), 0711) != 0) return LastError("chmod " + dir.path());
   std::unique_ptr<PrivateDaemon> out(new PrivateDaemon(std::move(dir), signals.fd()));
@@ -100,7 +138,8 @@ Result<std::unique_ptr<PrivateDaemon>> PrivateDaemon::Start(const Args& args,
 
 Status PrivateDaemon::Spawn(const Args& args) {
   PULGA_ASSIGN_OR_RETURN(log_, OpenUnnamedFile(dir_.path()));
-  PULGA_ASSIGN_OR_RETURN(const UniqueFd null, OpenFile("/dev/null", O_RDONLY));
+  // As the keeper's standard input, which is empty, it outlives a run that is killed.
+  PULGA_ASSIGN_OR_RETURN(lock_, LockDirectory(dir_.path()));
   SpawnOptions spawn;
   PULGA_ASSIGN_OR_RETURN(
       spawn.argv,
@@ -111,7 +150,7 @@ Status PrivateDaemon::Spawn(const Args& args) {
   if (pipe2(lifeline, O_CLOEXEC) != 0) return LastError("lifeline");
   const UniqueFd keepers_end(lifeline[0]);
   lifeline_.Reset(lifeline[1]);
-  spawn.fds = {{null.get(), 0}, {log_.get(), 1}, {log_.get(), 2}, {keepers_end.get(), 3}};
+  spawn.fds = {{lock_.get(), 0}, {log_.get(), 1}, {log_.get(), 2}, {keepers_end.get(), 3}};
   PULGA_ASSIGN_OR_RETURN(keeper_, SpawnProcess(spawn));
   return OkStatus();
 }
@@ -159,6 +198,7 @@ Status Deploy(const DaemonClient& client, const Args& args, const std::string& i
   Json spec = Json::parse(flags.json, nullptr, /*allow_exceptions=*/false);
   spec["image"] = image;
   spec["mode"] = "exec";
+  spec["pull"] = "never";  // it was imported a moment ago
   spec["scale"]["max"] = 1;
   spec["scale"]["parked"] = 0;
   // One run may take and say as much as it likes, unless told otherwise.
@@ -285,7 +325,7 @@ std::vector<Command> RunCommands() {
       1000,
       &RunRun};
   std::erase_if(run.options, [](const Option& o) {
-    return o.name == "image" || o.name == "file" || o.name == "mode";
+    return std::find(std::begin(kNoOptions), std::end(kNoOptions), o.name) != std::end(kNoOptions);
   });
   run.words = Command::Words::kEndOptions;
   return {run};

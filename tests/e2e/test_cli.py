@@ -5,7 +5,6 @@ import json
 import os
 import pty
 import re
-import shutil
 import signal
 import struct
 import subprocess
@@ -306,15 +305,31 @@ class Run(Case):
             self.assertEqual([n for n in set(os.listdir("/tmp")) - before
                               if n.startswith("pulga-run-")], [])
 
-    def test_killing_it_leaves_no_process(self):
-        before, cgroups = set(os.listdir("/tmp")), self.all_cgroups()
+    def test_killing_it_leaves_no_process_and_the_next_one_clears_up(self):
+        before, cgroups = self.run_directories(), self.all_cgroups()
         run, pids = self.start_sleeping_run()
         run.kill()
         run.wait()
         self.assert_all_gone(pids, cgroups)
-        for name in set(os.listdir("/tmp")) - before:
-            if name.startswith("pulga-run-"):
-                shutil.rmtree("/tmp/" + name)
+        self.assertNotEqual(self.run_directories() - before, set(), "nobody is there to remove it")
+        other, _ = self.start_sleeping_run()
+        wait_until(lambda: len(self.run_directories() - before) == 1, 10, "only the live one's")
+        done = self.run_once(str(IMAGES / "hello.tar"))
+        self.assertEqual(done.returncode, 0, done.stderr.decode())
+        self.assertIsNone(other.poll(), "a live run keeps its directory")
+        self.assertEqual(len(self.run_directories() - before), 1)
+        other.terminate()
+        other.wait(20)
+        self.assertEqual(self.run_directories() - before, set())
+
+    def test_options_of_a_deploy_that_mean_nothing_here_are_refused(self):
+        for option in ("--pull", "--min", "--max", "--parked", "--port", "--queue"):
+            done = self.run_once(option, "1", str(IMAGES / "hello.tar"))
+            self.assertEqual(done.returncode, 2, done.stderr.decode())
+
+    @staticmethod
+    def run_directories():
+        return {name for name in os.listdir("/tmp") if name.startswith("pulga-run-")}
 
     @staticmethod
     def all_cgroups():
