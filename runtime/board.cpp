@@ -135,17 +135,19 @@ Status CheckAgainstBoard(const FunctionSpec& spec, const Board& board) {
 Status CheckEnforceable(const FunctionSpec& spec, const std::vector<Feature>& features) {
   const SandboxLimits defaults;
   const SandboxLimits& limits = spec.sandbox;
-  const struct {
+  struct Rule {
     const char* feature;
     const char* field;
     bool wanted;
-  } rules[] = {
+  };
+  const bool strict = !spec.allow_unenforced;
+  const Rule rules[] = {
       {"cgroup.memory", "limits.memory", true},
       {"cgroup.pids", "limits.pids", true},
-      {"cgroup.cpu", "limits.cpu", limits.cpu_millis != 0},
-      {"cgroup.cpu", "limits.cpu_weight", limits.cpu_weight != defaults.cpu_weight},
-      {"cgroup.io", "limits.io_read_bps", limits.io_read_bps != 0},
-      {"cgroup.io", "limits.io_write_bps", limits.io_write_bps != 0},
+      {"cgroup.cpu", "limits.cpu", strict && limits.cpu_millis != 0},
+      {"cgroup.cpu", "limits.cpu_weight", strict && limits.cpu_weight != defaults.cpu_weight},
+      {"cgroup.io", "limits.io_read_bps", strict && limits.io_read_bps != 0},
+      {"cgroup.io", "limits.io_write_bps", strict && limits.io_write_bps != 0},
   };
   for (const auto& rule : rules) {
     const Feature* feature = rule.wanted ? FindFeature(features, rule.feature) : nullptr;

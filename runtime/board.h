@@ -30,7 +30,8 @@ uint64_t DefaultMemoryBudget(const Board& board);
 uint32_t DefaultCpuMillis(const Board& board, const std::vector<Feature>& features);
 // kInvalidArgument naming the limit, what was asked and what there is.
 Status CheckAgainstBoard(const FunctionSpec& spec, const Board& board);
-// kUnsupported naming a limit of `spec` that this kernel has no means to enforce.
+// kUnsupported naming a limit of `spec` that this kernel has no means to enforce; with
+// allow_unenforced only for memory and pids.
 Status CheckEnforceable(const FunctionSpec& spec, const std::vector<Feature>& features);
 
 }  // namespace pulga

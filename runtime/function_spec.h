@@ -74,6 +74,7 @@ struct FunctionSpec {
   InitChoice init = InitChoice::kAuto;
   SandboxLimits sandbox;
   InvocationLimits limits;
+  bool allow_unenforced = false;  // cpu and io limits this kernel can not hold: a warning, no error
   ScaleSpec scale;
   std::map<std::string, std::string> labels;
   std::map<std::string, std::string> annotations;

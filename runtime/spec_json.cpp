@@ -69,6 +69,11 @@ Result<std::string> ReadString(const std::string& field, const Json& json) {
   return json.get<std::string>();
 }
 
+Result<bool> ReadFlag(const std::string& field, const Json& json) {
+  if (!json.is_boolean()) return Bad(field, "true or false is expected, not " + Shown(json));
+  return json.get<bool>();
+}
+
 Result<uint64_t> ReadUint(const std::string& field, const Json& json) {
   if (json.is_number_unsigned()) return json.get<uint64_t>();
   if (json.is_number_integer()) return Bad(field, json.dump() + " is negative");
@@ -358,6 +363,7 @@ Result<FunctionSpec> SpecFromJson(std::string_view text) {
           .Take("content_type", ReadString, &spec.content_type)
           .TakeName("init", kInits, &spec.init)
           .TakeObject("limits", [&spec](const Json& j) { return ReadLimits(j, spec); })
+          .Take("allow_unenforced", ReadFlag, &spec.allow_unenforced)
           .TakeObject("scale", [&spec](const Json& j) { return ReadScale(j, spec.scale); })
           .TakeObject("network", ReadNetwork)
           .TakeOnly("root", "read-only")
@@ -388,6 +394,7 @@ std::string SpecToJson(const FunctionSpec& spec) {
                      {"annotations", Json::object()}};
   Json out = json;
   if (spec.port == 0) out.erase("port");
+  if (spec.allow_unenforced) out["allow_unenforced"] = true;
   for (const auto& [name, value] : spec.env) out["env"][name] = value;
   for (const auto& [name, value] : spec.labels) out["labels"][name] = value;
   for (const auto& [name, value] : spec.annotations) out["annotations"][name] = value;

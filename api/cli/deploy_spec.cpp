@@ -97,6 +97,7 @@ Status ApplyFlags(const Args& args, Json* spec) {
       PULGA_RETURN_IF_ERROR(AddPair(map.name, pair, &(*spec)[map.field]));
     }
   }
+  if (args.Has("allow-unenforced")) (*spec)["allow_unenforced"] = true;
   if (args.Has("command")) (*spec)["command"] = args.Values("command");
   if (args.Has("arg")) (*spec)["args"] = args.Values("arg");
   if (const auto image = args.Value("image")) (*spec)["image"] = *image;
@@ -112,6 +113,7 @@ std::vector<Option> DeploySpecOptions() {
       {"env", 'e', "K=V", "an environment variable; may be repeated"},
       {"command", 0, "WORD", "replaces the image's command; repeat for each word"},
       {"arg", 0, "WORD", "replaces its arguments; repeat for each word"},
+      {"allow-unenforced", 0, "", "only warn of cpu and io limits this kernel can not hold"},
       {"label", 0, "K=V", "a label; may be repeated"},
       {"annotation", 0, "K=V", "an annotation; may be repeated"}};
   for (const SpecFlag& flag : kFlags) out.push_back({flag.name, 0, flag.value_name, flag.help});

@@ -207,8 +207,10 @@ TEST(Board, RefusesWhatTheKernelCanNotEnforce) {
   spec.sandbox.io_read_bps = 1 << 20;
   EXPECT_EQ(CheckEnforceable(spec, features).error().message,
             "limits.io_read_bps: this kernel can not enforce it, cgroup.io is degraded: enable it");
+  spec.allow_unenforced = true;
+  EXPECT_TRUE(CheckEnforceable(spec, features).ok());
   features = {{"cgroup.memory", FeatureState::kAbsent, "", ""}};
-  EXPECT_FALSE(CheckEnforceable(SomeSpec(), features).ok());
+  EXPECT_FALSE(CheckEnforceable(spec, features).ok()) << "that one must hold";
 }
 
 }  // namespace

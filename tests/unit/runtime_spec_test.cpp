@@ -88,6 +88,7 @@ TEST(SpecJson, ReadsTheDocumentedExample) {
   const auto spec = SpecFromJson(R"({
     "image":"hello:1","mode":"exec","command":["/bin/x"],"args":["-v"],"env":{"A":"b"},
     "user":"1000:1000","port":9000,"input":"argument","content_type":"text/plain","init":"none",
+    "allow_unenforced":true,
     "limits":{"memory":"40Mi","swap":"1Mi","cpu":"500m","cpu_weight":50,"pids":64,
       "io_read_bps":"1M","io_write_bps":0,"tmp":"8Mi","nofile":256,"timeout":"1m30s",
       "start_timeout":"5s","grace":"250ms","body":"1Mi","output":"2Mi"},
@@ -103,6 +104,7 @@ TEST(SpecJson, ReadsTheDocumentedExample) {
   EXPECT_EQ(spec->limits.output_bytes, 2U << 20);
   EXPECT_EQ(spec->scale.idle, std::chrono::minutes(10));
   EXPECT_EQ(spec->labels.at("x"), "y");
+  EXPECT_TRUE(spec->allow_unenforced);
 }
 
 TEST(SpecJson, WritesWhatItReads) {
@@ -114,11 +116,13 @@ TEST(SpecJson, WritesWhatItReads) {
   spec.limits.body_bytes = 0;
   spec.limits.timeout = std::chrono::milliseconds(1500);
   spec.scale.idle = std::chrono::seconds(30);
+  spec.allow_unenforced = true;
   const std::string text = SpecToJson(spec);
   const auto again = SpecFromJson(text);
   ASSERT_TRUE(again.ok()) << again.error().message;
   EXPECT_EQ(SpecToJson(*again), text);
   EXPECT_EQ(again->env, spec.env);
+  EXPECT_TRUE(again->allow_unenforced);
   EXPECT_EQ(again->sandbox.memory_bytes, spec.sandbox.memory_bytes);
   EXPECT_EQ(again->limits.output_bytes, kByMode);
 }
