@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <sqlite3.h>
 
+#include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "base/file_io.h"
@@ -34,8 +36,18 @@ Code CodeOf(int result) {
 
 Error DatabaseError(sqlite3* db, std::string_view what) {
   const int result = sqlite3_extended_errcode(db);
-  return Error{CodeOf(result), sqlite3_system_errno(db),
-               "database: " + std::string(what) + ": " + sqlite3_errmsg(db)};
+  std::string message = "database: " + std::string(what) + ": " + sqlite3_errmsg(db);
+  // Only these two come from a system call; otherwise the number is an older error's.
+  const int kind = result & 0xff;
+  const bool from_system = kind == SQLITE_IOERR || kind == SQLITE_CANTOPEN;
+  const int error = from_system ? sqlite3_system_errno(db) : 0;
+  if (error != 0) message += " (" + std::string(strerror(error)) + ")";
+  const bool full = error == ENOSPC || error == EDQUOT;
+  return Error{full ? Code::kNoSpace : CodeOf(result), error, std::move(message)};
+}
+
+bool IsDamage(int result) {
+  return (result & 0xff) == SQLITE_CORRUPT || (result & 0xff) == SQLITE_NOTADB;
 }
 
 }  // namespace
@@ -140,12 +152,20 @@ Result<int64_t> Database::QueryInt(const std::string& sql) {
 }
 
 Result<std::vector<std::string>> Database::Problems(const char* pragma) {
-  PULGA_ASSIGN_OR_RETURN(Statement statement, Prepare("PRAGMA " + std::string(pragma) + "(20)"));
   std::vector<std::string> problems;
+  // What cannot be read for another reason, a full disk or a lack of memory, may be sound.
+  const auto failed = [this, &problems](const Error& error) -> Result<std::vector<std::string>> {
+    if (!IsDamage(sqlite3_extended_errcode(db_))) return error;
+    problems.push_back(error.message);
+    return problems;
+  };
+  auto statement = Prepare("PRAGMA " + std::string(pragma) + "(20)");
+  if (!statement.ok()) return failed(statement.error());
   while (true) {
-    PULGA_ASSIGN_OR_RETURN(const bool row, statement.Step());
-    if (!row) return problems;
-    if (statement.TextAt(0) != "ok") problems.push_back(statement.TextAt(0));
+    const auto row = statement->Step();
+    if (!row.ok()) return failed(row.error());
+    if (!*row) return problems;
+    if (statement->TextAt(0) != "ok") problems.push_back(statement->TextAt(0));
   }
 }
 

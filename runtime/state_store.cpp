@@ -41,7 +41,7 @@ Status CheckPresent(const std::string& data_dir) {
 
 Status CheckSound(Database& database, const char* pragma) {
   const auto problems = database.Problems(pragma);
-  if (!problems.ok()) return Refusal(Code::kIo, "is damaged: " + problems.error().message + ".");
+  if (!problems.ok()) return Prefix(kFile, problems.error());
   if (problems->empty()) return OkStatus();
   return Refusal(Code::kIo, "is damaged: " + Printable(problems->front(), 160) + ".");
 }
@@ -62,6 +62,34 @@ StoredVersion::State StateOf(const std::string& text) {
 }  // namespace
 
 Result<std::unique_ptr<StateStore>> StateStore::Open(const std::string& data_dir) {
+  auto store = OpenOnce(data_dir);
+  if (!store.ok() && store.error().code == Code::kNoSpace && Ballast(data_dir).Drop()) {
+    store = OpenOnce(data_dir);
+  }
+  if (store.ok()) {
+    (*store)->KeepBallast();
+  } else if (store.error().code == Code::kNoSpace) {
+    Error full = store.error();
+    full.message += ": the disk is full: free some space where the data directory is";
+    return full;
+  }
+  return store;
+}
+
+template <typename Change>
+auto StateStore::Freeing(Change change) -> decltype(change()) {
+  auto done = change();
+  if (!done.ok() && done.error().code == Code::kNoSpace && ballast_.Drop()) {
+    done = change();
+    // What the log took comes back with it: rows that go need no new room in the file.
+    const Status written = database_->Execute("PRAGMA wal_checkpoint(TRUNCATE)");
+    if (!written.ok()) LogWarning(written.error().message);
+  }
+  ballast_.Keep();
+  return done;
+}
+
+Result<std::unique_ptr<StateStore>> StateStore::OpenOnce(const std::string& data_dir) {
   PULGA_RETURN_IF_ERROR(CheckPresent(data_dir));
   const std::string path = data_dir + "/" + kFile;
   // A clean stop leaves no write-ahead log behind.
@@ -80,7 +108,7 @@ Result<std::unique_ptr<StateStore>> StateStore::Open(const std::string& data_dir
   if (!wal.ok()) return Prefix(kFile, wal.error());
   database->AllowCheckpointOnClose();
   if (unclean) LogInfo("pulga.db was not closed by the last run; checked, sound");
-  return std::unique_ptr<StateStore>(new StateStore(std::move(database)));
+  return std::unique_ptr<StateStore>(new StateStore(std::move(database), data_dir));
 }
 
 Result<Statement*> StateStore::Prepared(const char* sql) {
@@ -104,19 +132,22 @@ Status StateStore::RunInt(const char* sql, uint64_t parameter) {
 }
 
 Result<StoredState> StateStore::Load() {
-  PULGA_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
-  PULGA_RETURN_IF_ERROR(
-      database_->Execute("DELETE FROM versions WHERE state = 'pending';"
-                         "DELETE FROM functions WHERE id NOT IN"
-                         " (SELECT function_id FROM versions WHERE state = 'active')"));
-  PULGA_ASSIGN_OR_RETURN(Statement* const unneeded, Prepared(kDropUnneededLayers));
-  PULGA_ASSIGN_OR_RETURN(const auto dropped, TextsOf(*unneeded));
-  if (!dropped.empty()) LogWarning(std::to_string(dropped.size()) + " layers belonged to no image");
-  StoredState state;
-  PULGA_RETURN_IF_ERROR(LoadImages(state));
-  PULGA_RETURN_IF_ERROR(LoadFunctions(state));
-  PULGA_RETURN_IF_ERROR(transaction.Commit());
-  return state;
+  return Freeing([this]() -> Result<StoredState> {
+    PULGA_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+    PULGA_RETURN_IF_ERROR(
+        database_->Execute("DELETE FROM versions WHERE state = 'pending';"
+                           "DELETE FROM functions WHERE id NOT IN"
+                           " (SELECT function_id FROM versions WHERE state = 'active')"));
+    PULGA_ASSIGN_OR_RETURN(Statement* const unneeded, Prepared(kDropUnneededLayers));
+    PULGA_ASSIGN_OR_RETURN(const auto dropped, TextsOf(*unneeded));
+    if (!dropped.empty())
+      LogWarning(std::to_string(dropped.size()) + " layers belonged to no image");
+    StoredState state;
+    PULGA_RETURN_IF_ERROR(LoadImages(state));
+    PULGA_RETURN_IF_ERROR(LoadFunctions(state));
+    PULGA_RETURN_IF_ERROR(transaction.Commit());
+    return state;
+  });
 }
 
 Status StateStore::LoadImages(StoredState& state) {
@@ -269,22 +300,25 @@ Status StateStore::StoreImages(const std::vector<ImageRecord>& images, int64_t n
 }
 
 Status StateStore::RemoveRef(const OwnedImage& ref) {
-  return RunOwned("DELETE FROM refs WHERE owner = ? AND ref = ?", ref);
+  return Freeing(
+      [&]() -> Status { return RunOwned("DELETE FROM refs WHERE owner = ? AND ref = ?", ref); });
 }
 
 Result<std::vector<LayerId>> StateStore::RemoveImages(const std::vector<OwnedImage>& digests) {
-  PULGA_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
-  for (const OwnedImage& digest : digests) {
-    PULGA_RETURN_IF_ERROR(RunOwned("DELETE FROM images WHERE owner = ? AND digest = ?", digest));
-  }
-  PULGA_ASSIGN_OR_RETURN(Statement* const unneeded, Prepared(kDropUnneededLayers));
-  PULGA_ASSIGN_OR_RETURN(const std::vector<std::string> unused, TextsOf(*unneeded));
-  PULGA_RETURN_IF_ERROR(transaction.Commit());
-  std::vector<LayerId> layers;
-  for (const std::string& hex : unused) {
-    if (const auto id = LayerId::FromHex(hex)) layers.push_back(*id);
-  }
-  return layers;
+  return Freeing([&]() -> Result<std::vector<LayerId>> {
+    PULGA_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+    for (const OwnedImage& digest : digests) {
+      PULGA_RETURN_IF_ERROR(RunOwned("DELETE FROM images WHERE owner = ? AND digest = ?", digest));
+    }
+    PULGA_ASSIGN_OR_RETURN(Statement* const unneeded, Prepared(kDropUnneededLayers));
+    PULGA_ASSIGN_OR_RETURN(const std::vector<std::string> unused, TextsOf(*unneeded));
+    PULGA_RETURN_IF_ERROR(transaction.Commit());
+    std::vector<LayerId> layers;
+    for (const std::string& hex : unused) {
+      if (const auto id = LayerId::FromHex(hex)) layers.push_back(*id);
+    }
+    return layers;
+  });
 }
 
 Result<int64_t> StateStore::FunctionId(const FunctionKey& key) {
@@ -373,21 +407,25 @@ Result<std::vector<uint64_t>> StateStore::Prune(int64_t function_id, uint32_t ke
 }
 
 Status StateStore::DropPending(uint64_t version_id) {
-  PULGA_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
-  PULGA_RETURN_IF_ERROR(
-      RunInt("DELETE FROM versions WHERE id = ? AND state = 'pending'", version_id));
-  PULGA_RETURN_IF_ERROR(database_->Execute(
-      "DELETE FROM functions WHERE id NOT IN (SELECT function_id FROM versions)"));
-  return transaction.Commit();
+  return Freeing([&]() -> Status {
+    PULGA_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+    PULGA_RETURN_IF_ERROR(
+        RunInt("DELETE FROM versions WHERE id = ? AND state = 'pending'", version_id));
+    PULGA_RETURN_IF_ERROR(database_->Execute(
+        "DELETE FROM functions WHERE id NOT IN (SELECT function_id FROM versions)"));
+    return transaction.Commit();
+  });
 }
 
 Status StateStore::DeleteFunction(const FunctionKey& key) {
-  PULGA_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
-  PULGA_ASSIGN_OR_RETURN(const int64_t function_id, FunctionId(key));
-  PULGA_RETURN_IF_ERROR(TouchImagesOf(function_id));
-  PULGA_RETURN_IF_ERROR(
-      RunInt("DELETE FROM functions WHERE id = ?", static_cast<uint64_t>(function_id)));
-  return transaction.Commit();
+  return Freeing([&]() -> Status {
+    PULGA_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+    PULGA_ASSIGN_OR_RETURN(const int64_t function_id, FunctionId(key));
+    PULGA_RETURN_IF_ERROR(TouchImagesOf(function_id));
+    PULGA_RETURN_IF_ERROR(
+        RunInt("DELETE FROM functions WHERE id = ?", static_cast<uint64_t>(function_id)));
+    return transaction.Commit();
+  });
 }
 
 // An image was in use for as long as a version needed it.

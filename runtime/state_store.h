@@ -15,6 +15,7 @@
 #include "base/layer_id.h"
 #include "base/result.h"
 #include "images/image.h"
+#include "runtime/ballast.h"
 #include "runtime/database.h"
 #include "runtime/function_spec.h"
 
@@ -50,6 +51,8 @@ class StateStore {
  public:
   // `data_dir` exists. The database is DIR/pulga.db; DIR/admin.key tells that it was used before.
   static Result<std::unique_ptr<StateStore>> Open(const std::string& data_dir);
+  // Sets aside the room that deletions on a full disk need, unless that was done before.
+  void KeepBallast() { ballast_.Keep(); }
 
   // Also ends what a crash left half done: versions that were never activated go.
   Result<StoredState> Load();
@@ -73,7 +76,12 @@ class StateStore {
   Status DeleteFunction(const FunctionKey& key);
 
  private:
-  explicit StateStore(std::unique_ptr<Database> database) : database_(std::move(database)) {}
+  StateStore(std::unique_ptr<Database> database, const std::string& data_dir)
+      : database_(std::move(database)), ballast_(data_dir) {}
+  static Result<std::unique_ptr<StateStore>> OpenOnce(const std::string& data_dir);
+  // Runs a change that frees something; on a full disk once more, in the ballast's room.
+  template <typename Change>
+  auto Freeing(Change change) -> decltype(change());
   // Prepared once, then kept.
   Result<Statement*> Prepared(const char* sql);
   Status RunOwned(const char* sql, const OwnedImage& image);
@@ -88,6 +96,7 @@ class StateStore {
 
   std::unique_ptr<Database> database_;
   std::map<const char*, Statement> statements_;
+  Ballast ballast_;
 };
 
 }  // namespace pulga

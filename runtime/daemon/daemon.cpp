@@ -376,7 +376,9 @@ void Daemon::ScheduleTrim() {
 
 void Daemon::ScheduleCollection() {
   loop_->CallAfter(kCollectInterval, [this] {
-    if (!stopping_) images_->Collect([this] { ScheduleCollection(); });
+    if (stopping_) return;
+    storage_->Run([this] { return store_->KeepBallast(), true; }, [](bool) {});
+    images_->Collect([this] { ScheduleCollection(); });
   });
 }
 

@@ -1,8 +1,9 @@
-"""Everything of one kind taken: file descriptors in the daemon and in the keeper; and the keeper
-gone while calls run."""
+"""Everything of one kind taken: file descriptors in the daemon and in the keeper, room on the disk;
+and the keeper gone while calls run."""
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import threading
@@ -140,6 +141,65 @@ class Exhaustion(unittest.TestCase):
         resource.prlimit(keeper, resource.RLIMIT_NOFILE, usual)
         wait_until(lambda: works(self.daemon), 60, "the launcher comes back")
         self.assertEqual(self.daemon.daemon_pid(), daemon)
+
+
+class FullDisk(unittest.TestCase):
+    """The data directory is a disk of its own, small and filled up to the last byte."""
+
+    def setUp(self):
+        skip_unless(os.geteuid() == 0, "needs root: the keeper and the launcher run as root")
+        self.daemon = Daemon("--reserve-bytes", "0", "--disk-high", "100")
+        self.addCleanup(shutil.rmtree, self.daemon.temp, True)
+        self.daemon.data.mkdir(mode=0o700)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "none",
+                        self.daemon.data], check=True)
+        self.addCleanup(subprocess.run, ["umount", "-l", self.daemon.data], check=False)
+        self.addCleanup(self.daemon.__exit__, None, None, None)
+        self.daemon.start()
+        self.daemon.deploy_probe()
+        self.daemon.import_sample("http-hello")
+        self.spare = self.daemon.data / "spare-room"
+        self.assertEqual(self.spare.stat().st_blocks * 512, 1 << 20)
+
+    def fill(self):
+        with open(self.daemon.data / "filler", "ab", buffering=0) as filler:
+            for size in (1 << 20, 4096):
+                try:
+                    while True:
+                        filler.write(b"f" * size)
+                except OSError:
+                    pass
+        disk = os.statvfs(self.daemon.data)
+        self.assertEqual(disk.f_bavail, 0)
+
+    def test_what_frees_space_works(self):
+        self.fill()
+        self.assertEqual(self.daemon.api("DELETE", "/v1/functions/probe").status, 204)
+        self.fill()
+        self.assertEqual(self.daemon.api("DELETE", "/v1/images/http-hello:1").status, 204)
+        self.fill()
+        self.assertEqual(self.daemon.api("DELETE", "/v1/images/probe:1").status, 204)
+        self.assertEqual(self.daemon.api("GET", "/v1/images").json()["images"], [])
+        (self.daemon.data / "filler").unlink()
+        self.daemon.deploy_probe()
+        self.assertEqual(self.daemon.api("DELETE", "/v1/functions/probe").status, 204)
+        self.assertEqual(self.spare.stat().st_blocks * 512, 1 << 20, "room is in hand again")
+
+    def test_a_restart_works_and_without_room_in_hand_it_says_what_is_missing(self):
+        self.fill()
+        self.assertEqual(self.daemon.stop(), 0)
+        self.fill()
+        self.daemon.start()
+        self.assertEqual(self.daemon.call("probe", b"say hi").text, "hi\n")
+        self.assertEqual(self.daemon.stop(), 0)
+        self.spare.unlink(missing_ok=True)
+        self.fill()
+        with self.assertRaisesRegex(AssertionError, "free some space"):
+            self.daemon.start()
+        self.assertNotIn("damaged", self.daemon.log())
+        (self.daemon.data / "filler").unlink()
+        self.daemon.start()
+        self.assertEqual(self.daemon.call("probe", b"say hi").text, "hi\n")
 
 
 if __name__ == "__main__":
