@@ -26,17 +26,19 @@ Importer::Importer(UnpackRunner& runner, ImportLimits limits, std::string scratc
 
 ImportReport Importer::Import(UniqueFd input, const ImportOptions& options,
                               std::function<Status()> confirm) {
-  ImportRun run(runner_, limits_, scratch_dir_, options);
+  StoppableRunner runner(runner_, options.stop);
+  ImportRun run(runner, limits_, scratch_dir_, options);
   const Status nameable = run.CheckRef();
   if (!nameable.ok()) return run.TakeReport(nameable);
-  auto feed = UploadFeed::Start(runner_, std::move(input),
+  auto feed = UploadFeed::Start(runner, std::move(input),
                                 {scratch_dir_, limits_.archive_bytes, limits_.archive_members,
                                  limits_.reserve_bytes, std::move(confirm)});
   return run.TakeReport(feed.ok() ? run.Run(**feed) : Status(feed.error()));
 }
 
 ImportReport Importer::Import(MemberFeed& feed, const ImportOptions& options) {
-  ImportRun run(runner_, limits_, scratch_dir_, options);
+  StoppableRunner runner(runner_, options.stop);
+  ImportRun run(runner, limits_, scratch_dir_, options);
   // What was asked for by digest is called so, and the feed has seen to it that it is that.
   const Status nameable = feed.BringsWhatIsWanted() ? OkStatus() : run.CheckRef();
   return run.TakeReport(nameable.ok() ? run.Run(feed) : nameable);

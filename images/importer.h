@@ -15,6 +15,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "images/image.h"
+#include "images/import_stop.h"
 #include "images/layer_claims.h"
 #include "images/unpack_runner.h"
 
@@ -70,6 +71,7 @@ struct ImportOptions {
   AbsentLayers absent = AbsentLayers::kRefuse;
   LayerClaims* claims = nullptr;                        // without: no layer exists
   std::function<bool()> wanted = {};                    // false: given up; may be empty
+  std::shared_ptr<ImportStop> stop = nullptr;           // ends its jobs; may be nullptr
   std::function<void(const ImportProgress&)> progress;  // may be empty
 };
 

@@ -62,7 +62,7 @@ CollectionPlan PlanCollection(const DiskUse& disk, const CollectionMarks& marks,
   plan.reason = "the disk is " + Percent(disk.percent()) + " full, above the mark of " +
                 Percent(marks.high) + ": ";
   plan.reason += plan.digests.empty() && plan.uploads.empty()
-                     ? "but every image is in use"
+                     ? "but every image is in use, or was within the last 10 minutes"
                      : std::to_string(plan.uploads.size()) + " uploads that stopped half way and " +
                            std::to_string(plan.digests.size()) + " unused images with " +
                            HumanBytes(plan.freed_bytes) +

@@ -28,7 +28,8 @@ struct ImagePulls::Task {
   UniqueFd cancel;  // an eventfd, read by the importer's thread alone
   std::function<void(const PullProgress&)> progress;
   std::function<void(ImportReport)> done;
-  bool wanted = true;  // loop thread
+  bool wanted = true;             // loop thread
+  std::function<void()> give_up;  // the import; loop thread
 };
 
 // What a pull needs while it runs, as it was when it began.
@@ -66,6 +67,7 @@ void ImagePulls::SetLimits(UploadLimits limits, RegistryAccess access) {
 void ImagePulls::Cancel(Task& task) {
   const uint64_t one = 1;
   (void)!write(task.cancel.get(), &one, sizeof one);
+  if (task.give_up) task.give_up();
 }
 
 void ImagePulls::Stop() {
@@ -75,7 +77,7 @@ void ImagePulls::Stop() {
 
 // On the import's thread.
 ImportReport ImagePulls::Fetch(const std::shared_ptr<Task>& task, const Source& source,
-                               LayerClaims& claims) {
+                               ImportOptions options) {
   auto prepared = PrepareRegistry(source.access, task->ref, task->login);
   if (!prepared.ok()) return Failed(ImportReason::kInternal, prepared.error());
   prepared->scratch_dir = source.scratch_dir;
@@ -95,9 +97,7 @@ ImportReport ImagePulls::Fetch(const std::shared_ptr<Task>& task, const Source& 
     const bool full = feed.error().code == Code::kNoSpace;
     return Failed(full ? ImportReason::kNoSpace : ImportReason::kInternal, feed.error());
   }
-  ImportOptions options;
   options.ref = task->ref;
-  options.claims = &claims;
   Importer importer(source.runner, source.limits.import, source.scratch_dir);
   ImportReport report = importer.Import(**feed, options);
   if (report.status.ok()) return report;
@@ -131,7 +131,9 @@ std::unique_ptr<Engine::Pull> ImagePulls::Start(PullRequest request,
   task->ref = std::move(*ref);
   tasks_.insert(task);
   const Source source{loop_, runner_, scratch_dir_, limits_, access_};
-  imports_.Run([task, source](LayerClaims& claims) { return Fetch(task, source, claims); }, finish);
+  task->give_up = imports_.Run(
+      [task, source](ImportOptions options) { return Fetch(task, source, std::move(options)); },
+      finish);
   return std::make_unique<Handle>(task);
 }
 

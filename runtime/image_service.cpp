@@ -48,6 +48,7 @@ ImageService::ImageService(ImageParts parts, ImageLimits limits, Hooks hooks)
                   return worker.Import(std::move(input), options, import, std::move(confirm));
                 },
                 [this](ImportReport report, auto done) { Store(std::move(report), done); },
+                [this](ImportReport report, auto done) { MakeRoom(std::move(report), done); },
                 [this](std::vector<LayerId> layers, auto done) {
                   RemoveLayers(std::move(layers), done);
                 }}) {}

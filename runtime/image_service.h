@@ -94,7 +94,10 @@ class ImageService {
   void RemoveRows(std::vector<ImageRecord> images, std::function<void(Result<PruneReport>)> done);
   std::string UserOf(const std::string& digest) const;
   CollectionCandidates Candidates() const;
-  void CollectNow(const DiskUse& disk, std::function<void()> done);
+  // Tells what was freed.
+  void CollectNow(const DiskUse& disk, std::function<void(uint64_t)> done);
+  // After an import that found no space.
+  void MakeRoom(ImportReport report, std::function<void(ImportReport)> done);
   // Those no row needs; failures are logged and left to the next sweep.
   void RemoveLayers(std::vector<LayerId> layers, std::function<void()> done);
   void ApplySweep(const std::vector<LayerId>& on_disk, std::function<void()> done);

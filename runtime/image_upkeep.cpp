@@ -1,6 +1,7 @@
 // ImageService's upkeep: verify, export, prune, and collection when the disk fills.
 #include <sys/statvfs.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/log.h"
@@ -105,7 +106,7 @@ CollectionCandidates ImageService::Candidates() const {
 
 void ImageService::Collect(std::function<void()> done) {
   ops_.Add([this, done = std::move(done)](OpQueue::Done next) {
-    const auto finish = [done, next] {
+    const auto finish = [done, next](uint64_t) {
       if (done) done();
       next();
     };
@@ -113,30 +114,54 @@ void ImageService::Collect(std::function<void()> done) {
                        [this, finish](const Result<DiskUse>& disk) {
                          if (disk.ok()) return CollectNow(*disk, finish);
                          LogWarning(disk.error().message);
-                         finish();
+                         finish(0);
                        });
   });
 }
 
-void ImageService::CollectNow(const DiskUse& disk, std::function<void()> done) {
+void ImageService::MakeRoom(ImportReport report, std::function<void(ImportReport)> done) {
+  auto shared = std::make_shared<ImportReport>(std::move(report));
+  ops_.Add([this, shared, done = std::move(done)](OpQueue::Done next) {
+    const auto finish = [shared, done, next](uint64_t freed) {
+      if (freed > 0) {
+        const Error& why = shared->status.error();
+        shared->status = Error{why.code, why.sys_errno,
+                               why.message + "; " + HumanBytes(freed) +
+                                   " of what nobody used were removed meanwhile: try again"};
+      }
+      done(std::move(*shared));
+      next();
+    };
+    parts_.storage.Run([dir = parts_.data_dir] { return LookAtDisk(dir); },
+                       [this, finish](const Result<DiskUse>& disk) {
+                         if (!disk.ok()) return finish(0);
+                         // What the import had taken is free again by now, and was not enough: for
+                         // it the disk was full.
+                         CollectNow({disk->used_bytes + disk->available_bytes, 0}, finish);
+                       });
+  });
+}
+
+void ImageService::CollectNow(const DiskUse& disk, std::function<void(uint64_t)> done) {
   const CollectionPlan plan = PlanCollection(disk, limits_.marks, Candidates());
   // Once for each state of things, not once a minute.
   if (!plan.reason.empty() && plan.reason != last_collection_) LogWarning(plan.reason);
   last_collection_ = plan.reason;
   for (const std::string& id : plan.uploads) hooks_.drop_upload(id);
+  uint64_t freed = plan.uploads.empty() ? 0 : plan.freed_bytes;
   std::vector<ImageRecord> images;
   for (const std::string& digest : plan.digests) {
     const auto image = parts_.catalog.ByDigest(digest);
     if (image.ok()) images.push_back(*image);
   }
-  if (images.empty()) return done();
-  RemoveRows(std::move(images), [done](const Result<PruneReport>& report) {
+  if (images.empty()) return done(freed);
+  RemoveRows(std::move(images), [done, freed](const Result<PruneReport>& report) {
     if (!report.ok()) LogWarning("collect images: " + report.error().message);
     if (report.ok()) {
       LogInfo("collected " + std::to_string(report->images.size()) + " images, " +
               HumanBytes(report->freed_bytes) + " freed");
     }
-    done();
+    done(report.ok() ? std::max(freed, report->freed_bytes) : freed);
   });
 }
 

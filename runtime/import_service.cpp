@@ -81,6 +81,7 @@ struct ImportService::Stream {
   Status why;  // it ended
   std::shared_ptr<Handoff<Status>> complete = std::make_shared<Handoff<Status>>();
   std::function<void()> on_room;
+  std::function<void()> cancel;  // the import
 };
 
 class ImportService::UploadImpl final : public Engine::Upload {
@@ -91,6 +92,8 @@ class ImportService::UploadImpl final : public Engine::Upload {
     *done_ = nullptr;
     stream_->on_room = nullptr;
     stream_->End(Error{Code::kUnavailable, 0, "the upload was interrupted"});
+    // Nobody waits for it any more, so nobody else shall have to wait for its place.
+    stream_->cancel();
   }
 
   size_t Write(std::string_view bytes) override {
@@ -173,15 +176,17 @@ Result<std::unique_ptr<Engine::Upload>> ImportService::NewUpload(UploadRequest r
   options.any_platform = request.any_platform;
   options.absent = request.absent;
   auto work = [upload = hooks_.upload, input, options, limit = limits.import,
-               complete = stream->complete](LayerClaims& claims) {
-    ImportOptions with_claims = options;
-    with_claims.claims = &claims;
-    return upload(std::move(*input), with_claims, limit, [complete] { return complete->Wait(); });
+               complete = stream->complete](ImportOptions order) {
+    order.ref = options.ref;
+    order.any_platform = options.any_platform;
+    order.absent = options.absent;
+    return upload(std::move(*input), order, limit, [complete] { return complete->Wait(); });
   };
   const auto done = std::make_shared<ReportDone>(std::move(request.on_done));
   Import& import = Begin(std::move(work), [done](ImportReport report) {
     if (const auto call = *done) call(std::move(report));
   });
+  stream->cancel = CancelOf(import);
   // An archive that was cut off looks truncated to the unpacker.
   import.amend = [stream](ImportReport & report) { if (stream->why.ok()) return;
   report.status = stream->why;
@@ -191,7 +196,20 @@ Result<std::unique_ptr<Engine::Upload>> ImportService::NewUpload(UploadRequest r
 return std::unique_ptr<Engine::Upload>(new UploadImpl(stream, done));
 }  // namespace pulga
 
-void ImportService::Run(Work work, ReportDone done) { Begin(std::move(work), std::move(done)); }
+std::function<void()> ImportService::Run(Work work, ReportDone done) {
+  return CancelOf(Begin(std::move(work), std::move(done)));
+}
+
+std::function<void()> ImportService::CancelOf(const Import& import) const {
+  return [weak = std::weak_ptr(self_), holder = import.holder] {
+    const auto self = weak.lock();
+    if (!self) return;
+    const auto it = (*self)->imports_.find(holder);
+    if (it == (*self)->imports_.end() || it->second.thread == nullptr) return;
+    it->second.stop->Stop();
+    (*self)->table_.Abandon(holder);
+  };
+}
 
 ImportService::Import& ImportService::Begin(Work work, ReportDone done) {
   const LayerTable::Holder holder = table_.NewHolder();
@@ -200,9 +218,13 @@ ImportService::Import& ImportService::Begin(Work work, ReportDone done) {
   import.done = std::move(done);
   import.thread = std::make_unique<WorkQueue>("pulga-import", loop_);
   import.thread->Run(
-      [&loop = loop_, &table = table_, holder, work = std::move(work)] {
+      [&loop = loop_, &table = table_, holder, stop = import.stop, work = std::move(work)] {
         Claims claims(loop, table, holder);
-  return work(claims);
+  ImportOptions options;
+  options.claims = &claims;
+  options.stop = stop;
+  options.wanted = [stop] { return !stop->stopped(); };
+  return work(std::move(options));
 },
       [weak = std::weak_ptr(self_), holder](ImportReport report) {
   if (const auto self = weak.lock()) (*self)->OnReported(holder, std::move(report));
@@ -216,7 +238,11 @@ void ImportService::OnReported(LayerTable::Holder holder, ImportReport report) {
   if (!report.status.ok()) {
     if (import.amend) import.amend(report);
     LogInfo("import failed: " + Printable(report.status.error().message, 500));
-    return Finish(holder, std::move(report));
+    const auto finish = [weak = std::weak_ptr(self_), holder](ImportReport failed) {
+      if (const auto self = weak.lock()) (*self)->Finish(holder, std::move(failed));
+    };
+    if (report.reason != ImportReason::kNoSpace) return finish(std::move(report));
+    return hooks_.make_room(std::move(report), finish);
   }
   hooks_.store(std::move(report), [weak = std::weak_ptr(self_), holder](ImportReport stored) {
     if (const auto self = weak.lock()) (*self)->Finish(holder, std::move(stored));
@@ -239,6 +265,7 @@ void ImportService::Stop() {
       stream->End(Error{Code::kUnavailable, 0, "the daemon is stopping"});
     }
   }
+  for (const auto& [holder, import] : imports_) CancelOf(import)();
 }
 
 }  // namespace pulga

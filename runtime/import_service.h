@@ -25,8 +25,8 @@ struct UploadLimits {
 
 class ImportService {
  public:
-  // On the import's thread.
-  using Work = std::function<ImportReport(LayerClaims& claims)>;
+  // On the import's thread. The options say nothing yet but whom to ask and when to give up.
+  using Work = std::function<ImportReport(ImportOptions options)>;
   using UploadWork =
       std::function<ImportReport(UniqueFd input, const ImportOptions& options,
                                  const ImportLimits& limits, std::function<Status()> confirm)>;
@@ -35,6 +35,8 @@ class ImportService {
     UploadWork upload;  // Importer::Import
     // Makes the images of a good report visible, or says in the report why not.
     std::function<void(ImportReport, ReportDone)> store;
+    // A report that says there is no space: makes some for the next try, and adds that to it.
+    std::function<void(ImportReport, ReportDone)> make_room;
     // Removes layers nobody needs.
     std::function<void(std::vector<LayerId>, std::function<void()>)> discard;
   };
@@ -47,9 +49,10 @@ class ImportService {
                                                     const UploadLimits& limits);
   // kUnavailable when too many are under way.
   Status CheckRoom(uint32_t at_once) const;
-  // Runs `work`, stores what it reports, removes what it leaves, then `done`.
-  void Run(Work work, ReportDone done);
-  // Ends all uploads; the imports fail soon and are over when under_way() is 0.
+  // Runs `work`, stores what it reports, removes what it leaves, then `done`. What is returned
+  // gives the import up, if it still runs: it fails soon, and `done` is called all the same.
+  std::function<void()> Run(Work work, ReportDone done);
+  // Gives all imports up; they are over when under_way() is 0.
   void Stop();
   size_t under_way() const { return imports_.size(); }
 
@@ -60,10 +63,12 @@ class ImportService {
   struct Import {
     LayerTable::Holder holder;
     std::unique_ptr<WorkQueue> thread;
+    std::shared_ptr<ImportStop> stop = std::make_shared<ImportStop>();
     std::function<void(ImportReport&)> amend;  // may be empty: a better reason than the work's
     ReportDone done;
   };
   Import& Begin(Work work, ReportDone done);
+  std::function<void()> CancelOf(const Import& import) const;
   void OnReported(LayerTable::Holder holder, ImportReport report);
   void Finish(LayerTable::Holder holder, ImportReport report);
 

@@ -19,6 +19,7 @@ std::optional<LayerRecord> LayerTable::Find(Holder holder, const LayerId& id) {
 void LayerTable::FindOrMake(Holder holder, const LayerId& id, Found found) {
   Entry& entry = entries_[id];
   if (entry.maker || entry.leaving) {
+    if (abandoned_.contains(holder)) return found(std::nullopt);
     entry.waiting.push_back({holder, std::move(found)});
     return;
   }
@@ -55,7 +56,20 @@ void LayerTable::Serve(const LayerId& id) {
   }
 }
 
+void LayerTable::Abandon(Holder holder) {
+  abandoned_.insert(holder);
+  std::vector<Found> told;
+  for (auto& [id, entry] : entries_) {
+    for (Waiter& waiter : entry.waiting) {
+      if (waiter.holder == holder) told.push_back(std::move(waiter.found));
+    }
+    std::erase_if(entry.waiting, [holder](const Waiter& one) { return one.holder == holder; });
+  }
+  for (const Found& found : told) found(std::nullopt);
+}
+
 std::vector<LayerId> LayerTable::Release(Holder holder) {
+  abandoned_.erase(holder);
   std::vector<LayerId> garbage;
   std::vector<LayerId> mine;
   for (const auto& [id, entry] : entries_) {

@@ -28,6 +28,9 @@ class LayerTable {
   // makes or removes it.
   void FindOrMake(Holder holder, const LayerId& id, Found found);
   void Made(Holder holder, const LayerId& id, std::optional<LayerRecord> layer);  // nullopt: failed
+  // It is given up, but has not ended: it waits for nobody any more, and is told to make layers,
+  // which it will not do.
+  void Abandon(Holder holder);
   // The import has ended. Returns the layers it leaves behind that nobody needs any more.
   std::vector<LayerId> Release(Holder holder);
 
@@ -54,6 +57,7 @@ class LayerTable {
   const ImageCatalog& catalog_;
   Holder last_holder_ = 0;
   std::map<LayerId, Entry> entries_;
+  std::set<Holder> abandoned_;
 };
 
 }  // namespace pulga

@@ -276,6 +276,7 @@ void ResumableUploads::Remove(const std::string& id, std::function<void(Status)>
   for (Done& waiting : std::exchange(entry->on_imported, {})) {
     waiting(Error{Code::kNotFound, 0, "the upload was removed"});
   }
+  if (entry->give_up) entry->give_up();
   Forget(id);
   disk().Run([store = store_, id] { return store->Remove(id), true; },
              [done = std::move(done)](bool) { done(OkStatus()); });
@@ -464,9 +465,11 @@ void ResumableUploads::StartImport(const std::string& id) {
         ImportOptions options;
         options.ref = due->stored.ref;
         options.any_platform = due->stored.any_platform;
-        hooks_.import(std::move(**file), options, [this, weak, id](ImportReport report) {
-          if (!weak.expired()) OnImported(id, std::move(report));
-        });
+        auto give_up =
+            hooks_.import(std::move(**file), options, [this, weak, id](ImportReport report) {
+              if (!weak.expired()) OnImported(id, std::move(report));
+            });
+        if (Entry* begun = EntryOf(id)) begun->give_up = std::move(give_up);
       });
 }
 

@@ -54,7 +54,9 @@ class ResumableUploads {
   struct Hooks {
     // May an import begin now? Asked again later if not.
     std::function<Status()> room;
-    std::function<void(UniqueFd archive, const ImportOptions&, std::function<void(ImportReport)>)>
+    // What is returned gives the import up.
+    std::function<std::function<void()>(UniqueFd archive, const ImportOptions&,
+                                        std::function<void(ImportReport)>)>
         import;
     std::function<Result<ImageRecord>(const std::string& digest)> find;
   };
@@ -114,6 +116,7 @@ class ResumableUploads {
     TimePoint expires;
     std::shared_ptr<const ImportReport> report;
     std::shared_ptr<Flow> flow;
+    std::function<void()> give_up;  // the import; may be empty
     std::vector<Done> on_idle;      // once there is no flow
     std::vector<Done> on_imported;  // those who brought the last byte
   };

@@ -189,12 +189,12 @@ void Daemon::BuildUploads() {
   hooks.find = [this](const std::string& digest) { return catalog_.Find(digest); };
   hooks.import = [this](UniqueFd archive, const ImportOptions& options, auto done) {
     auto work = [this, options, input = std::make_shared<UniqueFd>(std::move(archive)),
-                 limits = images_->LimitsForUpload().import](LayerClaims& claims) {
-      ImportOptions with_claims = options;
-      with_claims.claims = &claims;
-      return worker_->Import(std::move(*input), with_claims, limits, {});
+                 limits = images_->LimitsForUpload().import](ImportOptions order) {
+      order.ref = options.ref;
+      order.any_platform = options.any_platform;
+      return worker_->Import(std::move(*input), order, limits, {});
     };
-    images_->imports().Run(std::move(work), std::move(done));
+    return images_->imports().Run(std::move(work), std::move(done));
   };
   uploads_ = std::make_unique<ResumableUploads>(*loop_, clock_, config_.data_dir + "/uploads",
                                                 std::move(hooks));

@@ -265,6 +265,7 @@ ResumableUploads& FakeEngine::uploads() {
     uploaded = ReadFd(file.get(), 64 << 20).value();
     upload_options = options;
     loop_.Post([this, done] { done(import_report); });
+    return [] {};
   };
   uploads_ = std::make_unique<ResumableUploads>(loop_, clock_, uploads_dir_, std::move(hooks));
   (void)uploads_->Open();

@@ -77,7 +77,7 @@ TEST(ImageCollection, SaysWhy) {
   EXPECT_THAT(plan.reason, HasSubstr("1 unused images"));
   const auto none =
       PlanCollection({90, 10}, CollectionMarks{85, 75}, {Images({{"a", 1, {20}, true}}), {}});
-  EXPECT_THAT(none.reason, HasSubstr("every image is in use"));
+  EXPECT_THAT(none.reason, HasSubstr("every image is in use, or was within the last 10 minutes"));
 }
 
 TEST(ImageCollection, UploadsThatStoppedGoBeforeAnyImage) {

@@ -69,6 +69,21 @@ TEST_F(Table, AnImportThatEndsWithoutAWordMakesNobodyWait) {
   EXPECT_EQ(b_got_, "make");
 }
 
+TEST_F(Table, AnImportThatIsGivenUpWaitsForNobodyAndMakesNothing) {
+  table_.FindOrMake(a_, Layer(1), Note(&a_got_));
+  table_.FindOrMake(b_, Layer(1), Note(&b_got_));
+  table_.Abandon(b_);
+  EXPECT_EQ(b_got_, "make") << "so that its thread goes on, and fails";
+  b_got_.clear();
+  table_.FindOrMake(b_, Layer(1), Note(&b_got_));
+  EXPECT_EQ(b_got_, "make");
+  table_.Made(b_, Layer(1), std::nullopt);
+  EXPECT_THAT(table_.Release(b_), IsEmpty());
+  table_.Made(a_, Layer(1), Record(1));
+  EXPECT_THAT(table_.Release(a_), ElementsAre(Layer(1)));
+  EXPECT_THAT(table_.Busy(), IsEmpty());
+}
+
 TEST_F(Table, WhatHasARowIsFoundAndNotLeftBehind) {
   AddImage('a', {1});
   EXPECT_EQ(table_.Find(a_, Layer(1))->size_bytes, 1U);

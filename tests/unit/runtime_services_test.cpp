@@ -20,6 +20,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using testing::Layer;
 using ::testing::SizeIs;
 
@@ -34,6 +35,26 @@ class FakeSandbox final : public Sandbox {
   void ListLayers(std::function<void(Result<std::vector<LayerId>>)> done) override { done(disk); }
 
   std::vector<LayerId> disk;
+};
+
+// Jobs that end when they are cancelled, and not before.
+class StuckRunner final : public UnpackRunner {
+ public:
+  std::unique_ptr<RunningJob> Start(UnpackJob) override {
+    ++started;
+    return std::make_unique<Job>();
+  }
+  std::atomic<int> started = 0;
+
+ private:
+  class Job final : public RunningJob {
+   public:
+    Status Wait() override { return end_.Wait(); }
+    void Cancel() override { end_.Set(Error{Code::kUnavailable, 0, "the job was cancelled"}); }
+
+   private:
+    Handoff<Status> end_;
+  };
 };
 
 // An archive is one line: "REF DIGEST-LETTER LAYER..." (layers are numbers), or "bad LAYER...".
@@ -58,6 +79,14 @@ class FakeWorker final : public ImageWorker {
     const auto words = Split(text, ' ');
     if (words.size() < 2) {
       return fail(ImportReason::kBadImage, Error{Code::kInvalidArgument, 0, "no archive"});
+    }
+    if (words[0] == "full") {
+      return fail(ImportReason::kNoSpace, Error{Code::kNoSpace, 0, "no room"});
+    }
+    if (words[0] == "stuck") {  // in a layer's job
+      StoppableRunner runner(stuck, options.stop);
+      const Status ended = runner.Start(UnpackJob())->Wait();
+      return fail(ImportReason::kHelper, ended);
     }
     const bool bad = words[0] == "bad";
     ImageRecord image;
@@ -95,6 +124,7 @@ class FakeWorker final : public ImageWorker {
     return OkStatus();
   }
 
+  StuckRunner stuck;
   size_t text_at_most = 4096;  // an archive that is longer is bad; 0: not even read
 
  private:
@@ -313,6 +343,47 @@ TEST_F(ServicesTest, AFailedImportLeavesOnlyLayersOthersNeed) {
   Settle();
   EXPECT_THAT(sandbox_.disk, ElementsAre(Layer(1)));
   EXPECT_EQ(catalog_.size(), 1U);
+}
+
+TEST_F(ServicesTest, AnImportWhoseClientLeavesGivesItsPlaceBackAtOnce) {
+  const std::string archive = "stuck 1";
+  std::vector<std::unique_ptr<Engine::Upload>> stuck;
+  for (int i = 0; i < 2; ++i) {  // as many as there may be
+    stuck.push_back(NewUpload().value());
+    stuck.back()->Write(archive);
+    stuck.back()->Finish();
+  }
+  WaitFor([&] { return worker_.stuck.started == 2; });
+  EXPECT_EQ(NewUpload().error().code, Code::kUnavailable);
+  stuck.clear();
+  WaitFor([&] { return !images_->importing(); });
+  EXPECT_TRUE(Import("hello a 1")->status.ok());
+}
+
+TEST_F(ServicesTest, StoppingEndsImportsThatAreStuck) {
+  auto upload = NewUpload().value();
+  upload->Write("stuck 1");
+  upload->Finish();
+  WaitFor([&] { return worker_.stuck.started == 1; });
+  images_->StopImports();
+  WaitFor([&] { return !images_->importing(); });
+}
+
+TEST_F(ServicesTest, AnImportWithoutRoomHasUnusedImagesRemovedForTheNextTry) {
+  ASSERT_TRUE(Import("hello a 1 2").ok());
+  auto report = Import("full 1");
+  ASSERT_TRUE(report.ok());
+  EXPECT_EQ(report->reason, ImportReason::kNoSpace);
+  EXPECT_THAT(report->status.error().message, Not(HasSubstr("try again")));
+  EXPECT_EQ(catalog_.size(), 1u) << "it was imported just now";
+  catalog_.Touch("sha256:" + std::string(64, 'a'), 0);
+  report = Import("full 1");
+  ASSERT_TRUE(report.ok());
+  EXPECT_EQ(report->reason, ImportReason::kNoSpace);
+  EXPECT_THAT(report->status.error().message, HasSubstr("try again"));
+  EXPECT_EQ(catalog_.size(), 0u);
+  Settle();
+  EXPECT_THAT(sandbox_.disk, IsEmpty());
 }
 
 TEST_F(ServicesTest, RemovingAnImageKeepsSharedLayers) {
