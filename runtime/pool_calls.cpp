@@ -1,4 +1,5 @@
 // Pool, second part: the queue of calls, and how they get and give back instances.
+#include <errno.h>
 #include <signal.h>
 
 #include <algorithm>
@@ -126,9 +127,16 @@ void Pool::LaunchFailed(Call& call, Instance& instance, const Error& error) {
   } else {
     Kill(instance);
   }
-  // Unavailable: the spawner is dying, OnGone will say so, and the next one can take the call.
-  if (error.code == Code::kUnavailable && !call.moved_once && call.Movable()) {
+  // The spawner is dead and OnGone will say so: the next one can take the call.
+  const bool lost = error.code == Code::kUnavailable && error.sys_errno != EAGAIN;
+  if (error.code == Code::kUnavailable && call.Movable() &&
+      (!call.moved_once || (lost && context_.loop.Now() < call.queue_deadline))) {
     return Requeue(call);
+  }
+  if (lost) {
+    call.facts.remark = "the sandbox above it ended: " + error.message;
+    const char* step = context_.sandbox.available() ? kSpawnerLost : kLauncherLost;
+    return call.Fail({OutcomeKind::kSetupFailed, 0, step}, AfterCall::kDead);
   }
   const Outcome outcome = {OutcomeKind::kSetupFailed, error.sys_errno, "start"};
   FailureFacts facts;
@@ -189,20 +197,25 @@ void Pool::ReleaseServer(Instance& instance, AfterCall after) {
 }
 
 void Pool::Requeue(Call& call) {
-  call.moved_once = true;
+  // It may have been served so far without ever waiting.
+  if (!std::exchange(call.moved_once, true)) {
+    call.queue_deadline = context_.loop.Now() + version_->spec.scale.queue_wait;
+  }
   call.instance = nullptr;
   call.pool = this;
   call.OnMoved();
   waiting_.push_front(&call);
 }
 
-// A call whose instance died before it was given anything goes on, once; others end.
+// A call whose instance died before it was given anything goes on, once, or for as long as it may
+// wait when it was not the instance's doing; others end.
 void Pool::MoveOrEnd(Call& call, Instance& instance, const InstanceExit& exit,
                      const SlotTimes& times) {
   const bool exec = version_->mode == SandboxMode::kExec;
   const bool lost = exit.setup_step == kLauncherLost || exit.setup_step == kSpawnerLost;
   const bool untouched = (lost || exit.setup_step.empty()) && (!exec || times.exec == TimePoint());
-  if (untouched && !call.moved_once && call.Movable()) return Requeue(call);
+  const bool again = lost && context_.loop.Now() < call.queue_deadline;
+  if (untouched && (!call.moved_once || again) && call.Movable()) return Requeue(call);
   call.OnInstanceExit(instance, exit, times);
 }
 

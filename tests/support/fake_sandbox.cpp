@@ -159,6 +159,7 @@ class FakeSpawner final : public Spawner {
   Status Start(uint16_t slot, StartOptions options) override {
     if (gone_) return Error{Code::kUnavailable, 0, "the spawner is gone"};
     PULGA_CHECK(slot < spec_.slots && instances_.count(slot) == 0);
+    if (broken_ || sandbox_.broken_pipes > 0) return BreakPipe();
     ++sandbox_.starts;
     Add(slot);
     if (!sandbox_.setup_step.empty()) return FailSetup(slot);
@@ -183,6 +184,7 @@ class FakeSpawner final : public Spawner {
   Status Wake(uint16_t slot, StartOptions options) override {
     if (gone_) return Error{Code::kUnavailable, 0, "the spawner is gone"};
     PULGA_CHECK(instances_.count(slot) == 1);
+    if (broken_ || sandbox_.broken_pipes > 0) return BreakPipe();
     ++sandbox_.wakes;
     if (sandbox_.dies_before_exec) {
       sandbox_.dies_before_exec = false;
@@ -241,6 +243,16 @@ class FakeSpawner final : public Spawner {
     if (it == instances_.end()) return;
     After(Duration::zero(), slot, it->second->life,
           [this, slot, wait_status] { Exit(slot, wait_status, ""); });
+  }
+  // The end is told of later, as by a socket.
+  Status BreakPipe() {
+    const Error error{Code::kUnavailable, EPIPE, "sendmsg: Broken pipe"};
+    if (std::exchange(broken_, true)) return error;
+    --sandbox_.broken_pipes;
+    sandbox_.loop_.CallAfter(std::chrono::milliseconds(1), [this, me = std::weak_ptr(alive_)] {
+      if (!me.expired() && !gone_) Gone("died");
+    });
+    return error;
   }
   void Gone(const std::string& why) {
     gone_ = true;
@@ -357,6 +369,7 @@ class FakeSpawner final : public Spawner {
   std::map<uint16_t, std::unique_ptr<FakeInstance>> instances_;
   std::map<uint16_t, SlotTimes> times_;
   std::vector<std::string> warnings_;
+  bool broken_ = false;
   std::shared_ptr<char> alive_ = std::make_shared<char>();
 };
 

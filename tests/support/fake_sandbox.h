@@ -86,6 +86,7 @@ class FakeSandbox final : public Sandbox {
   std::string setup_step;         // not empty: every start and park fails there
   bool oom = false;               // the next exits say oom_killed
   bool dies_before_exec = false;  // woken ones end without having run
+  int broken_pipes = 0;           // so many spawners die, and a start is the first to notice
   std::string build_error;        // not empty: builds fail
   Code build_error_code = Code::kIo;
   std::vector<std::string> warnings;  // of every spawner built from now on

@@ -281,6 +281,24 @@ TEST_F(DispatcherTest, SaysUnavailableWhenNoLauncherComesInTime) {
   EXPECT_EQ(Call(Request())->outcome(), "rejected:unavailable");
 }
 
+TEST_F(DispatcherTest, KeepsACallWaitingForAsLongAsItMayWhileSpawnersDie) {
+  auto version = MakeVersion(SandboxMode::kExec);
+  version->spec.scale.parked = 0;
+  ASSERT_TRUE(Activate(version).ok());
+  sandbox->broken_pipes = 3;
+  EXPECT_EQ(Call(Request())->outcome(), "ok");
+  EXPECT_EQ(sandbox->broken_pipes, 0);
+}
+
+TEST_F(DispatcherTest, TellsACallThatWaitedInVainWhoDied) {
+  auto version = MakeVersion(SandboxMode::kExec);
+  version->spec.scale.parked = 0;
+  version->spec.scale.queue_wait = std::chrono::milliseconds(0);
+  ASSERT_TRUE(Activate(version).ok());
+  sandbox->broken_pipes = 1000;
+  EXPECT_EQ(Call(Request())->outcome(), "setup-failed:spawner-lost");
+}
+
 TEST_F(DispatcherTest, RefusesWhatTheMemoryBudgetCannotHold) {
   config.memory_budget_bytes = 100 << 20;
   Restart();
