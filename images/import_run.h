@@ -73,7 +73,7 @@ class ImportRun {
   size_t ahead_image_ = 0;           // the next layer of it to unpack
   size_t ahead_layer_ = 0;
   Chain ahead_chain_;
-  uint64_t unpacked_bytes_ = 0;  // of all layers that were unpacked
+  uint64_t unpacked_bytes_ = 0;          // of all layers that were unpacked
   std::map<LayerId, LayerRecord> done_;  // `reused` as the report will say it
   ImportProgress progress_;
   ImportReport report_;

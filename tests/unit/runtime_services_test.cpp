@@ -20,8 +20,8 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using ::testing::Not;
 using testing::Layer;
+using ::testing::Not;
 using ::testing::SizeIs;
 
 class FakeSandbox final : public Sandbox {
