@@ -102,8 +102,8 @@ class CrashSweep(unittest.TestCase):
             used = subprocess.run(["du", "-s", "--block-size=1", data / "layers" / chain],
                                   capture_output=True, text=True, check=True).stdout
             self.assertEqual(int(used.split()[0]), disk, f"{where}: {chain}")
-        known = {"pulga.db", "spare-room", "pulga.db-wal", "pulga.db-shm", "admin.key", "lock", "layers",
-                 "layer-records"}
+        known = {"pulga.db", "pulga.db-wal", "pulga.db-shm", "admin.key", "lock", "layers",
+                 "layer-records", "spare-room"}
         unknown = [p.name for p in data.iterdir() if p.name not in known and not self.empty(p)]
         self.assertEqual(unknown, [], where)
         done = self.daemon.cli("image", "verify")
