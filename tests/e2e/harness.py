@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("PULGA_BIN_DIR", ROOT / "build/release/bin"))
 IMAGES = Path(os.environ.get("PULGA_IMAGES_DIR", ROOT / "build/release/images"))
 PULGA = str(BIN / "pulga")
+SANITIZED = b"__asan_init" in Path(PULGA).read_bytes()
 MUST_RUN = os.environ.get("PULGA_TESTS_MUST_RUN") == "1"
 sys.path.insert(0, str(ROOT / "rootfs"))
 import image_archive  # noqa: E402 (the folder must be on the path first)

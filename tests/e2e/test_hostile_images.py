@@ -23,12 +23,11 @@ from pathlib import Path
 
 from harness import image_archive as archive
 import leaks
-from harness import (Case, Daemon, IMAGES, PULGA, image_of, in_parallel, probe_binary, raw_exchange,
-                     skip_unless, status_of, wait_until)
+from harness import (SANITIZED, Case, Daemon, IMAGES, image_of, in_parallel, probe_binary,
+                     raw_exchange, skip_unless, status_of, wait_until)
 from image_archive import Entry, Image
 
 SECRET = b"not for images\n"
-SANITIZED = b"__asan_init" in Path(PULGA).read_bytes()
 PATIENCE = 10 if SANITIZED else 1  # nothing is measured here, but a bomb must not take minutes
 KINDS = ("processes", "zombies", "cgroups", "fds: ", "data_files")
 

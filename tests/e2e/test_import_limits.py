@@ -9,15 +9,13 @@ import signal
 import stat
 import time
 import unittest
-from pathlib import Path
 
 from harness import image_archive as archive
-from harness import Case, Daemon, PULGA, command_line, image_of, status_of, wait_until
+from harness import SANITIZED, Case, Daemon, command_line, image_of, status_of, wait_until
 from image_archive import Entry, Image
 from test_tus import Tus
 
 # A sanitizer keeps what was freed for a while.
-SANITIZED = b"__asan_init" in Path(PULGA).read_bytes()
 MOST_KIB = (1024 if SANITIZED else 64) << 10
 INPUT_AND_STAGING = 4, 6  # base/unpack_job.h
 
