@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -82,7 +83,9 @@ class UserNamespaceHolder {
     if (pipe2(ready, O_CLOEXEC) != 0) return;
     pid_ = fork();
     if (pid_ == 0) {
-      const bool done = unshare(CLONE_NEWUSER) == 0 && write(ready[1], "1", 1) == 1;
+      // After the unshare, which forgets it; the parent may be killed at any moment.
+      const bool done = unshare(CLONE_NEWUSER) == 0 && prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 &&
+                        write(ready[1], "1", 1) == 1;
       if (done) pause();
       _exit(1);
     }
