@@ -61,7 +61,7 @@ bool CanBeSpared(const ClientConnection& connection, NewCaller::Full full, TimeP
     return true;
   }
   if (age < kHeadGrace) return false;
-  return full == NewCaller::Full::kAll || (!begun && received.bytes == 0);
+  return full != NewCaller::Full::kOwnShare || (!begun && received.bytes == 0);
 }
 
 // Body bytes are read as long as there is room for them. So those that stay unread, or the end,
@@ -87,6 +87,7 @@ ClientConnection& ClientConnections::Add(const AcceptedConnection& accepted) {
                    accepted.peer,
                    accepted.limit_key,
                    accepted.address.ss_family != AF_UNIX,
+                   accepted.from_function,
                    false,
                    false,
                    std::nullopt,
@@ -135,8 +136,10 @@ bool ClientConnections::Evict(const NewCaller& caller) {
   std::vector<ClientConnection*> candidates;
   for (ClientConnection& connection : list_) {
     const bool same = connection.limit_key == caller.limit_key;
-    const bool bigger = caller.full == NewCaller::Full::kAll && connection.is_tcp &&
-                        held[connection.limit_key] > own;
+    const bool shared =
+        caller.full == NewCaller::Full::kFunctions ? connection.from_function : connection.is_tcp;
+    const bool bigger =
+        caller.full != NewCaller::Full::kOwnShare && shared && held[connection.limit_key] > own;
     if ((same || bigger) && WaitsForHead(connection)) candidates.push_back(&connection);
   }
   const auto looked_at =

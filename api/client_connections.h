@@ -23,6 +23,7 @@ struct ClientConnection {
   std::string peer;
   std::string limit_key;
   bool is_tcp = true;
+  bool from_function = false;
   bool cut = false;
   bool told_why = false;             // its last words are said
   std::optional<uint64_t> stuck_at;  // body bytes, when a sweep found more that nobody reads
@@ -51,8 +52,8 @@ class ClientConnections {
 
   ClientConnection& Add(const AcceptedConnection& accepted);
   // Cuts one connection so that `caller` gets in: the one that waits the longest for a request, of
-  // the caller's own address, or of the TCP address that holds most if those are more than the
-  // caller's. Nobody whose call runs. False when there is none.
+  // the caller's own address, or of the TCP address (of functions: the function's) that holds most
+  // if those are more than the caller's. Nobody whose call runs. False when there is none.
   bool Evict(const NewCaller& caller);
   void Remove(ClientConnection& connection) { list_.erase(connection.self); }
   std::list<ClientConnection>& all() { return list_; }

@@ -1,6 +1,7 @@
 #include "api/error_mapping.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "api/json_codec.h"
@@ -89,6 +90,12 @@ std::string CallCode(const Outcome& outcome) {
   return code;
 }
 
+// Nobody is told to send a call again that may have run.
+bool MayHaveRun(const Outcome& outcome) {
+  return outcome.kind == OutcomeKind::kSetupFailed &&
+         (outcome.detail == kLauncherLost || outcome.detail == kSpawnerLost);
+}
+
 HttpReply TextOrJson(const ApiError& error, ErrorForm form) {
   HttpReply reply;
   reply.status = error.status;
@@ -130,6 +137,8 @@ ApiError ToApiError(const Error& error, std::string_view object) {
     out.status = mapping.status;
     out.code = (mapping.about_object ? std::string(object) : std::string()) + mapping.suffix;
   }
+  // A device or a port of the host that another has: no object of ours.
+  if (error.code == Code::kAlreadyExists && error.sys_errno == EBUSY) out.code = "in_use";
   out.message = MayNameHostPaths(error.code) ? WithoutHostPaths(error.message) : error.message;
   // The lookup of a program fails for several reasons, each with an error code of its own.
   if (out.status < 500 && error.message.find("cannot run \"") != std::string::npos) {
@@ -209,7 +218,8 @@ HttpReply FailedCallReply(const FailedCall& call, ErrorForm form) {
   error.details.emplace_back("outcome", OutcomeName(call.outcome));
   HttpReply reply = TextOrJson(error, form);
   uint32_t retry = call.retry_after_s;
-  if (retry == 0 && (error.status == 429 || error.status == 503)) retry = 1;
+  const bool again = error.status == 429 || error.status == 503;
+  if (retry == 0 && again && !MayHaveRun(call.outcome)) retry = 1;
   if (retry != 0) reply.headers.emplace_back("Retry-After", std::to_string(retry));
   return reply;
 }

@@ -19,6 +19,10 @@ ConnectionPatience PatienceOf(const DaemonConfig& config) {
   return patience;
 }
 
+bool IsCallPath(std::string_view path) {
+  return path.starts_with("/function/") || path.starts_with("/async-function/");
+}
+
 HttpReply Refusal(const HttpRequest& request, const ApiError& error) {
   const std::string_view path = request.path();
   if (!IsManagementPath(path)) {
@@ -37,6 +41,7 @@ void AddAllRoutes(Router& router, Engine& engine, EventLoop& loop) {
   AddImageRoutes(router, engine);
   AddUploadRoutes(router, engine);
   AddFunctionRoutes(router, engine);
+  AddVolumeRoutes(router, engine);
   AddSystemRoutes(router, engine);
 }
 
@@ -51,6 +56,9 @@ Result<std::unique_ptr<Front>> ApiFront::Create(EventLoop& loop, Engine& engine,
   }
   http.limits.tcp = config.max_connections;
   http.limits.per_address = std::max(config.max_connections / 4 * 3, 4U);
+  // Calls under way are never cut for a caller's sake: so functions never get all there is.
+  http.limits.functions = config.max_connections / 2;
+  http.limits.per_function = std::max(config.max_connections / 8, 2U);
   http.patience = PatienceOf(config);
   ApiFront* self = front.get();
   PULGA_ASSIGN_OR_RETURN(front->server_,
@@ -84,10 +92,14 @@ bool ApiFront::IsAuthorized(const HttpRequest& request) const {
 std::unique_ptr<HttpHandler> ApiFront::Handle(HttpExchange& exchange) const {
   const HttpRequest& request = exchange.request();
   const std::string_view path = request.path();
+  // Functions call functions; for them there is nothing else here, not even a refusal to log in.
+  if (request.from_function && !IsCallPath(path)) {
+    return Immediately(exchange, Refusal(request, {404, "not_found", "404 page not found", {}}));
+  }
   if (IsManagementPath(path) && !IsAuthorized(request)) {
     const char* text =
         "this needs the header \"Authorization: Bearer KEY\"; the admin key is in "
-        "admin.key in the data directory";
+        "admin.key in the data directory (pulga: PULGA_KEY, --key KEY or --data DIR)";
     return Immediately(exchange, Refusal(request, {401, "unauthorized", text, {}}));
   }
   const std::string_view method = IsUploadPath(path) ? TusMethod(request) : request.method;

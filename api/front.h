@@ -21,9 +21,10 @@ class ApiFront final : public Front {
                                                const DaemonConfig& config);
 
   void StopAccepting() override;
+  Status ServeGateway(UniqueFd socket) override { return server_->ServeGateway(std::move(socket)); }
   size_t open_requests() const override { return server_->open_requests(); }
   void Reload(const DaemonConfig& config) override;
-  const std::vector<std::string>& bound() const { return server_->bound(); }
+  const std::vector<std::string>& bound() const override { return server_->bound(); }
 
  private:
   explicit ApiFront(Engine& engine) : engine_(engine) {}

@@ -1,5 +1,7 @@
 #include "api/handlers.h"
 
+#include <sys/stat.h>
+
 #include "api/native/tus_rules.h"
 #include "base/units.h"
 
@@ -51,6 +53,17 @@ class BodyHandler final : public ReplyingHandler {
 };
 
 }  // namespace
+
+HttpReply FileReply(UniqueFd fd, std::string content_type) {
+  struct stat st = {};
+  if (fstat(fd.get(), &st) != 0) return ErrorReply(ToApiError(LastError("stat the reply"), "file"));
+  HttpReply reply;
+  reply.headers = {{"Content-Type", std::move(content_type)}, {"Cache-Control", "no-store"}};
+  if (st.st_size == 0) return reply;
+  reply.file = std::move(fd);
+  reply.file_size = static_cast<uint64_t>(st.st_size);
+  return reply;
+}
 
 HttpReply JsonReply(int status, std::string body) {
   HttpReply reply;

@@ -30,7 +30,8 @@ class ReplyingHandler : public HttpHandler {
 };
 
 HttpReply JsonReply(int status, std::string body);
-HttpReply EmptyReply(int status);  // 204
+HttpReply EmptyReply(int status);                            // 204
+HttpReply FileReply(UniqueFd fd, std::string content_type);  // all of it, from where it stands
 
 // Answers with `reply` whatever the body is.
 std::unique_ptr<HttpHandler> Immediately(HttpExchange& exchange, HttpReply reply);

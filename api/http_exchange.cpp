@@ -17,6 +17,38 @@ constexpr uint64_t kLingerBytes = 64ULL << 20;
 constexpr size_t kStreamBlock = 32 * 1024;
 // Of a cut body; more than a socket holds.
 constexpr uint64_t kMostSaved = 16ULL << 20;
+// In no header value that is fit to be sent.
+constexpr char kLineEnd[] = "\1\1";
+
+// A header costs the library three allocations, and lines of its own are a quarter of what it does
+// for a short call. So all but the ones that it treats specially are added as one: the first with
+// the others behind its value, and in the library's copy of that the line ends are put in, which
+// it would refuse from us.
+void AddHeaders(const HeaderList& headers, MHD_Response* response) {
+  const std::string* first = nullptr;
+  std::string lines;
+  for (const auto& [name, value] : headers) {
+    if (value.empty()) continue;  // the library knows no such thing
+    const bool special = EqualsIgnoreCase(name, "Date");
+    if (!IsFitReplyHeader(name, value) && !EqualsIgnoreCase(name, "Trailer")) continue;
+    if (special) {
+      (void)MHD_add_response_header(response, name.c_str(), value.c_str());
+    } else if (first == nullptr) {
+      first = &name;
+      lines.reserve(320);
+      lines = value;
+    } else {
+      lines.append(kLineEnd).append(name).append(": ").append(value);
+    }
+  }
+  if (first == nullptr) return;
+  if (MHD_add_response_header(response, first->c_str(), lines.c_str()) != MHD_YES) return;
+  char* copy = const_cast<char*>(MHD_get_response_header(response, first->c_str()));
+  for (char* end = strchr(copy, kLineEnd[0]); end != nullptr; end = strchr(end, kLineEnd[0])) {
+    *end++ = '\r';
+    *end++ = '\n';
+  }
+}
 
 }  // namespace
 
@@ -34,6 +66,7 @@ std::optional<HeadProblem> Exchange::Begin(MHD_Connection* connection, const cha
   request_.method = method;
   request_.version = version;
   request_.peer = connection_->peer;
+  request_.from_function = connection_->from_function;
   const bool tight = ReadHeaders(method, version);
   if (auto problem = CheckHead(request_)) return problem;
   if (!tight) return HeadProblem{400, "the head holds a NUL, a bare line feed or a folded line"};
@@ -247,9 +280,14 @@ void Exchange::Linger() {
 }
 
 void Exchange::OnRawEnd(RawReply::End end) {
-  if (end == RawReply::End::kBroken) return Leave();
+  if (end == RawReply::End::kBroken) {
+    BreakOff();
+    return Leave();
+  }
   shutdown(connection_->fd, SHUT_WR);
   Linger();
+  // The library reads no more, and a request may be on its way already.
+  if (state_ == State::kEnd) server_.last_words().Linger(connection_->fd);
   server_.Bury(std::move(handler_));
   Resume();
 }
@@ -274,15 +312,24 @@ MHD_Response* Exchange::MakeResponse() {
                                          MHD_RESPMEM_PERSISTENT);
 }
 
+// A head that announces chunks and has none behind it: the library would send the last one.
+bool Exchange::EndsWithItsHead() const {
+  const bool chunked = reply_.streamed && !reply_.stream_size;
+  return chunked && (request_.method == "HEAD" || reply_.status == 304);
+}
+
 MHD_Result Exchange::Queue() {
   EndWait();
   server_.NeedAnotherRun();
+  if (EndsWithItsHead()) {
+    (void)ReplyNow();
+    if (raw_->ended()) return MHD_NO;
+    Suspend();
+    return MHD_YES;
+  }
   MHD_Response* response = MakeResponse();
   if (response == nullptr) return MHD_NO;
-  for (const auto& [name, value] : reply_.headers) {
-    if (!IsFitReplyHeader(name, value) && !EqualsIgnoreCase(name, "Trailer")) continue;
-    (void)MHD_add_response_header(response, name.c_str(), value.c_str());
-  }
+  AddHeaders(reply_.headers, response);
   if (reply_.close || server_.stopping())
     (void)MHD_add_response_header(response, "Connection", "close");
   state_ = State::kReplying;
@@ -313,9 +360,19 @@ ssize_t Exchange::ReadBody(char* buffer, size_t capacity) {
       }
       return MHD_CONTENT_READER_END_OF_STREAM;
     case ReadState::kAborted:
+      BreakOff();
       break;
   }
   return MHD_CONTENT_READER_END_WITH_ERROR;
+}
+
+// Where the end of the connection is the end of the reply, a broken one must not end like that.
+// Closing is no help: the library shuts the socket down first. This resets it at once.
+void Exchange::BreakOff() const {
+  if (!reply_.streamed || reply_.stream_size || request_.version == "HTTP/1.1") return;
+  sockaddr nobody = {};
+  nobody.sa_family = AF_UNSPEC;
+  (void)connect(connection_->fd, &nobody, sizeof nobody);
 }
 
 // In the final call only, where the library asks again as long as there is no reply.

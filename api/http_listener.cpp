@@ -8,6 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -20,7 +21,26 @@ namespace {
 
 constexpr int kAcceptsPerTurn = 16;
 constexpr auto kPause = std::chrono::milliseconds(100);
-constexpr char kLocalKey[] = "unix";
+// Who holds this many times what nobody holds gets no more: an address ends at three quarters of
+// what the others left, as does the next, so that it takes many of them to leave nothing.
+constexpr uint32_t kTimesWhatIsLeft = 3;
+// Longer than any address: nobody's address is one of these.
+constexpr char kLocalKey[] = "local";
+constexpr char kFunctionPrefix[] = "function ";
+constexpr char kTooMany[] = "too many open connections; try again in a few seconds";
+constexpr char kTooManyOfFunction[] =
+    "this function has too many open connections to the gateway; close some, or wait for the "
+    "replies to its calls";
+constexpr char kTooManyOfFunctions[] =
+    "functions have too many open connections to the gateway; try again in a few seconds";
+
+bool IsFunctionKey(std::string_view key) { return key.starts_with(kFunctionPrefix); }
+
+const char* WhyFull(std::string_view key, NewCaller::Full full) {
+  if (full == NewCaller::Full::kFunctions) return kTooManyOfFunctions;
+  const bool own = full == NewCaller::Full::kOwnShare;
+  return own && IsFunctionKey(key) ? kTooManyOfFunction : kTooMany;
+}
 
 Result<UniqueFd> ListenTcp(const ListenAddress& address) {
   addrinfo hints = {};
@@ -56,6 +76,12 @@ void RemoveStaleSocket(const sockaddr_un& name) {
   if (rc != 0 && errno == ECONNREFUSED) unlink(name.sun_path);
 }
 
+bool IsAnothersClosedDirectory(const std::string& socket_path) {
+  struct stat st = {};
+  return stat(socket_path.substr(0, socket_path.rfind('/')).c_str(), &st) == 0 &&
+         st.st_uid != geteuid() && (st.st_mode & 0007) == 0;
+}
+
 Result<UniqueFd> ListenUnix(const std::string& path) {
   sockaddr_un name = {};
   name.sun_family = AF_UNIX;
@@ -66,7 +92,9 @@ Result<UniqueFd> ListenUnix(const std::string& path) {
   RemoveStaleSocket(name);
   UniqueFd fd(PULGA_SYS(socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.valid()) return LastError("socket");
-  const mode_t before = umask(0117);  // 0660 from its first moment
+  // 0660 from its first moment. In a rootless daemon's directory who may enter it decides: the
+  // user, who is neither our id nor in our group.
+  const mode_t before = umask(IsAnothersClosedDirectory(path) ? 0111 : 0117);
   const int rc = PULGA_SYS(bind, fd.get(), reinterpret_cast<const sockaddr*>(&name), sizeof name);
   const int saved = errno;
   umask(before);
@@ -100,7 +128,7 @@ std::string AddressText(const sockaddr_storage& address) {
     inet_ntop(AF_INET6, &v6.sin6_addr, text, sizeof text);
     return "[" + std::string(text) + "]:" + std::to_string(ntohs(v6.sin6_port));
   }
-  return kLocalKey;
+  return "unix";
 }
 
 }  // namespace
@@ -156,7 +184,7 @@ Status HttpListener::Listen(const ListenAddress& address) {
                                              : address.host + ":" + std::to_string(address.port);
   auto fd = address.is_unix() ? ListenUnix(address.unix_path) : ListenTcp(address);
   if (!fd.ok()) return Prefix("listen on " + name, fd.error());
-  Socket socket{std::move(*fd), address.unix_path};
+  Socket socket{std::move(*fd), address.unix_path, false};
   const int number = socket.fd.get();
   sockaddr_storage bound = {};
   socklen_t size = sizeof bound;
@@ -164,6 +192,23 @@ Status HttpListener::Listen(const ListenAddress& address) {
   bound_.push_back(address.is_unix() ? name : AddressText(bound));
   sockets_.push_back(std::move(socket));
   return Watch(number);
+}
+
+Status HttpListener::ServeGateway(UniqueFd socket) {
+  for (const Socket& old : sockets_) {
+    if (old.gateway) loop_.Unwatch(old.fd.get());
+  }
+  std::erase_if(sockets_, [](const Socket& old) { return old.gateway; });
+  if (!socket.valid()) return OkStatus();
+  const int number = socket.get();
+  sockets_.push_back({std::move(socket), "", true});
+  return pause_timer_ != 0 ? OkStatus() : Watch(number);
+}
+
+bool HttpListener::IsGateway(int listen_fd) const {
+  return std::any_of(sockets_.begin(), sockets_.end(), [&](const Socket& socket) {
+    return socket.gateway && socket.fd.get() == listen_fd;
+  });
 }
 
 Status HttpListener::Watch(int fd) {
@@ -183,6 +228,7 @@ bool HttpListener::AcceptOne(int listen_fd) {
   connection.fd.Reset(PULGA_SYS(accept4, listen_fd, address, &connection.address_size,
                                 SOCK_NONBLOCK | SOCK_CLOEXEC));
   if (connection.fd.valid()) {
+    connection.from_function = IsGateway(listen_fd);
     Admit(std::move(connection));
     return true;
   }
@@ -198,21 +244,39 @@ std::optional<NewCaller::Full> HttpListener::FullFor(const std::string& limit_ke
   const auto it = open_.find(limit_key);
   const uint32_t from_there = it == open_.end() ? 0 : it->second;
   const bool local = limit_key == kLocalKey;
-  if (from_there >= (local ? limits_.local : limits_.per_address)) {
-    return NewCaller::Full::kOwnShare;
-  }
+  const bool function = IsFunctionKey(limit_key);
+  const uint32_t share = local      ? limits_.local
+                         : function ? limits_.per_function
+                                    : limits_.per_address;
+  if (from_there >= share) return NewCaller::Full::kOwnShare;
+  if (function && open_functions_ >= limits_.functions) return NewCaller::Full::kFunctions;
   if (!local && open_tcp_ >= limits_.tcp) return NewCaller::Full::kAll;
   return std::nullopt;
 }
 
+bool HttpListener::IsGreedy(const std::string& limit_key) const {
+  if (limit_key == kLocalKey || IsFunctionKey(limit_key)) return false;
+  const auto it = open_.find(limit_key);
+  const uint32_t left = limits_.tcp - std::min(open_tcp_, limits_.tcp);
+  return it != open_.end() && it->second >= kTimesWhatIsLeft * left;
+}
+
 void HttpListener::Admit(AcceptedConnection connection) {
   connection.limit_key = AddressKey(connection.address);
+  if (connection.from_function) connection.limit_key.insert(0, kFunctionPrefix);
   const std::string& key = connection.limit_key;
-  if (FullFor(key)) callbacks_.on_full();
-  if (const auto full = FullFor(key)) (void)callbacks_.evict({key, *full});
-  if (FullFor(key)) return callbacks_.turn_away(connection.fd.get());
+  if (FullFor(key) || IsGreedy(key)) callbacks_.on_full();
+  if (const auto full = FullFor(key)) {
+    (void)callbacks_.evict({key, *full});
+  } else if (IsGreedy(key) && !callbacks_.evict({key, NewCaller::Full::kAll})) {
+    return callbacks_.turn_away(connection.fd.get(), kTooMany);
+  }  // what replaces another, its own or of somebody with more, takes nothing of what is left
+  if (const auto full = FullFor(key)) {
+    return callbacks_.turn_away(connection.fd.get(), WhyFull(key, *full));
+  }
   ++open_[connection.limit_key];
   if (connection.limit_key != kLocalKey) ++open_tcp_;
+  if (connection.from_function) ++open_functions_;
   connection.peer = AddressText(connection.address);
   callbacks_.on_accept(std::move(connection));
 }
@@ -222,6 +286,7 @@ void HttpListener::Release(const std::string& limit_key) {
   if (it == open_.end()) return;
   if (--it->second == 0) open_.erase(it);
   if (limit_key != kLocalKey) --open_tcp_;
+  if (IsFunctionKey(limit_key)) --open_functions_;
 }
 
 // Level-triggered epoll would report the waiting caller for ever: take one out with the reserve
@@ -230,7 +295,7 @@ void HttpListener::OnDescriptorsExhausted(int listen_fd) {
   LogWarning("accept: out of file descriptors; callers are turned away");
   reserve_.Reset();
   UniqueFd caller(accept4(listen_fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-  if (caller.valid()) callbacks_.turn_away(caller.get());
+  if (caller.valid()) callbacks_.turn_away(caller.get(), kTooMany);
   caller.Reset();
   reserve_.Reset(open("/dev/null", O_RDONLY | O_CLOEXEC));
   Pause();

@@ -9,15 +9,32 @@
 namespace pulga {
 namespace {
 
-bool IsTokenChar(char c) {
-  if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9')) return true;
-  return std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
-}
+// Tables, because every byte of every head is looked up.
+struct ByteTables {
+  std::array<bool, 256> token = {};  // of a name
+  std::array<bool, 256> value = {};  // of a value
+};
 
-bool IsControl(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }
+constexpr bool IsControl(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }
+
+constexpr ByteTables MakeByteTables() {
+  ByteTables tables;
+  for (int i = 0; i < 256; ++i) {
+    const char c = static_cast<char>(i);
+    const bool alnum = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+    const bool mark = std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
+    tables.token[static_cast<size_t>(i)] = alnum || mark;
+    tables.value[static_cast<size_t>(i)] = !IsControl(c) || c == '\t';
+  }
+  return tables;
+}
+constexpr ByteTables kBytes = MakeByteTables();
+
+bool IsTokenChar(char c) { return kBytes.token[static_cast<unsigned char>(c)]; }
 
 bool IsGoodValue(std::string_view value) {
-  return std::none_of(value.begin(), value.end(), [](char c) { return IsControl(c) && c != '\t'; });
+  return std::all_of(value.begin(), value.end(),
+                     [](char c) { return kBytes.value[static_cast<unsigned char>(c)]; });
 }
 
 bool IsOneOf(std::string_view name, const std::vector<std::string_view>& list) {

@@ -17,10 +17,11 @@ namespace pulga {
 
 struct HttpRequest {
   std::string method;
-  std::string target;   // raw, as in the request line
-  std::string version;  // "HTTP/1.1"
-  HeaderList headers;   // all of them, in order, as sent
-  std::string peer;     // "ip:port", "[ip]:port" or "unix"
+  std::string target;          // raw, as in the request line
+  std::string version;         // "HTTP/1.1"
+  HeaderList headers;          // all of them, in order, as sent
+  std::string peer;            // "ip:port", "[ip]:port" or "unix"
+  bool from_function = false;  // through the gateway in the router: calls only
   bool chunked = false;
   std::optional<uint64_t> content_length;
 

@@ -32,6 +32,8 @@ class HttpServer {
                                                     HandlerFactory factory);
   virtual ~HttpServer() = default;
   virtual const std::vector<std::string>& bound() const = 0;
+  // See HttpListener::ServeGateway.
+  virtual Status ServeGateway(UniqueFd socket) = 0;
   // No new connections; replies from now on end their connection.
   virtual void StopAccepting() = 0;
   virtual void SetPatience(const ConnectionPatience& patience) = 0;

@@ -36,6 +36,10 @@ class Server final : public HttpServer {
   Status Start();
 
   const std::vector<std::string>& bound() const override { return listener_->bound(); }
+  Status ServeGateway(UniqueFd socket) override {
+    if (stopping_) return OkStatus();
+    return listener_->ServeGateway(std::move(socket));
+  }
   void StopAccepting() override;
   void SetPatience(const ConnectionPatience& patience) override {
     connections_.SetPatience(patience);
@@ -61,6 +65,7 @@ class Server final : public HttpServer {
   void Bury(std::unique_ptr<HttpHandler> handler) { buried_.push_back(std::move(handler)); }
   void Forget(const Exchange& exchange);
   LeaverWatch& leavers() { return leavers_; }
+  LastWords& last_words() { return last_words_; }
 
  private:
   // Every run asks each of them again.
@@ -175,10 +180,12 @@ class Exchange final : public HttpExchange, private LeaverWatch::Waiter {
   MHD_Result OnBodyBytes(const char* data, size_t* size);
   MHD_Result OnFinalCall();
   MHD_Response* MakeResponse();
+  bool EndsWithItsHead() const;
   MHD_Result ReplyNow();
   void Linger();
   void OnRawEnd(RawReply::End end);
   ssize_t ReadBody(char* buffer, size_t capacity);
+  void BreakOff() const;
   void AwaitReply();
   void Suspend();
   void Resume();

@@ -4,9 +4,12 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "api/board_codec.h"
 #include "base/text.h"
+#include "base/units.h"
 #include "images/image_ref.h"
 #include "runtime/spec_json.h"
+#include "sandbox/isolation.h"
 
 namespace pulga {
 namespace {
@@ -136,13 +139,33 @@ Json VersionJson(const Version& version, bool active) {
           {"created_at", Rfc3339(version.created_unix_ms)}};
 }
 
-Json ActivityJson(const FunctionActivity& activity) {
+Json CostsJson(const std::vector<RungStatus>& costs) {
+  Json out = Json::object();
+  for (const RungStatus& rung : costs) {
+    const double start_ms = std::chrono::duration<double, std::milli>(rung.cost.start).count();
+    out[std::string(rung.rung)] = {{"start_ms", std::round(start_ms * 1000) / 1000},
+                                   {"starts", rung.starts},
+                                   {"memory_bytes", rung.cost.bytes},
+                                   {"memory_observations", rung.sights}};
+  }
+  return out;
+}
+
+// Between the ends of a range; null while nothing was ever started.
+Json LimitsNow(const InstanceSize& size) {
+  if (size.memory_bytes == 0) return nullptr;
+  return {{"memory", FormatBytes(size.memory_bytes)}, {"cpu", FormatCpuMillis(size.cpu_millis)}};
+}
+
+// What a list of all functions says of each.
+Json GlanceJson(const FunctionActivity& activity) {
   Json instances = Json::array();
   for (const InstanceStatus& instance : activity.instances) {
     instances.push_back({{"slot", instance.slot},
                          {"step", instance.step},
                          {"open_calls", instance.open_calls},
-                         {"memory_bytes", instance.memory_bytes},
+                         {"memory_bytes", instance.memory.total},
+                         {"children", instance.children},
                          {"age_ms", instance.age_ms}});
   }
   Json outcomes = Json::object();
@@ -155,6 +178,34 @@ Json ActivityJson(const FunctionActivity& activity) {
           {"trouble", activity.trouble}};
 }
 
+Json ActivityJson(const FunctionActivity& activity) {
+  Json out = GlanceJson(activity);
+  for (size_t i = 0; i < activity.instances.size(); ++i) {
+    const InstanceMemory& memory = activity.instances[i].memory;
+    out["instances"][i]["memory"] = {{"anon_bytes", memory.anon},
+                                     {"file_bytes", memory.file},
+                                     {"kernel_bytes", memory.kernel},
+                                     {"swapped_bytes", memory.swapped}};
+  }
+  Json decisions = Json::array();
+  for (const Decision& decision : activity.decisions) {
+    decisions.push_back({{"at", Rfc3339(decision.unix_ms)}, {"text", decision.text}});
+  }
+  Json refused = Json::object();
+  uint64_t refused_count = 0;
+  for (const auto& [name, count] : activity.refused) {
+    refused[std::string(name)] = count;
+    refused_count += count;
+  }
+  out["refused_calls"] = {{"count", refused_count}, {"by_name", refused}};
+  out["decisions"] = decisions;
+  out["limits_now"] = LimitsNow(activity.size);
+  out["keep_alive"] = activity.keep_alive;
+  out["costs"] = CostsJson(activity.costs);
+  return out;
+}
+
+// But for its activity.
 Json FunctionToJson(const FunctionStatus& status) {
   Json out = {{"name", status.key.name},
               {"namespace", status.key.name_space},
@@ -178,7 +229,6 @@ Json FunctionToJson(const FunctionStatus& status) {
     versions.push_back(VersionJson(*version, active));
   }
   out["versions"] = versions;
-  out.update(ActivityJson(status.activity));
   return out;
 }
 
@@ -189,6 +239,25 @@ Json FeatureArray(const std::vector<Feature>& features) {
                    {"state", std::string(FeatureStateName(feature.state))},
                    {"detail", feature.detail},
                    {"advice", feature.advice}});
+  }
+  return out;
+}
+
+// "why" is empty for most that are present.
+Json LayerArray(const std::vector<Feature>& layers) {
+  Json out = Json::array();
+  for (const Feature& layer : layers) {
+    out.push_back({{"layer", layer.name},
+                   {"state", std::string(FeatureStateName(layer.state))},
+                   {"why", layer.detail}});
+  }
+  return out;
+}
+
+Json GrantArray(const std::vector<GrantLine>& grants) {
+  Json out = Json::array();
+  for (const GrantLine& grant : grants) {
+    out.push_back({{"line", grant.number}, {"grant", grant.text}});
   }
   return out;
 }
@@ -219,15 +288,16 @@ Result<Json> ParseObject(std::string_view text) {
 }
 
 // The one allowed field of a small body, as an unsigned number of at most `max`.
-Result<std::optional<uint32_t>> OneNumber(std::string_view text, const char* field, uint32_t max) {
+Result<std::optional<uint32_t>> OneNumber(std::string_view text, const char* field, uint32_t min,
+                                          uint32_t max) {
   PULGA_ASSIGN_OR_RETURN(const Json json, ParseObject(text));
   std::optional<uint32_t> out;
   for (const auto& [name, value] : json.items()) {
     if (name != field) return BadBody("unknown field \"" + Printable(name, 40) + "\"");
     if (value.is_null()) continue;
-    if (!value.is_number_unsigned() || value.get<uint64_t>() > max) {
-      return BadBody(std::string(field) + " must be a whole number from 0 to " +
-                     std::to_string(max));
+    if (!value.is_number_unsigned() || value.get<uint64_t>() < min || value.get<uint64_t>() > max) {
+      return BadBody(std::string(field) + " must be a whole number from " + std::to_string(min) +
+                     " to " + std::to_string(max));
     }
     out = static_cast<uint32_t>(value.get<uint64_t>());
   }
@@ -301,14 +371,21 @@ std::string ImageListJson(const std::vector<ImageRecord>& images) {
 
 std::string FunctionJson(const FunctionStatus& status, const std::vector<std::string>& warnings) {
   Json out = FunctionToJson(status);
+  out.update(ActivityJson(status.activity));
   out["warnings"] = warnings;
+  out["isolation"] = LayerArray(status.activity.isolation);
   return DumpLine(out);
 }
 
 std::string FunctionListJson(const std::vector<FunctionStatus>& list) {
-  Json out = Json::array();
-  for (const FunctionStatus& status : list) out.push_back(FunctionToJson(status));
-  return DumpLine({{"functions", out}});
+  std::string text = "{\"functions\":[";  // one tree of them all would take ten times the room
+  for (const FunctionStatus& status : list) {
+    Json one = FunctionToJson(status);
+    one.update(GlanceJson(status.activity));
+    if (&status != &list.front()) text += ',';
+    text += Dump(one);
+  }
+  return text + "]}\n";
 }
 
 std::string SystemJson(const SystemReport& report) {
@@ -322,11 +399,15 @@ std::string SystemJson(const SystemReport& report) {
                    {"instances", report.instances},
                    {"images", report.images},
                    {"launcher_restarts", report.launcher_restarts},
-                   {"features", FeatureArray(report.features)}});
+                   {"features", FeatureArray(report.features)},
+                   {"isolation", LayerArray(BoardIsolation(report.features))},
+                   {"grants", GrantArray(report.grants)},
+                   {"board", Json::parse(BoardJson(report.board), nullptr, false)}});
 }
 
 std::string FeaturesJson(const std::vector<Feature>& features) {
-  return DumpLine({{"features", FeatureArray(features)}});
+  return DumpLine(
+      {{"features", FeatureArray(features)}, {"isolation", LayerArray(BoardIsolation(features))}});
 }
 
 std::string LogLineJson(const LogLine& line) {
@@ -382,7 +463,7 @@ Result<PruneScope> ParsePruneBody(std::string_view text) {
 }
 
 Result<uint32_t> ParseScaleBody(std::string_view text) {
-  auto number = OneNumber(text, "instances", kMaxSlots);
+  auto number = OneNumber(text, "instances", 0, kMaxSlots);
   if (!number.ok()) return number.error();
   if (!*number) return BadBody("say how many: {\"instances\": 2}");
   return **number;
@@ -390,9 +471,7 @@ Result<uint32_t> ParseScaleBody(std::string_view text) {
 
 Result<std::optional<uint32_t>> ParseRollbackBody(std::string_view text) {
   if (Trim(text).empty()) return std::optional<uint32_t>();
-  auto number = OneNumber(text, "version", UINT32_MAX);
-  if (number.ok() && *number && **number == 0) return BadBody("versions count from 1");
-  return number;
+  return OneNumber(text, "version", 1, UINT32_MAX);
 }
 
 }  // namespace pulga

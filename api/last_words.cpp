@@ -25,7 +25,10 @@ ApiError ProblemOf(int status) {
               "the request did not arrive in time; send it again, without pauses",
               {}};
     case 413:
-      return {413, "too_large", "a chunk of the body is too large", {}};
+      return {413,
+              "too_large",
+              "the Content-Length, or the size of a chunk, is too large to be counted",
+              {}};
     case 414:
       return {414, "uri_too_long", "the request line is too long; put the data into the body", {}};
     case 431:
@@ -62,14 +65,15 @@ HttpReply RefusalOfRequest(int status, std::string_view target, std::string_view
   return reply;
 }
 
-HttpReply RefusalOfConnection(int fd) {
+HttpReply RefusalOfConnection(int fd, std::string_view why) {
   char block[4096];
   const ssize_t n = recv(fd, block, sizeof block, MSG_DONTWAIT);
   std::string_view line(block, n > 0 ? static_cast<size_t>(n) : 0);
   line = line.substr(0, line.find_first_of("\r\n"));
   const size_t target = line.find(' ');
-  if (target == std::string_view::npos) return RefusalOfRequest(503, "");
-  return RefusalOfRequest(503, line.substr(target + 1, line.find(' ', target + 1) - target - 1));
+  if (target == std::string_view::npos) return RefusalOfRequest(503, "", why);
+  line = line.substr(target + 1, line.find(' ', target + 1) - target - 1);
+  return RefusalOfRequest(503, line, why);
 }
 
 LastWords::~LastWords() {
@@ -81,6 +85,10 @@ void LastWords::Say(int fd, const HttpReply& reply) {
   raw.Start({}, reply, nullptr);
   raw.Stop();
   shutdown(fd, SHUT_WR);
+  Linger(fd);
+}
+
+void LastWords::Linger(int fd) {
   if (rests_.size() >= kMostRests) return;
   UniqueFd copy(fcntl(fd, F_DUPFD_CLOEXEC, 0));
   if (!copy.valid()) return;

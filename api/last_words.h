@@ -20,7 +20,7 @@ HttpReply RefusalOfRequest(int status, std::string_view target, std::string_view
 
 // Of a connection that is one too many: in the form that what has come of its request asks for,
 // which is text where nothing has come yet. Takes that from the socket.
-HttpReply RefusalOfConnection(int fd);
+HttpReply RefusalOfConnection(int fd, std::string_view why);
 
 class LastWords {
  public:
@@ -31,6 +31,8 @@ class LastWords {
 
   // Nothing the owner writes to `fd` after this reaches the client.
   void Say(int fd, const HttpReply& reply);
+  // Of a socket that all has been said to: drops what its client still sends.
+  void Linger(int fd);
 
  private:
   struct Rest {

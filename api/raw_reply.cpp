@@ -32,7 +32,8 @@ void RawReply::Start(const HttpRequest& request, const HttpReply& reply, HttpHan
   framing_ = chunked ? Framing::kChunked : Framing::kPlain;
   out_ = HeadOf(reply, chunked);
   if (!reply.streamed && request.method != "HEAD") out_ += reply.text();
-  handler_ = reply.streamed && request.method != "HEAD" ? handler : nullptr;
+  const bool has_body = request.method != "HEAD" && reply.status != 304;
+  handler_ = reply.streamed && has_body ? handler : nullptr;
   Pump();
 }
 

@@ -9,13 +9,25 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "base/loop_time.h"
+#include "base/sys.h"
+
 namespace pulga {
 namespace {
 constexpr int kEventsPerTurn = 64;
+
+LoopTime* replaced_time = nullptr;
+
+TimePoint ReadTime() {
+  return replaced_time != nullptr ? replaced_time->Now() : std::chrono::steady_clock::now();
 }
+}  // namespace
+
+void ReplaceLoopTime(LoopTime* time) { replaced_time = time; }
 
 Result<std::unique_ptr<EventLoop>> EventLoop::Create() {
   std::unique_ptr<EventLoop> loop(new EventLoop);
+  loop->now_ = ReadTime();
   loop->epoll_.Reset(epoll_create1(EPOLL_CLOEXEC));
   if (!loop->epoll_.valid()) return LastError("epoll_create1");
   loop->wake_.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -36,7 +48,8 @@ Status EventLoop::Watch(int fd, uint32_t events, FdCallback callback) {
   event.events = events;
   const uint64_t generation = next_generation_++;
   event.data.u64 = (generation << 32) | static_cast<uint32_t>(fd);
-  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) return LastError("epoll_ctl add");
+  if (PULGA_SYS(epoll_ctl, epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0)
+    return LastError("epoll_ctl add");
   watchers_[fd] = std::make_shared<Watcher>(Watcher{std::move(callback), generation & 0xffffffff});
   return OkStatus();
 }
@@ -111,6 +124,9 @@ Duration EventLoop::WaitTime(Duration max_wait) const {
 // Timers shorter than a millisecond exist (readiness of a starting server), so nanoseconds where
 // the kernel has them.
 int EventLoop::Wait(epoll_event* events, Duration wait) {
+  if (replaced_time != nullptr) {
+    return replaced_time->Wait(epoll_.get(), events, kEventsPerTurn, wait);
+  }
   if (!coarse_wait_) {
     timespec limit = {};
     limit.tv_sec = wait.count() / 1'000'000'000;
@@ -126,10 +142,10 @@ int EventLoop::Wait(epoll_event* events, Duration wait) {
 
 void EventLoop::RunOnce(Duration max_wait) {
   for (auto& prepare : prepares_) max_wait = std::min(max_wait, prepare());
-  now_ = std::chrono::steady_clock::now();
+  now_ = ReadTime();
   epoll_event events[kEventsPerTurn];
   const int n = Wait(events, WaitTime(max_wait));
-  now_ = std::chrono::steady_clock::now();
+  now_ = ReadTime();
   for (int i = 0; i < n; ++i) {
     const auto it = watchers_.find(static_cast<int>(events[i].data.u64 & 0xffffffff));
     // A callback earlier in this batch may have unwatched it, or closed and reused the number.

@@ -115,18 +115,24 @@ Status MakeDirs(const std::string& path, mode_t mode) {
 
 namespace {
 
-// Empties one directory of everything but non-empty subdirectories, whose names it returns.
-Result<std::vector<std::string>> RemoveLeaves(int dir_fd) {
-  UniqueFd copy(openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+// A stream of its own over a directory, to be closed by closedir.
+Result<DIR*> OpenStream(int dir_fd) {
+  UniqueFd copy(PULGA_SYS(openat, dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!copy.valid()) return LastError("open directory");
   DIR* dir = fdopendir(copy.get());
   if (dir == nullptr) return LastError("read directory");
   (void)copy.Release();
+  return dir;
+}
+
+// Empties one directory of everything but non-empty subdirectories, whose names it returns.
+Result<std::vector<std::string>> RemoveLeaves(int dir_fd) {
+  PULGA_ASSIGN_OR_RETURN(DIR* const dir, OpenStream(dir_fd));
   std::vector<std::string> subdirs;
   while (dirent* entry = readdir(dir)) {
     const std::string name = entry->d_name;
     if (name == "." || name == "..") continue;
-    if (unlinkat(dir_fd, name.c_str(), 0) == 0 || errno == ENOENT) continue;
+    if (PULGA_SYS(unlinkat, dir_fd, name.c_str(), 0) == 0 || errno == ENOENT) continue;
     if (unlinkat(dir_fd, name.c_str(), AT_REMOVEDIR) == 0) continue;
     subdirs.push_back(name);
   }
@@ -141,8 +147,16 @@ dev_t DeviceOf(int fd) {
 
 }  // namespace
 
+Result<std::vector<std::string>> ListNames(int dir_fd) {
+  PULGA_ASSIGN_OR_RETURN(DIR* const dir, OpenStream(dir_fd));
+  std::vector<std::string> names;
+  while (const dirent* entry = readdir(dir)) names.emplace_back(entry->d_name);
+  closedir(dir);
+  return names;
+}
+
 Status RemoveTree(int parent_fd, const std::string& name) {
-  if (unlinkat(parent_fd, name.c_str(), 0) == 0 || errno == ENOENT) return OkStatus();
+  if (PULGA_SYS(unlinkat, parent_fd, name.c_str(), 0) == 0 || errno == ENOENT) return OkStatus();
   const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
   PULGA_ASSIGN_OR_RETURN(UniqueFd root, OpenFileAt(parent_fd, name, flags));
   // Deep trees: pull each non-empty subdirectory up to the top under a fresh name, then empty it.
@@ -159,22 +173,24 @@ Status RemoveTree(int parent_fd, const std::string& name) {
     PULGA_ASSIGN_OR_RETURN(std::vector<std::string> subdirs, RemoveLeaves(dir.get()));
     for (const std::string& sub : subdirs) {
       const std::string lifted = ".rm-" + std::to_string(++serial) + "-" + RandomHex(4);
-      if (renameat(dir.get(), sub.c_str(), root.get(), lifted.c_str()) != 0) {
+      if (PULGA_SYS(renameat, dir.get(), sub.c_str(), root.get(), lifted.c_str()) != 0) {
         return LastError("remove " + sub);
       }
       todo.push_back(lifted);
     }
-    if (unlinkat(root.get(), dir_name.c_str(), AT_REMOVEDIR) != 0) {
+    if (PULGA_SYS(unlinkat, root.get(), dir_name.c_str(), AT_REMOVEDIR) != 0) {
       return LastError("remove " + dir_name);
     }
   }
-  if (unlinkat(parent_fd, name.c_str(), AT_REMOVEDIR) != 0) return LastError("remove " + name);
+  if (PULGA_SYS(unlinkat, parent_fd, name.c_str(), AT_REMOVEDIR) != 0)
+    return LastError("remove " + name);
   return OkStatus();
 }
 
 Status SetNonBlocking(int fd) {
-  const int flags = fcntl(fd, F_GETFL);
-  if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0) return LastError("set O_NONBLOCK");
+  const int flags = PULGA_SYS(fcntl, fd, F_GETFL);
+  if (flags < 0 || PULGA_SYS(fcntl, fd, F_SETFL, flags | O_NONBLOCK) != 0)
+    return LastError("set O_NONBLOCK");
   return OkStatus();
 }
 

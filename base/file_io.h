@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -33,6 +34,8 @@ Status WriteFileDurably(const std::string& path, std::string_view data, mode_t m
 
 // mkdir -p; existing directories keep their mode.
 Status MakeDirs(const std::string& path, mode_t mode = 0755);
+// What readdir tells of, "." and ".." too, in no order. The open itself resolves nothing.
+Result<std::vector<std::string>> ListNames(int dir_fd);
 // rm -r by directory fds: follows no symlink, crosses no mount, does not recurse on the stack.
 Status RemoveTree(int parent_fd, const std::string& name);
 

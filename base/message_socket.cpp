@@ -2,12 +2,30 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
 #include "base/sys.h"
 
 namespace pulga {
+namespace {
+
+// A large buffer is not made for a small message: its zeros are memory that whoever is forked while
+// the message is served inherits, and copies the page tables of. Fails as recvmsg would: a message
+// that comes after a look that found none may be of any size.
+Result<size_t> BytesToExpect(int fd, size_t max_bytes) {
+  constexpr size_t kSmall = 4096;
+  if (max_bytes <= kSmall) return max_bytes;
+  ssize_t n;
+  do {
+    n = recv(fd, nullptr, 0, MSG_PEEK | MSG_TRUNC);
+  } while (n < 0 && errno == EINTR);
+  if (n < 0) return LastError("recvmsg");
+  return std::min(static_cast<size_t>(n), max_bytes);
+}
+
+}  // namespace
 
 Result<std::pair<MessageSocket, MessageSocket>> MessageSocket::Pair() {
   int fds[2];
@@ -43,7 +61,8 @@ Status MessageSocket::Send(std::span<const std::byte> bytes, std::span<const int
 
 Result<Message> MessageSocket::Receive(size_t max_bytes) const {
   Message out;
-  out.bytes.resize(max_bytes);
+  PULGA_ASSIGN_OR_RETURN(const size_t expected, BytesToExpect(fd_.get(), max_bytes));
+  out.bytes.resize(expected);
   iovec iov = {out.bytes.data(), out.bytes.size()};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMaxMessageFds)];
   msghdr msg = {};

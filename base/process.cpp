@@ -17,14 +17,19 @@ namespace pulga {
 Result<PidFd> PidFd::OfChild(pid_t pid) {
   PidFd out;
   out.fd_.Reset(PULGA_SYS(sys::PidfdOpen, pid));
-  if (!out.fd_.valid()) return LastError("pidfd_open");
+  if (!out.fd_.valid() && errno != ENOSYS) return LastError("pidfd_open");
+  if (!out.fd_.valid()) {
+    PULGA_ASSIGN_OR_RETURN(out.event_, ExitEvent::OfChild(pid));
+  }
   out.pid_ = pid;
   return out;
 }
 
 Status PidFd::Signal(int signo) const {
   if (!valid()) return Error{Code::kNotFound, ESRCH, "signal: no such process"};
-  if (sys::PidfdSendSignal(fd_.get(), signo) != 0) return LastError("pidfd_send_signal");
+  if (fd_.valid() && sys::PidfdSendSignal(fd_.get(), signo) == 0) return OkStatus();
+  if (fd_.valid() && errno != ENOSYS) return LastError("pidfd_send_signal");
+  if (kill(pid_, signo) != 0) return LastError("kill");  // ours until it is reaped
   return OkStatus();
 }
 
@@ -36,6 +41,7 @@ Result<ExitInfo> PidFd::Reap() {
     got = wait4(pid_, &info.wait_status, __WALL, &info.usage);
   } while (got < 0 && errno == EINTR);
   fd_.Reset();
+  event_ = ExitEvent();
   pid_ = -1;
   if (got < 0) return LastError("wait4");
   return info;
@@ -51,11 +57,26 @@ constexpr size_t kMaxSpawnFds = 32;
   _exit(127);
 }
 
+void CloseFrom(unsigned first, unsigned last) {
+  if (sys::CloseRange(first, last, 0) == 0) return;
+  rlimit limit = {};  // Linux before 5.9; every fd of ours is below the hard limit
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  for (unsigned fd = first; fd <= last && fd < limit.rlim_max; ++fd) close(static_cast<int>(fd));
+}
+
+void CloseAllOnExec() {
+  if (sys::CloseRange(3, ~0U, CLOSE_RANGE_CLOEXEC) == 0) return;
+  rlimit limit = {};  // Linux before 5.11
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  for (rlim_t fd = 3; fd < limit.rlim_max; ++fd) fcntl(static_cast<int>(fd), F_SETFD, FD_CLOEXEC);
+}
+
 [[noreturn]] void ExecChild(const SpawnOptions& options, char* const* argv, char* const* envp,
                             int error_fd) {
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, nullptr);
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  for (const int signo : options.blocked) sigaddset(&blocked, signo);
+  sigprocmask(SIG_SETMASK, &blocked, nullptr);
   // Lift every fd out of the target range first, so that no dup2 overwrites a later source.
   int top = 100 + error_fd;
   for (const auto& [ours, theirs] : options.fds) top = std::max({top, ours + 1, theirs + 1});
@@ -71,7 +92,7 @@ constexpr size_t kMaxSpawnFds = 32;
   for (const auto& [ours, theirs] : options.fds) {
     if (dup2(lifted[count++], theirs) < 0) TellAndExit(lifted_error);
   }
-  sys::CloseRange(3, ~0U, CLOSE_RANGE_CLOEXEC);
+  CloseAllOnExec();
   for (const auto& [ours, theirs] : options.fds) fcntl(theirs, F_SETFD, 0);
   execve(argv[0], argv, envp);
   TellAndExit(lifted_error);
@@ -105,6 +126,18 @@ Result<PidFd> SpawnProcess(const SpawnOptions& options) {
     return ErrnoError("start " + options.argv[0], exec_errno);
   }
   return child;
+}
+
+void CloseAllBut(const std::vector<int>& keep) {
+  std::vector<int> kept(keep);
+  std::sort(kept.begin(), kept.end());
+  unsigned from = 3;
+  for (const int fd : kept) {
+    if (fd < static_cast<int>(from)) continue;
+    if (fd > static_cast<int>(from)) CloseFrom(from, static_cast<unsigned>(fd) - 1);
+    from = static_cast<unsigned>(fd) + 1;
+  }
+  CloseFrom(from, ~0U);
 }
 
 }  // namespace pulga

@@ -45,6 +45,7 @@ Code CodeOf(int sys_errno) {
     case ENODEV:
       return Code::kUnsupported;
     case EAGAIN:
+    case ETOOMANYREFS:
     case ECONNREFUSED:
     case ECONNRESET:
     case EPIPE:

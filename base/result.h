@@ -38,9 +38,9 @@ struct Error {
 };
 
 // "open /x: No such file or directory" with the code that fits `sys_errno`.
-Error ErrnoError(std::string_view what, int sys_errno);
+[[gnu::cold]] Error ErrnoError(std::string_view what, int sys_errno);
 // The same from the current errno.
-Error LastError(std::string_view what);
+[[gnu::cold]] Error LastError(std::string_view what);
 
 template <typename T>
 class [[nodiscard]] Result {
@@ -99,17 +99,18 @@ class [[nodiscard]] Status {
 };
 
 // Puts "what: " in front of the message.
-Error Prefix(std::string_view what, Error error);
+[[gnu::cold]] Error Prefix(std::string_view what, Error error);
 inline Status OkStatus() { return Status(); }
 
 #define PULGA_CONCAT_INNER(a, b) a##b
 #define PULGA_CONCAT(a, b) PULGA_CONCAT_INNER(a, b)
 
 // Returns the error of `expr` (a Status) from the enclosing function.
-#define PULGA_RETURN_IF_ERROR(expr)                        \
-  do {                                                     \
-    ::pulga::Status pulga_status_(expr);                   \
-    if (!pulga_status_.ok()) return pulga_status_.error(); \
+#define PULGA_RETURN_IF_ERROR(expr)       \
+  do {                                    \
+    ::pulga::Status pulga_status_(expr);  \
+    if (!pulga_status_.ok()) [[unlikely]] \
+      return pulga_status_.error();       \
   } while (false)
 
 // `PULGA_ASSIGN_OR_RETURN(auto x, F());` unpacks a Result or returns its error.
@@ -117,7 +118,8 @@ inline Status OkStatus() { return Status(); }
   PULGA_ASSIGN_OR_RETURN_INNER(PULGA_CONCAT(pulga_result_, __LINE__), lhs, expr)
 #define PULGA_ASSIGN_OR_RETURN_INNER(tmp, lhs, expr) \
   auto tmp = (expr);                                 \
-  if (!tmp.ok()) return std::move(tmp).error();      \
+  if (!tmp.ok()) [[unlikely]]                        \
+    return std::move(tmp).error();                   \
   lhs = std::move(tmp).value()
 
 }  // namespace pulga

@@ -14,4 +14,10 @@ namespace pulga {
 // of them could not follow.
 [[nodiscard]] int LoadSeccomp(std::span<const sock_filter> program);
 
+// The same with a listener: whoever holds the descriptor this returns (CLOEXEC) hears of each call
+// answered by SECCOMP_RET_USER_NOTIF, and answers it. -1 with errno: nothing was loaded; EINVAL
+// before Linux 5.0, EBUSY when somebody listens to a filter above this one. Single-threaded callers
+// only.
+[[nodiscard]] int LoadSeccompWithListener(std::span<const sock_filter> program);
+
 }  // namespace pulga

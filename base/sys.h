@@ -25,12 +25,34 @@ bool Faulted();
 int OpenAt2(int dir_fd, const char* path, const open_how& how);
 // O_CLOEXEC is added. Fails like open(2). Resolves nothing outside dir_fd, follows no symlink.
 int OpenBeneath(int dir_fd, const char* path, int flags, mode_t mode = 0);
+// As if `root_fd` were the root: absolute paths and links, and "..", stay inside; no magic links.
+// O_CLOEXEC is added; nothing is created. Before Linux 5.6 walked step by step.
+int OpenInRoot(int root_fd, const char* path, int flags);
 int PidfdOpen(pid_t pid);
 int PidfdSendSignal(int pidfd, int signo);
 long Clone3(const clone_args& args);
 int CloseRange(unsigned first, unsigned last, unsigned flags);
 int PivotRoot(const char* new_root, const char* put_old);
+// mount, unshare and setns with a mark in the last argument register, which the kernel does not
+// look at here: it tells a spawner's filter (sandbox/spawner_syscalls.txt) that set-up is asking,
+// and not a function. The filter of an instance, the last step of its set-up, refuses marked calls.
+inline constexpr uint32_t kSetupMark = 0x50554c47;
+int MarkedMount(const char* source, const char* target, const char* type, unsigned long flags,
+                const void* data);
+int MarkedUnshare(int flags);
+int MarkedSetNs(int fd, int type);
 int Seccomp(unsigned operation, unsigned flags, void* args);
 int MemfdCreate(const char* name, unsigned flags);
+// Of the calling thread; effective = permitted.
+int SetCapabilities(uint64_t permitted, uint64_t inheritable);
+int GetPermittedCapabilities(uint64_t* permitted);
+// A copy of the mount of `dir_fd` alone, its root there; attached nowhere yet.
+int CloneMount(int dir_fd);
+int AttachMount(int mount_fd, const char* target);
+// MOUNT_ATTR_*, of a mount that is attached nowhere; and, by MOUNT_ATTR_IDMAP, whose ids its files
+// have: those of the user namespace. Linux 5.12.
+int SetMountAttributes(int mount_fd, uint64_t attributes, int user_namespace_fd);
+// Linux 5.14; of the file system that `fd` lies on.
+int QuotactlFd(int fd, unsigned command, uint32_t id, void* argument);
 
 }  // namespace pulga::sys

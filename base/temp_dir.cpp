@@ -21,7 +21,8 @@ TempDir& TempDir::operator=(TempDir&& other) noexcept {
 }
 
 TempDir::~TempDir() {
-  if (!path_.empty()) (void)RemoveTree(AT_FDCWD, path_).ok();
+  if (path_.empty() || RemoveTree(AT_FDCWD, path_).ok()) return;
+  (void)RemoveTree(AT_FDCWD, path_).ok();  // the descriptor that lacked may be free by now
 }
 
 }  // namespace pulga

@@ -141,6 +141,22 @@ std::string Printable(std::string_view bytes, size_t max_bytes) {
   return out;
 }
 
+std::string UnescapeOctal(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const std::string_view digits = text.substr(i + 1, 3);
+    const bool octal =
+        digits.size() == 3 && digits.find_first_not_of("01234567") == std::string_view::npos;
+    if (text[i] != '\\' || !octal) {
+      out += text[i];
+      continue;
+    }
+    out += static_cast<char>((digits[0] - '0') * 64 + (digits[1] - '0') * 8 + (digits[2] - '0'));
+    i += 3;
+  }
+  return out;
+}
+
 bool EqualsConstantTime(std::string_view a, std::string_view b) {
   if (a.size() != b.size()) return false;
   unsigned char difference = 0;

@@ -23,6 +23,8 @@ std::optional<std::string> Base64Decode(std::string_view text);
 std::optional<uint64_t> ParseUint(std::string_view digits, uint64_t max = UINT64_MAX);
 // For logs and messages: control and non-ASCII bytes as \xNN, cut to `max_bytes` with "...".
 std::string Printable(std::string_view bytes, size_t max_bytes = 256);
+// \ooo, as the kernel writes blanks in the names of mountinfo(5).
+std::string UnescapeOctal(std::string_view text);
 // Same bytes, in a time that does not depend on where they differ.
 bool EqualsConstantTime(std::string_view a, std::string_view b);
 

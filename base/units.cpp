@@ -1,5 +1,6 @@
 #include "base/units.h"
 
+#include <algorithm>
 #include <cstdio>
 
 #include "base/text.h"
@@ -55,6 +56,10 @@ std::optional<uint64_t> Scaled(std::string_view number, uint64_t factor) {
   const auto extra = static_cast<uint64_t>(product / scale);
   if (value > UINT64_MAX - extra) return std::nullopt;
   return value + extra;
+}
+
+bool IsPlainNumber(std::string_view text) {
+  return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
 }
 
 template <size_t N>
@@ -125,7 +130,11 @@ Result<Duration> ParseDuration(std::string_view text) {
     while (unit_end < rest.size() && rest[unit_end] >= 'a' && rest[unit_end] <= 'z') ++unit_end;
     const Suffix* suffix = FindSuffix(kDurationSuffixes, rest.substr(n, unit_end - n));
     const auto part = suffix ? Scaled(rest.substr(0, n), suffix->factor) : std::nullopt;
-    if (!part || *part > INT64_MAX / 4 || total > INT64_MAX / 4) break;
+    const bool long_number = suffix && !part && IsPlainNumber(rest.substr(0, n));
+    if (long_number || (part && std::max(*part, total) > INT64_MAX / 4)) {
+      return Error{Code::kTooLarge, 0, "\"" + Printable(text, 40) + "\" is too long a time"};
+    }
+    if (!part) break;
     total += *part;
     rest.remove_prefix(unit_end);
   }

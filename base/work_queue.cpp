@@ -2,11 +2,41 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <system_error>
+
+#include "base/log.h"
+#include "base/sys.h"
 
 namespace pulga {
 
 WorkQueue::WorkQueue(std::string name, EventLoop& loop)
-    : loop_(loop), name_(std::move(name)), thread_([this] { ThreadMain(); }) {}
+    : WorkQueue(std::move(name), loop, WithoutThread{}) {
+  const Status started = StartThread();
+  if (started.ok()) return;
+  LogError(started.error().message);
+  _exit(1);
+}
+
+Result<std::unique_ptr<WorkQueue>> WorkQueue::Start(std::string name, EventLoop& loop) {
+  std::unique_ptr<WorkQueue> queue(new WorkQueue(std::move(name), loop, WithoutThread{}));
+  const Status started = queue->StartThread();
+  if (!started.ok()) return started.error();
+  return queue;
+}
+
+Status WorkQueue::StartThread() {
+  try {
+    if (sys::Faulted()) throw std::system_error(errno, std::generic_category());
+    thread_ = std::thread([this] { ThreadMain(); });
+    return OkStatus();
+  } catch (const std::system_error& error) {
+    return Error{Code::kUnavailable, error.code().value(),
+                 "start the thread " + name_ + ": " + error.code().message()};
+  }
+}
 
 WorkQueue::~WorkQueue() {
   {
@@ -14,7 +44,7 @@ WorkQueue::~WorkQueue() {
     stopping_ = true;
   }
   ready_.notify_one();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void WorkQueue::Run(std::function<void()> job) {

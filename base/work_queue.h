@@ -14,13 +14,17 @@
 #include <utility>
 
 #include "base/event_loop.h"
+#include "base/result.h"
 
 namespace pulga {
 
 class WorkQueue {
  public:
-  // `name` shows in ps (15 bytes). `loop` must outlive the queue.
+  // `name` shows in ps (15 bytes). `loop` must outlive the queue. Ends the process, in words, when
+  // there is no thread to be had: whoever watches over it starts it anew.
   WorkQueue(std::string name, EventLoop& loop);
+  // The same where a caller can be told: kUnavailable.
+  static Result<std::unique_ptr<WorkQueue>> Start(std::string name, EventLoop& loop);
   ~WorkQueue();  // runs what is queued, then joins
 
   void Run(std::function<void()> job);
@@ -35,6 +39,10 @@ class WorkQueue {
   size_t pending() const;
 
  private:
+  struct WithoutThread {};
+  WorkQueue(std::string name, EventLoop& loop, WithoutThread)
+      : loop_(loop), name_(std::move(name)) {}
+  Status StartThread();
   void ThreadMain();
   EventLoop& loop_;
   std::string name_;

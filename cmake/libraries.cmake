@@ -18,11 +18,40 @@ function(pulga_library name package archive)
   endif()
 endfunction()
 
-# libmicrohttpd's archive wants GnuTLS, which nobody calls without MHD_USE_TLS.
-add_library(pulga_no_tls STATIC ${CMAKE_CURRENT_LIST_DIR}/no_tls.c)
+# What libmicrohttpd's archive refers to: GnuTLS, which nobody calls without MHD_USE_TLS, and the
+# clearing of its memory pools.
+add_library(pulga_no_tls STATIC ${CMAKE_CURRENT_LIST_DIR}/no_tls.c
+                                ${CMAKE_CURRENT_LIST_DIR}/keep_pool.c)
+
+# pulga_unclear_pools(TARGET ARCHIVE): TARGET links a copy of libmicrohttpd's ARCHIVE whose memory
+# pools call keep_pool.c instead of memset; ARCHIVE itself when it is not made of the parts we know.
+function(pulga_unclear_pools target archive)
+  set(directory ${CMAKE_BINARY_DIR}/microhttpd)
+  set(made ${directory}/new)
+  set(pools libmicrohttpd_la-memorypool.o)
+  file(MAKE_DIRECTORY ${made})
+  file(COPY_FILE ${archive} ${made}/libmicrohttpd.a)
+  foreach(command "${CMAKE_AR};x;libmicrohttpd.a;${pools}"
+                  "${CMAKE_OBJCOPY};--redefine-sym;memset=pulga_keep_pool;${pools}"
+                  "${CMAKE_AR};r;libmicrohttpd.a;${pools}")
+    execute_process(COMMAND ${command} WORKING_DIRECTORY ${made} RESULT_VARIABLE failed)
+    if(NOT failed STREQUAL 0)
+      message(STATUS "libmicrohttpd clears its pools after each request: ${command}: ${failed}")
+      return()
+    endif()
+  endforeach()
+  # A newer one would link all programs again, with each run of cmake.
+  file(COPY_FILE ${made}/libmicrohttpd.a ${directory}/libmicrohttpd.a ONLY_IF_DIFFERENT)
+  get_target_property(libraries ${target} INTERFACE_LINK_LIBRARIES)
+  list(TRANSFORM libraries REPLACE "^${archive}$" "${directory}/libmicrohttpd.a")
+  set_property(TARGET ${target} PROPERTY INTERFACE_LINK_LIBRARIES ${libraries})
+endfunction()
 
 pulga_library(sqlite sqlite3 libsqlite3.a m)
 pulga_library(microhttpd libmicrohttpd libmicrohttpd.a pulga_no_tls Threads::Threads)
+if(PULGA_STATIC_LIBRARIES AND NOT PULGA_SANITIZE AND PULGA_microhttpd_ARCHIVE)
+  pulga_unclear_pools(pulga_lib_microhttpd ${PULGA_microhttpd_ARCHIVE})
+endif()
 pulga_library(crypto libcrypto libcrypto.a)
 pulga_library(zlib zlib libz.a)
 pulga_library(zstd libzstd libzstd.a)
@@ -34,5 +63,15 @@ function(pulga_executable name)
   if(NOT PULGA_SANITIZE)
     target_link_options(${name} PRIVATE -static-libstdc++ -static-libgcc
                         -Wl,--gc-sections -Wl,-z,now)
+  endif()
+endfunction()
+
+# pulga_gather_code(NAME SCRIPT): the code of one path lies together, as SCRIPT of this folder says.
+# Where the program is optimised as a whole only: there linking alone decides about sections.
+function(pulga_gather_code name script)
+  set(script ${CMAKE_SOURCE_DIR}/cmake/${script})
+  if(PULGA_LTO AND NOT PULGA_SANITIZE)
+    target_link_options(${name} PRIVATE -ffunction-sections -Wl,-T,${script})
+    set_property(TARGET ${name} APPEND PROPERTY LINK_DEPENDS ${script})
   endif()
 endfunction()

@@ -1,5 +1,7 @@
 #include "images/archive_index.h"
 
+#include <algorithm>
+
 #include "base/text.h"
 #include "images/digest.h"
 #include "images/layer_path.h"
@@ -71,6 +73,13 @@ Result<ArchiveMember> ArchiveIndex::FindLayer(std::string_view name) const {
   const ArchiveMember* file = FindFile(*target);
   if (file == nullptr) return Bad(name, "a link to something that is no file of this archive");
   return *file;
+}
+
+bool ArchiveIndex::HasOldImages() const {
+  return std::any_of(members_.begin(), members_.end(), [](const auto& named) {
+    const auto [parent, leaf] = SplitPath(named.first);
+    return leaf == "json" && IsSha256Hex(parent);
+  });
 }
 
 }  // namespace pulga

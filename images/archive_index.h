@@ -46,6 +46,9 @@ class ArchiveIndex {
   // The same, or what one symbolic or hard link inside the archive leads to.
   // kNotFound, or kInvalidArgument for names and links that leave the archive or go on.
   Result<ArchiveMember> FindLayer(std::string_view name) const;
+  // Images as Docker before 1.10 saved them: each in <64 hex digits>/json. Later ones have that,
+  // too, beside their manifest.json.
+  bool HasOldImages() const;
   bool empty() const { return members_.empty(); }
 
  private:

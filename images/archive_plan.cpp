@@ -116,7 +116,7 @@ Result<std::string> Planner::ReadDocument(const ArchiveMember& member, size_t li
   if (++reads_ > kMaxReads || read_bytes_ > kMaxReadBytes) {
     return Error{Code::kTooLarge, 0, "the archive names its JSON documents too many times"};
   }
-  return files_.Read(member, limit);
+  return files_.Read(member);
 }
 
 Error Planner::Absent(const std::string& name, std::string message) const {
@@ -192,6 +192,13 @@ Result<std::vector<PlannedImage>> Planner::Plan() {
                           files_.index().FindFile("index.json") != nullptr;
   const bool has_saved = files_.index().FindFile("manifest.json") != nullptr;
   if (!has_layout && !has_saved) {
+    if (files_.index().HasOldImages()) {
+      return Bad(
+          "this archive is in the format of Docker before 1.10 (a directory per layer with a "
+          "`json`, no manifest.json), whose images carry no digests to check them by; `docker "
+          "load` it into a Docker from 1.10 on that still takes it (the latest do not), and "
+          "`docker save` it there");
+    }
     return Bad(
         "no image in this archive: what `docker save` or an OCI tool writes is expected, with a "
         "manifest.json or an oci-layout and index.json at its top");
@@ -269,7 +276,7 @@ Status Planner::CheckPlatform(const PlannedImage& image) const {
   if (options_.any_platform == AnyPlatform::kStore || PlatformRank(options_.host, image.platform)) {
     return OkStatus();
   }
-  return WrongPlatform(image.platform, options_.host.platform);
+  return WrongPlatform(image.platform, options_.host);
 }
 
 Status Planner::AddRef(std::string_view name, PlannedImage* image) {
@@ -350,7 +357,7 @@ Result<PlannedImage> Planner::ChooseManifest(const Candidates& candidates) {
     }
   }
   if (!candidates.missing.empty()) {
-    return WrongPlatform(candidates.missing.front(), options_.host.platform);
+    return WrongPlatform(candidates.missing.front(), options_.host);
   }
   return Error{Code::kNotFound, 0, "the archive's index.json names no image"};
 }

@@ -24,8 +24,8 @@ class ArchiveFiles {
  public:
   virtual ~ArchiveFiles() = default;
   virtual const ArchiveIndex& index() const = 0;
-  // A whole member; kTooLarge past `limit`.
-  virtual Result<std::string> Read(const ArchiveMember& member, size_t limit) const = 0;
+  // A whole member. The plan asks for none that is larger than its kind of document may be.
+  virtual Result<std::string> Read(const ArchiveMember& member) const = 0;
 };
 
 struct PlannedLayer {

@@ -7,7 +7,6 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +14,7 @@
 
 #include "base/file_io.h"
 #include "base/seccomp.h"
+#include "base/sys.h"
 
 namespace pulga {
 
@@ -76,14 +76,11 @@ Status DropCapabilities(Keep keep) {
     }
   }
   prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
-  __user_cap_data_struct data[2] = {};
+  uint64_t kept = 0;
   if (keep == Keep::kFileOwnership) {
-    data[0].permitted =
-        1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_FOWNER | 1u << CAP_FSETID;
-    data[0].effective = data[0].permitted;
+    kept = 1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_FOWNER | 1u << CAP_FSETID;
   }
-  if (syscall(SYS_capset, &header, data) != 0) return LastError("drop capabilities");
+  if (sys::SetCapabilities(kept, 0) != 0) return LastError("drop capabilities");
   return OkStatus();
 }
 

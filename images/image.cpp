@@ -1,11 +1,12 @@
 #include "images/image.h"
 
-#include <sys/personality.h>
 #include <sys/utsname.h>
 
 #include <array>
+#include <atomic>
 #include <string_view>
 
+#include "base/arm32.h"
 #include "base/text.h"
 #include "images/platform_choice.h"
 
@@ -64,17 +65,14 @@ Platform HostPlatform() {
 }
 
 bool HostRunsArm32() {
-  // An arm64 kernel refuses this personality when its cores have no 32-bit mode.
-  static const bool runs = [] {
-    if (HostPlatform().architecture != "arm64") return false;
-    const int before = personality(0xffffffff);
-    if (before < 0 || personality(static_cast<unsigned long>(before) | PER_LINUX32) < 0) {
-      return false;
-    }
-    personality(static_cast<unsigned long>(before));
-    return true;
-  }();
-  return runs;
+  if (HostPlatform().architecture != "arm64") return false;
+  static std::atomic<int> known{-1};  // what cannot be tried now may be the next time
+  if (known < 0) {
+    const Status tried = RunArm32Program();
+    if (!tried.ok() && tried.error().code != Code::kUnsupported) return false;
+    known = tried.ok() ? 1 : 0;
+  }
+  return known == 1;
 }
 
 std::optional<int> PlatformRank(const HostAbility& host, const Platform& image) {
@@ -98,15 +96,25 @@ HostAbility DetectHostAbility() {
   return {HostPlatform(), HostRunsArm32() ? Arm32::kRuns : Arm32::kNot};
 }
 
-Error WrongPlatform(const Platform& image, const Platform& host) {
+Error WrongPlatform(const Platform& image, const HostAbility& host) {
+  const Platform& here = host.platform;
+  std::string why;
+  if (here.architecture == "arm64" && image.architecture == "arm" && host.arm32 == Arm32::kNot) {
+    why =
+        ", which runs no such 32-bit programs: its processor has no 32-bit mode, or its kernel no "
+        "CONFIG_COMPAT";
+  }
+  if (here.architecture == "amd64" && image.architecture == "386") {
+    why = ": 32-bit x86 programs are not run";
+  }
   return {Code::kUnsupported, 0,
-          "this image is " + PlatformName(image) + ", this board is " + PlatformName(host)};
+          "this image is " + PlatformName(image) + ", this board is " + PlatformName(here) + why};
 }
 
 Status CanRunHere(const Platform& image) {
   const HostAbility host = DetectHostAbility();
   if (PlatformRank(host, image)) return OkStatus();
-  return WrongPlatform(image, host.platform);
+  return WrongPlatform(image, host);
 }
 
 }  // namespace pulga

@@ -71,12 +71,7 @@ class ImportRun::Files final : public ArchiveFiles {
   Files(int fd, const ArchiveIndex& index) : fd_(fd), index_(index) {}
   const ArchiveIndex& index() const override { return index_; }
   uint64_t bytes_read() const { return bytes_read_; }
-  Result<std::string> Read(const ArchiveMember& member, size_t limit) const override {
-    if (member.size > limit) {
-      return Error{Code::kTooLarge, 0,
-                   "a JSON document of " + HumanBytes(member.size) + ", " + HumanBytes(limit) +
-                       " is the limit"};
-    }
+  Result<std::string> Read(const ArchiveMember& member) const override {
     bytes_read_ += member.size;
     return ReadAt(fd_, static_cast<off_t>(member.offset), member.size);
   }
@@ -375,7 +370,8 @@ void ImportRun::WarnAbout(const LayerResult& result, const std::string& layer) {
     layer_warnings_.push_back(layer + ": " + std::to_string(count) + " " + what);
   };
   warn(result.devices_skipped, "device nodes skipped");
-  warn(result.ids_squashed, "entries with an owner outside 0..65535 given to 65534");
+  warn(result.ids_squashed,
+       "entries with an owner that has no id here given to 65534 (0 where that has none)");
   warn(result.xattrs_dropped, "extended attributes outside user.* dropped");
 }
 

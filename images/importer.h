@@ -97,7 +97,7 @@ class Importer {
                       std::function<Status()> confirm = {});
   ImportReport Import(MemberFeed& feed, const ImportOptions& options);
 
-  // The flattened tree of `layers` (base first) in the golden formats of images/README.md, as an
+  // The flattened tree of `layers` (base first) in the golden formats of docs/images.md, as an
   // unnamed file positioned at its start.
   Result<UniqueFd> Tree(const std::vector<LayerId>& layers);
   Result<UniqueFd> Sums(const std::vector<LayerId>& layers);

@@ -19,7 +19,6 @@
 namespace pulga {
 namespace {
 
-constexpr int64_t kMaxId = 65535;
 constexpr uint32_t kNobody = 65534;
 constexpr char kDir = 'd';                      // in names_
 constexpr char kLinked = 'l';                   // the same
@@ -421,10 +420,13 @@ Status LayerWriter::MakeHardLink(const RootWalker::Parent& parent, const std::st
 }
 
 std::pair<uint32_t, uint32_t> LayerWriter::Owner(const TarEntry& entry) {
-  const auto valid = [](int64_t id) { return id >= 0 && id <= kMaxId; };
+  const auto valid = [&](int64_t id) {
+    return id >= 0 && MapsId(target_.ids, static_cast<uint64_t>(id));
+  };
   if (!valid(entry.uid) || !valid(entry.gid)) ++result_.ids_squashed;
-  return {valid(entry.uid) ? static_cast<uint32_t>(entry.uid) : kNobody,
-          valid(entry.gid) ? static_cast<uint32_t>(entry.gid) : kNobody};
+  const uint32_t other = valid(kNobody) ? kNobody : 0;
+  return {valid(entry.uid) ? static_cast<uint32_t>(entry.uid) : other,
+          valid(entry.gid) ? static_cast<uint32_t>(entry.gid) : other};
 }
 
 // Owner first: chown clears setuid and setgid.

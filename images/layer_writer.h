@@ -1,13 +1,14 @@
-// Applies one layer's tar entries to a tree: the rules of images/README.md. The tree is an overlay
+// Applies one layer's tar entries to a tree: the rules of docs/images.md. The tree is an overlay
 // of the parent layers with this layer's upper directory on top, or that directory alone. Needs:
-// the ids 0..65535 mapped and CHOWN, DAC_OVERRIDE, FOWNER, FSETID over them; exclusive use. On
-// failure the tree is garbage; nothing outside `root_fd` was touched.
+// the ids of `Target::ids` mapped and CHOWN, DAC_OVERRIDE, FOWNER, FSETID over them; exclusive use.
+// On failure the tree is garbage; nothing outside `root_fd` was touched.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <string_view>
 
+#include "base/id_map.h"
 #include "base/result.h"
 #include "images/dir_times.h"
 #include "images/disk_reserve.h"
@@ -26,9 +27,10 @@ class LayerWriter {
     int root_fd = -1;   // the tree to change
     int upper_fd = -1;  // where this layer's own part of it lands; -1 without parent layers
     uint64_t max_entries = 0;
-    uint64_t max_bytes = 0;             // of regular files
-    uint64_t reserve_bytes = 0;         // of the disk, to be left free
-    LayerRecorder* recorder = nullptr;  // what `tar` reads from; nullptr: no record
+    uint64_t max_bytes = 0;                       // of regular files
+    uint64_t reserve_bytes = 0;                   // of the disk, to be left free
+    LayerRecorder* recorder = nullptr;            // what `tar` reads from; nullptr: no record
+    std::vector<IdExtent> ids = {{0, 0, 65536}};  // that files may be given to
   };
   LayerWriter(const Target& target, UniqueFd times_file);
 

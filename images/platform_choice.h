@@ -20,6 +20,6 @@ bool HostRunsArm32();
 
 // Smaller is better: the exact variant, then lower ones, then none given; nullopt: can not run.
 std::optional<int> PlatformRank(const HostAbility& host, const Platform& image);
-Error WrongPlatform(const Platform& image, const Platform& host);
+Error WrongPlatform(const Platform& image, const HostAbility& host);
 
 }  // namespace pulga

@@ -1,13 +1,12 @@
 #include "images/record_store.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
-#include <memory>
+#include <cstring>
 
 #include "base/file_io.h"
 #include "base/sys.h"
@@ -33,9 +32,13 @@ Result<uint64_t> CopyAll(int from_fd, int to_fd) {
 
 }  // namespace
 
+std::string RecordStore::UnfinishedPathOf(const LayerId& layer) const {
+  return dir_ + "/" + kUnfinished + layer.Hex();
+}
+
 Result<uint64_t> RecordStore::Store(const LayerId& layer, int record_fd) const {
   PULGA_RETURN_IF_ERROR(MakeDirs(dir_, 0700));
-  const std::string beside = dir_ + "/" + kUnfinished + layer.Hex();
+  const std::string beside = UnfinishedPathOf(layer);
   const auto failed = [&](const Error& error) {
     unlink(beside.c_str());
     return ErrnoError("store the layer's record", error.sys_errno);
@@ -57,28 +60,26 @@ Result<UniqueFd> RecordStore::Open(const LayerId& layer) const {
 }
 
 Status RecordStore::Remove(const LayerId& layer) const {
-  if (PULGA_SYS(unlink, PathOf(layer).c_str()) == 0 || errno == ENOENT) {
-    return OkStatus();
+  for (const std::string& path : {UnfinishedPathOf(layer), PathOf(layer)}) {
+    if (PULGA_SYS(unlink, path.c_str()) == 0 || errno == ENOENT) continue;
+    return LastError("remove the layer's record");
   }
-  return LastError("remove the layer's record");
+  return OkStatus();
 }
 
-Result<size_t> RecordStore::Sweep(const std::set<LayerId>& layers) const {
-  const std::unique_ptr<DIR, int (*)(DIR*)> dir(opendir(dir_.c_str()), closedir);
-  if (dir == nullptr) {
-    return errno == ENOENT ? Result<size_t>(size_t{0}) : LastError("read the layers' records");
+Result<std::vector<LayerId>> RecordStore::List() const {
+  const auto dir = OpenFile(dir_, O_RDONLY | O_DIRECTORY);
+  if (!dir.ok() && dir.error().sys_errno == ENOENT) return std::vector<LayerId>();
+  if (!dir.ok()) return dir.error();
+  const auto names = ListNames(dir->get());
+  if (!names.ok()) return Prefix(dir_, names.error());
+  std::vector<LayerId> layers;
+  for (const std::string& name : *names) {
+    const bool unfinished = name.starts_with(kUnfinished);
+    const auto id = LayerId::FromHex(unfinished ? name.substr(strlen(kUnfinished)) : name);
+    if (id) layers.push_back(*id);
   }
-  size_t removed = 0;
-  while (const dirent* entry = readdir(dir.get())) {
-    const std::string name = entry->d_name;
-    const auto id = LayerId::FromHex(name);
-    if (name == "." || name == ".." || (id && layers.contains(*id))) continue;
-    if (PULGA_SYS(unlinkat, dirfd(dir.get()), name.c_str(), 0) != 0 && errno != ENOENT) {
-      return LastError("remove the record " + name);
-    }
-    ++removed;
-  }
-  return removed;
+  return layers;
 }
 
 }  // namespace pulga

@@ -3,8 +3,8 @@
 // with a row; others are garbage. Blocks: spool thread, and the sweep.
 #pragma once
 
-#include <set>
 #include <string>
+#include <vector>
 
 #include "base/layer_id.h"
 #include "base/result.h"
@@ -22,13 +22,14 @@ class RecordStore {
   Result<uint64_t> Store(const LayerId& layer, int record_fd) const;
   // kNotFound for layers that came before there were records.
   Result<UniqueFd> Open(const LayerId& layer) const;
-  // Not being there is as good.
+  // With what an interrupted Store left. Not being there is as good.
   Status Remove(const LayerId& layer) const;
-  // Removes everything but the records of `layers`; how many went.
-  Result<size_t> Sweep(const std::set<LayerId>& layers) const;
+  // All layers with something to remove.
+  Result<std::vector<LayerId>> List() const;
 
  private:
   std::string PathOf(const LayerId& layer) const { return dir_ + "/" + layer.Hex(); }
+  std::string UnfinishedPathOf(const LayerId& layer) const;
   std::string dir_;
 };
 

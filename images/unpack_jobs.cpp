@@ -97,7 +97,7 @@ Status RunUnpackLayer(const UnpackOrder& request, int input_fd, int channel_fd,
   RecordWriter record(target.record_fd);
   LayerRecorder recorder(raw, record);
   LayerWriter writer({target.root_fd, target.upper_fd, request.max_entries, request.max_bytes,
-                      request.reserve_bytes, &recorder},
+                      request.reserve_bytes, &recorder, target.ids},
                      std::move(target.times_file));
   if (request.size > 0) {
     PULGA_ASSIGN_OR_RETURN(const auto tar, TarReader::Open(recorder));

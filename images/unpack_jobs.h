@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "base/id_map.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "images/unpack_wire.h"
@@ -14,8 +15,9 @@ struct LayerTarget {
   int root_fd = -1;
   int upper_fd = -1;  // -1 without parents
   UniqueFd times_file;
-  UniqueFd spare_file;  // empty, for a record that has to be written twice
-  int record_fd = -1;   // where the layer's record goes
+  UniqueFd spare_file;                          // empty, for a record that has to be written twice
+  int record_fd = -1;                           // where the layer's record goes
+  std::vector<IdExtent> ids = {{0, 0, 65536}};  // that files may be given to
 
   int tree_fd() const { return upper_fd >= 0 ? upper_fd : root_fd; }
 };

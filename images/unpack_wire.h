@@ -61,7 +61,7 @@ struct LayerResult {
   uint64_t entries = 0;
   uint64_t bytes = 0;  // of regular files, apparent size
   uint64_t devices_skipped = 0;
-  uint64_t ids_squashed = 0;  // entries whose uid or gid is outside 0..65535
+  uint64_t ids_squashed = 0;  // entries whose uid or gid is not mapped
   uint64_t xattrs_dropped = 0;
   uint64_t stream_bytes = 0;  // of the uncompressed tar
   uint64_t disk_bytes = 0;    // blocks the layer's directory takes

@@ -61,6 +61,9 @@ Status UnpackLayer(const UnpackOrder& request) {
   PULGA_ASSIGN_OR_RETURN(target.times_file, StagingFile("times"));
   PULGA_ASSIGN_OR_RETURN(target.spare_file, StagingFile("spare"));
   target.record_fd = kUnpackOutputFd;
+  // Both maps are the same (sandbox/id_maps.h). Of a rootless daemon: fewer than 65536.
+  PULGA_ASSIGN_OR_RETURN(const std::string id_map, ReadFile("/proc/self/uid_map"));
+  target.ids = ParseIdMap(id_map);
   PULGA_ASSIGN_OR_RETURN(const MergedView view, MountForWriting(parents, kUnpackStagingFd));
   CloseParents(parents);
   close(kUnpackStagingFd);

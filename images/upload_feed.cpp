@@ -30,10 +30,15 @@ Result<std::unique_ptr<UploadFeed>> UploadFeed::Start(UnpackRunner& runner, Uniq
 
 Result<std::optional<NamedMember>> UploadFeed::Next() {
   while (true) {
-    PULGA_ASSIGN_OR_RETURN(const auto event, ingest_->Next());
-    if (!event) break;
-    if (event->kind != JobEventKind::kMember) continue;
-    auto member = DecodeMember(event->payload);
+    const auto event = ingest_->Next();
+    if (!event.ok()) {
+      // No event, to wake us: the launcher keeps silent.
+      const Status ended = ingest_->Finish();
+      return !ended.ok() && ended.error().code == Code::kTimeout ? ended.error() : event.error();
+    }
+    if (!event->has_value()) break;
+    if ((*event)->kind != JobEventKind::kMember) continue;
+    auto member = DecodeMember((*event)->payload);
     if (!member) return Error{Code::kInternal, 0, "the unpacker told of a damaged member"};
     return std::optional(std::move(*member));
   }

@@ -3,11 +3,13 @@
 //   /                     greeting                /echo (or any request with a body)  the body back
 //   /about                method, path, query     /headers      the request head, as received
 //   /status/NNN           that status             /sleep/MS     answers after MS
+//   /sink                 answers once the body has been read
 //   /big/N                N bytes, chunked        /drip/N/MS    N chunks, MS apart
 //   /close                answers and closes      /hang         never answers
 //   /env                  the environment         /stats        open, served, cancelled counts
 //   /bad/status|length|chunk|header|cut|early     malformed replies
 //   /exit/N  /crash  /alloc/MIB  /cpu/MS          misdeeds of the whole process
+//   /spin        answers, and leaves a child behind that works for ever
 //
 // START_DELAY_MS waits before listening; NEVER_LISTEN=1 sleeps for ever.
 #include <linux/errno.h>
@@ -16,7 +18,7 @@
 #include "tiny.h"
 
 enum { kMaxConnections = 512, kInSize = 16384, kOutSize = 32768, kSlack = 64 };
-enum phase { kHead, kEcho, kBig, kDrip, kSleep, kHang, kFinish };
+enum phase { kHead, kEcho, kSink, kBig, kDrip, kSleep, kHang, kFinish };
 enum framing { kNone, kLength, kChunkSize, kChunkData, kChunkEnd, kTrailer };
 
 struct connection {
@@ -167,6 +169,12 @@ static void allocate(long mib) {
   for (size_t i = 0; at != NULL && i < bytes; i += 4096) at[i] = 1;
 }
 
+static void leave_a_child(void) {
+  if (sys_fork() != 0) return;
+  for (volatile unsigned long turns = 0;; ++turns) {
+  }
+}
+
 // --- requests ---
 
 // The number after the n-th slash of "/big/100/20".
@@ -205,12 +213,17 @@ static void route(struct connection* c, const char* path, size_t line_end, size_
   if (equal(path, "/crash")) crash();
   if (starts_with(path, "/alloc/")) allocate(path_number(path, 1));
   if (starts_with(path, "/cpu/")) burn(path_number(path, 1));
+  if (equal(path, "/spin")) leave_a_child();
   if (equal(path, "/hang")) return wait_then(c, kHang, 0);
   if (equal(path, "/env")) return reply_env(c);
   if (equal(path, "/stats")) return reply_stats(c);
   if (equal(path, "/about")) return reply_about(c, line_end);
   if (equal(path, "/headers")) return reply(c, 200, c->in, head_end);
   if (equal(path, "/close")) c->close_after = 1;
+  if (equal(path, "/sink")) {
+    c->phase = kSink;
+    return;
+  }
   if (equal(path, "/echo") || c->framing != kNone) return start_echo(c);
   reply_text(c, 200, "Hello over HTTP from a flea-sized sandbox!\n");
 }
@@ -383,6 +396,12 @@ static void advance_echo(struct connection* c) {
   if (c->framing == kNone && out_room(c) > kSlack) end_stream(c);
 }
 
+static void advance_sink(struct connection* c) {
+  while (c->framing != kNone && take_body(c, 0)) {
+  }
+  if (c->framing == kNone) reply_text(c, 200, "taken\n");
+}
+
 // --- the loop ---
 
 static void flush(struct connection* c) {
@@ -412,6 +431,7 @@ static int step(struct connection* c) {
   c->moved = 0;
   if (c->phase == kHead && c->out_size == 0 && c->in_size > 0) take_head(c);
   if (c->phase == kEcho) advance_echo(c);
+  if (c->phase == kSink) advance_sink(c);
   if (c->phase == kBig) fill_big(c);
   if (c->phase == kDrip) fill_drip(c);
   if (c->phase == kSleep && now_ms() >= c->due) reply_text(c, 200, "slept\n");

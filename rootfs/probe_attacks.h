@@ -9,6 +9,98 @@ static int do_write(char** words, int count) {
   return report("write", sys_write((int)fd, what, length(what)));
 }
 
+// inodes [DIR]: empty files until there are no more to be had
+static int do_inodes(char** words, int count) {
+  static char room[256];
+  long fd = 0, made = -1;
+  for (; fd >= 0; ++made) {
+    struct text path = {room, 0, sizeof room - 1};
+    put(&path, count > 0 ? words[0] : "/tmp");
+    put(&path, "/inode-");
+    put_number(&path, made + 1);
+    room[path.size] = '\0';
+    fd = sys_open(room, O_WRONLY | O_CREAT | O_EXCL, 0600);
+    if (fd >= 0) sys_close((int)fd);
+  }
+  say_number(1, made);
+  say(1, " files, then ");
+  return report("open", fd);
+}
+
+// run-copy PATH: this program copied there and executed, which then says "ran"
+static int do_run_copy(char** words, int count) {
+  static char block[65536];
+  static char* argv[] = {"probe", "say ran", NULL};
+  long n;
+  if (count < 1) return 2;
+  const long from = sys_open("/proc/self/exe", O_RDONLY, 0);
+  const long to = sys_open(words[0], O_WRONLY | O_CREAT, 0755);
+  if (to < 0) return report("open", to);
+  while ((n = sys_read((int)from, block, sizeof block)) > 0) write_all((int)to, block, (size_t)n);
+  sys_close((int)to);
+  return report("execve", sys(__NR_execve, words[0], argv, probe_envp, 0));
+}
+
+// exec PATH: another program of the image in its place, which is asked to say "ran"
+static int do_exec(char** words, int count) {
+  static char* argv[] = {"other", "say ran", NULL};
+  if (count < 1) return 2;
+  return report("execve", sys(__NR_execve, words[0], argv, probe_envp, 0));
+}
+
+// landlock-layers: how many more fences the kernel lets it put around itself; of 16 in all
+static int do_landlock_layers(char** words, int count) {
+  const uint64_t refuse_block_devices = 1 << 11;
+  long result = 0, layers = -1;
+  (void)words, (void)count;
+  for (; result == 0; ++layers) {
+    result = sys(444, &refuse_block_devices, sizeof refuse_block_devices, 0, 0);
+    if (result < 0) continue;
+    const int ruleset = (int)result;
+    result = sys(446, ruleset, 0, 0, 0);
+    sys_close(ruleset);
+  }
+  say_number(1, layers);
+  say(1, " layers, then ");
+  return report("landlock", result);
+}
+
+// rename FROM TO
+static int do_rename(char** words, int count) {
+  if (count < 2) return 2;
+  return report("rename",
+                sys6(__NR_renameat2, AT_FDCWD, (long)words[0], AT_FDCWD, (long)words[1], 0, 0));
+}
+
+// link FROM TO
+static int do_link(char** words, int count) {
+  if (count < 2) return 2;
+  return report("link",
+                sys6(__NR_linkat, AT_FDCWD, (long)words[0], AT_FDCWD, (long)words[1], 0, 0));
+}
+
+// leave-project PATH: out of its quota project, by its number, by no longer handing it on, and by
+// the flag alone
+static int do_leave_project(char** words, int count) {
+  const long get = 0x801c581f, set = 0x401c5820, inherit = 0x200;  // FS_IOC_FS[GS]ETXATTR
+  const long set_flags = 0x40086602;                               // FS_IOC_SETFLAGS
+  uint32_t attributes[7] = {0};
+  const long no_flags = 0;
+  if (count < 1) return 2;
+  const long fd = sys_open(words[0], O_RDONLY, 0);
+  if (fd < 0) return report("open", fd);
+  report("read-project", sys(__NR_ioctl, fd, get, (long)attributes, 0));
+  const uint32_t project = attributes[3];
+  attributes[3] = 0;
+  report("no-project", sys(__NR_ioctl, fd, set, (long)attributes, 0));
+  attributes[3] = project + 1;
+  report("other-project", sys(__NR_ioctl, fd, set, (long)attributes, 0));
+  attributes[3] = project;
+  attributes[0] &= ~(uint32_t)inherit;
+  report("no-inherit", sys(__NR_ioctl, fd, set, (long)attributes, 0));
+  return report("no-flags", sys(__NR_ioctl, fd, set_flags, (long)&no_flags, 0));
+}
+
 // mount [TYPE [TARGET [SOURCE]]]
 static int do_mount(char** words, int count) {
   const char* type = count > 0 ? words[0] : "tmpfs";
@@ -50,6 +142,17 @@ static int do_ptrace(char** words, int count) {
   (void)words, (void)count;
   report("ptrace-traceme", sys(__NR_ptrace, 0, 0, 0, 0));
   return report("ptrace-attach-1", sys(__NR_ptrace, 16, 1, 0, 0));
+}
+
+// refused [TIMES]: a refused call so often; how many ended otherwise
+static int do_refused(char** words, int count) {
+  const long times = number_or(words, count, 0, 1);
+  long other = 0;
+  say(1, "begins\n");
+  for (long i = 0; i < times; ++i) other += sys(__NR_ptrace, 0, 0, 0, 0) != -1;
+  say_number(1, other);
+  say(1, " answered otherwise\n");
+  return 0;
 }
 
 static int do_chroot(char** words, int count) {

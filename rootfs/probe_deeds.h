@@ -105,6 +105,28 @@ static int do_oom(char** words, int count) {
   return report("oom", eat_memory(number_or(words, count, 0, -1)));
 }
 
+// Words that differ from page to page and do not compress away.
+static uint64_t held_word(uint64_t at) {
+  at ^= at >> 31;
+  return (at + 1) * 0x9e3779b97f4a7c15ULL;
+}
+
+// Takes memory, writes into it, and looks whether it is as it was for each line it reads.
+static int do_hold(char** words, int count) {
+  const size_t size = (size_t)number_or(words, count, 0, 1) << 20;
+  uint64_t* at = sys_map(size);
+  if (at == NULL) return 1;
+  for (size_t i = 0; i < size / 8; ++i) at[i] = held_word(i);
+  say(1, "held\n");
+  for (char byte; sys_read(0, &byte, 1) == 1;) {
+    if (byte != '\n') continue;
+    int intact = 1;
+    for (size_t i = 0; i < size / 8; ++i) intact &= at[i] == held_word(i);
+    say(1, intact ? "intact\n" : "damaged\n");
+  }
+  return 0;
+}
+
 // A child eats; the parent lives on and says so, unless the kernel takes the whole group.
 static int do_oom_child(char** words, int count) {
   const long child = sys_fork();
@@ -275,6 +297,22 @@ static int list(const char* path, int with_target) {
 
 static int do_ls(char** words, int count) { return list(count > 0 ? words[0] : "/", 0); }
 
+// "0:0 755"
+static int do_stat(char** words, int count) {
+  static char block[256] __attribute__((aligned(8)));  // struct statx
+  if (count < 1) return 2;
+  const long got = sys6(__NR_statx, AT_FDCWD, (long)words[0], 0, 0x7ff, (long)block, 0);
+  if (got < 0) return report("stat", got);
+  say_number(1, *(const uint32_t*)(block + 20));
+  say(1, ":");
+  say_number(1, *(const uint32_t*)(block + 24));
+  say(1, " ");
+  const long mode = *(const uint16_t*)(block + 28) & 07777;
+  for (int shift = mode > 0777 ? 9 : 6; shift >= 0; shift -= 3) say_number(1, mode >> shift & 7);
+  say(1, "\n");
+  return 0;
+}
+
 static int do_fds(char** words, int count) {
   (void)words, (void)count;
   return list("/proc/self/fd", 1);
@@ -348,7 +386,10 @@ static int do_stdin_hash(char** words, int count) {
   return n < 0 ? 1 : 0;
 }
 
+#include "probe_abuse.h"
 #include "probe_attacks.h"
+#include "probe_escape.h"
+#include "probe_network.h"
 
 static const struct deed deeds[] = {
     {"exit", do_exit},
@@ -360,6 +401,7 @@ static const struct deed deeds[] = {
     {"ignore-term", do_ignore_term},
     {"oom", do_oom},
     {"oom-child", do_oom_child},
+    {"hold", do_hold},
     {"forkbomb", do_forkbomb},
     {"cpu", do_cpu},
     {"output", do_output},
@@ -374,6 +416,7 @@ static const struct deed deeds[] = {
     {"cgroup", do_cgroup},
     {"mounts", do_mounts},
     {"ls", do_ls},
+    {"stat", do_stat},
     {"fds", do_fds},
     {"env", do_env},
     {"args", do_args},
@@ -383,6 +426,7 @@ static const struct deed deeds[] = {
     {"write", do_write},
     {"mount", do_mount},
     {"unshare", do_unshare},
+    {"refused", do_refused},
     {"setns", do_setns},
     {"ptrace", do_ptrace},
     {"chroot", do_chroot},
@@ -390,10 +434,20 @@ static const struct deed deeds[] = {
     {"syscalls", do_syscalls},
     {"socket", do_socket},
     {"connect", do_connect},
+    {"udp-ask", do_udp_ask},
     {"mknod", do_mknod},
     {"kill", do_kill},
     {"mkdir", do_mkdir},
     {"symlink", do_symlink},
     {"unlink", do_unlink},
+    ESCAPE_DEEDS,
+    ABUSE_DEEDS,
+    {"inodes", do_inodes},
+    {"run-copy", do_run_copy},
+    {"exec", do_exec},
+    {"rename", do_rename},
+    {"link", do_link},
+    {"leave-project", do_leave_project},
+    {"landlock-layers", do_landlock_layers},
     {NULL, NULL},
 };

@@ -1,6 +1,7 @@
 #include "runtime/board.h"
 
 #include <sched.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -68,6 +69,11 @@ Error OverBoard(std::string_view field, const std::string& asked, const std::str
                std::string(field) + ": " + asked + " is more than this board has (" + have + ")"};
 }
 
+bool IsLacking(const Feature* feature) {
+  return feature != nullptr && feature->state != FeatureState::kPresent &&
+         feature->state != FeatureState::kUnknown;
+}
+
 }  // namespace
 
 Result<uint64_t> ParseMeminfo(std::string_view meminfo, std::string_view name) {
@@ -88,21 +94,21 @@ Result<Board> ReadBoard() {
   board.swap_bytes = swap.ok() ? *swap : 0;
   board.cores = UsableCores();
   board.cgroup_limit_bytes = CgroupLimit();
+  rlimit files = {};
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0) board.max_open_files = files.rlim_max;
   return board;
 }
 
 uint64_t DefaultMemoryBudget(const Board& board) {
   uint64_t usable = board.memory_bytes;
   if (board.cgroup_limit_bytes != 0) usable = std::min(usable, board.cgroup_limit_bytes);
-  return usable / 5 * 4;
+  return usable - std::max(usable / 5, std::min<uint64_t>(192 << 20, usable / 8 * 3));
 }
 
 uint32_t DefaultCpuMillis(const Board& board, const std::vector<Feature>& features) {
-  FunctionSpec spec;
-  spec.sandbox.cpu_millis = std::min<uint32_t>(500, board.cores * 1000);
-  const Status enforced = CheckEnforceable(spec, features);
-  const bool refused = !enforced.ok() && enforced.error().message.rfind("limits.cpu:", 0) == 0;
-  return refused ? 0 : spec.sandbox.cpu_millis;
+  return IsLacking(FindFeature(features, "cgroup.cpu"))
+             ? 0
+             : std::min<uint32_t>(500, board.cores * 1000);
 }
 
 Status CheckAgainstBoard(const FunctionSpec& spec, const Board& board) {
@@ -125,6 +131,10 @@ Status CheckAgainstBoard(const FunctionSpec& spec, const Board& board) {
     return OverBoard("limits.tmp", FormatBytes(spec.sandbox.tmp_bytes),
                      HumanBytes(board.memory_bytes) + " of memory");
   }
+  if (board.max_open_files != 0 && spec.sandbox.nofile > board.max_open_files) {
+    return OverBoard("limits.nofile", std::to_string(spec.sandbox.nofile),
+                     std::to_string(board.max_open_files) + " as this daemon's own hard limit");
+  }
   if (spec.sandbox.cpu_millis > board.cores * 1000) {
     return OverBoard("limits.cpu", FormatCpuMillis(spec.sandbox.cpu_millis),
                      std::to_string(board.cores) + (board.cores == 1 ? " core" : " cores"));
@@ -141,9 +151,20 @@ Status CheckEnforceable(const FunctionSpec& spec, const std::vector<Feature>& fe
     bool wanted;
   };
   const bool strict = !spec.allow_unenforced;
+  const bool limits_io = limits.io_read_bps != 0 || limits.io_write_bps != 0;
+  for (const VolumeMount& volume : spec.access.volumes) {
+    if (!strict || !limits_io || volume.kind != VolumeKind::kVolume) continue;
+    const std::string field = limits.io_write_bps != 0 ? "io_write_bps" : "io_read_bps";
+    return Error{Code::kUnsupported, 0,
+                 "limits." + field + ": it does not bind what goes to the volume " +
+                     Printable(volume.source) + "; deploy without it, or with allow_unenforced"};
+  }
+  // Root can have every controller the kernel has; a user only those of a cgroup it is given.
+  const Feature* delegation = FindFeature(features, "cgroup.delegation");
+  const bool must = strict || delegation == nullptr;
   const Rule rules[] = {
-      {"cgroup.memory", "limits.memory", true},
-      {"cgroup.pids", "limits.pids", true},
+      {"cgroup.memory", "limits.memory", must},
+      {"cgroup.pids", "limits.pids", must},
       {"cgroup.cpu", "limits.cpu", strict && limits.cpu_millis != 0},
       {"cgroup.cpu", "limits.cpu_weight", strict && limits.cpu_weight != defaults.cpu_weight},
       {"cgroup.io", "limits.io_read_bps", strict && limits.io_read_bps != 0},
@@ -151,13 +172,18 @@ Status CheckEnforceable(const FunctionSpec& spec, const std::vector<Feature>& fe
   };
   for (const auto& rule : rules) {
     const Feature* feature = rule.wanted ? FindFeature(features, rule.feature) : nullptr;
-    if (feature == nullptr || feature->state == FeatureState::kPresent ||
-        feature->state == FeatureState::kUnknown) {
-      continue;
+    if (!IsLacking(feature)) continue;
+    const std::string state =
+        std::string(rule.feature) + " is " + std::string(FeatureStateName(feature->state));
+    if (delegation != nullptr && delegation->state == FeatureState::kAbsent) {
+      return Error{
+          Code::kUnsupported, 0,
+          std::string(rule.field) + ": it can not be enforced here, " + state +
+              ", for this daemon runs as a user and was given no cgroup: " + delegation->advice +
+              "; or deploy with allow_unenforced, without this limit"};
     }
     return Error{Code::kUnsupported, 0,
-                 std::string(rule.field) + ": this kernel can not enforce it, " + rule.feature +
-                     " is " + std::string(FeatureStateName(feature->state)) +
+                 std::string(rule.field) + ": this kernel can not enforce it, " + state +
                      (feature->advice.empty() ? "" : ": " + feature->advice)};
   }
   return OkStatus();

@@ -8,7 +8,7 @@ namespace pulga {
 
 Call::Call(RuntimeContext& context, VersionPtr version, std::shared_ptr<OutcomeCounts> counts,
            InvocationRequest request, InvocationObserver& observer)
-    : submitted(std::chrono::steady_clock::now()),
+    : submitted(context.clock.Now()),
       context_(context),
       version_(std::move(version)),
       counts_(std::move(counts)),
@@ -26,7 +26,7 @@ Call::~Call() {
 std::string Call::FailureText() const { return MakeFailureText(outcome_, version_.get(), facts); }
 
 double Call::MillisSince(TimePoint begin) const {
-  const auto spent = std::chrono::steady_clock::now() - begin;
+  const auto spent = context_.clock.Now() - begin;
   return std::chrono::duration<double, std::milli>(spent).count();
 }
 
@@ -48,7 +48,7 @@ void Call::NotifyHead() {
 }
 
 void Call::StartTimeout(AfterCall after) {
-  assigned_ = std::chrono::steady_clock::now();
+  assigned_ = context_.clock.Now();
   timeout_ = context_.loop.CallAt(assigned_ + version_->spec.limits.timeout, [this, after] {
     const Notifier::Turn turn(context_.notifier);
     timeout_ = 0;
@@ -58,27 +58,45 @@ void Call::StartTimeout(AfterCall after) {
 
 void Call::ClearTimeout() { context_.loop.Cancel(std::exchange(timeout_, 0)); }
 
+void Call::StampFunction() {
+  if (assigned_ == TimePoint()) return;
+  if (function_begun_ == TimePoint()) {
+    receipt_.sandbox_ms = MillisSince(assigned_);
+  } else {
+    receipt_.function_ms = MillisSince(function_begun_);
+  }
+}
+
+void Call::ForgetGrant() {
+  ClearTimeout();
+  assigned_ = function_begun_ = TimePoint();
+  receipt_ = Receipt();
+}
+
 void Call::Finish(Outcome outcome, AfterCall after) {
   if (ended_) return;
   ended_ = true;
   ClearTimeout();
   outcome_ = std::move(outcome);
   if (counts_ != nullptr) counts_->Add(outcome_);
-  // The caller's status line is out already: only the log can still tell.
-  if (head_told_ && outcome_.kind != OutcomeKind::kOk) LogOutcome();
+  // The caller's status line is out already, or nobody is there to read one: only the log can tell.
+  const bool unheard = head_told_ || outcome_.kind == OutcomeKind::kCancelled;
+  if (unheard && outcome_.kind != OutcomeKind::kOk) LogOutcome();
   if (receipt_.queue_ms < 0) receipt_.queue_ms = MillisSince(submitted);
-  if (assigned_ != TimePoint()) receipt_.function_ms = MillisSince(assigned_);
   CloseIo();
+  StampFunction();
   if (pool != nullptr) pool->Release(*this, after);
 }
 
 void Call::LogOutcome() {
   using std::chrono::duration_cast;
   const auto wall = context_.clock.WallTime().time_since_epoch();
-  context_.logs.Append(
-      version_->key,
-      {duration_cast<std::chrono::milliseconds>(wall).count(), version_->number, request_.call_id,
-       "pulga", "after its reply had begun, the call ended with " + OutcomeName(outcome_)});
+  context_.logs.Append(version_->key,
+                       {duration_cast<std::chrono::milliseconds>(wall).count(), version_->number,
+                        request_.call_id, "pulga",
+                        (head_told_ ? "after its reply had begun, the call ended with "
+                                    : "before its reply had begun, the call ended with ") +
+                            OutcomeName(outcome_)});
 }
 
 void Call::Fail(Outcome outcome, AfterCall after, uint32_t retry_after_s) {

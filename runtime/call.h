@@ -14,12 +14,15 @@
 #include "runtime/invocation.h"
 #include "runtime/memory_budget.h"
 #include "runtime/notifier.h"
+#include "runtime/sense/pressure.h"
 #include "runtime/version.h"
+#include "sandbox/feature_shelf.h"
 #include "sandbox/sandbox.h"
 
 namespace pulga {
 
 class Pool;
+class RoomMaker;
 struct Instance;
 
 // What every pool and call works with; outlives them.
@@ -30,11 +33,13 @@ struct RuntimeContext {
   FunctionLogs& logs;
   Notifier& notifier;
   MemoryBudget& memory;
-  // Stops somebody's longest idle instance; false: nobody has one.
-  std::function<bool()> make_room;
+  RoomMaker* room = nullptr;  // null while the dispatcher goes
   BufferPool buffers = {};
   uint64_t open_calls = 0;
   std::function<void()> on_calls_gone;  // open_calls became 0
+  FeatureShelf shelf = {};              // of versions whose spawner is gone
+  PressureLevel pressure = PressureLevel::kCalm;
+  std::string pressure_why = {};
 };
 
 // Per function, over all its versions.
@@ -88,6 +93,7 @@ class Call : public Invocation, public Notifier::Target {
   const Version& version() const { return *version_; }
   const InvocationRequest& request() const { return request_; }
   bool ended() const { return ended_; }
+  TimePoint assigned() const { return assigned_; }  // when its instance was given it
 
  protected:
   void Deliver(Notifier::Kind kind) override;
@@ -100,6 +106,10 @@ class Call : public Invocation, public Notifier::Target {
   // For the destructor of the subclass: the client is gone.
   void Abandon(AfterCall after);
   double MillisSince(TimePoint begin) const;
+  // What went by since the grant, up to now, that no earlier step of the receipt has.
+  void StampFunction();
+  // Back to waiting: the next grant makes the receipt anew.
+  void ForgetGrant();
   // Subclass: drop what it holds towards the instance; called once, by Finish.
   virtual void CloseIo() = 0;
   bool head_told() const { return head_told_; }
@@ -113,6 +123,7 @@ class Call : public Invocation, public Notifier::Target {
   Outcome outcome_;
   Receipt receipt_;
   TimePoint assigned_;
+  TimePoint function_begun_;  // epoch value: not yet
 
  private:
   void LogOutcome();

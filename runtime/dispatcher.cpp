@@ -10,11 +10,18 @@
 #include "runtime/http_invocation.h"
 #include "runtime/memory_budget.h"
 #include "runtime/pool.h"
+#include "runtime/room_maker.h"
 
 namespace pulga {
 namespace {
 
 constexpr Duration kDrainAfterglow = std::chrono::seconds(1);  // for fronts to read the last words
+
+// From its submission; what is over one of these limits has ended for that.
+Duration LongestCall(const Version& version) {
+  const InvocationLimits& limits = version.spec.limits;
+  return version.spec.scale.queue_wait + limits.start_timeout + limits.timeout;
+}
 
 // A call that never had a pool: unknown function, shutting down.
 class RejectedInvocation final : public Call {
@@ -45,22 +52,17 @@ class DispatcherImpl final : public Dispatcher {
         notifier_(loop),
         memory_(config.memory_budget_bytes != 0 ? config.memory_budget_bytes : BoardMemoryBudget(),
                 config.max_instances),
-        context_{loop,
-                 clock,
-                 sandbox,
-                 logs,
-                 notifier_,
-                 memory_,
-                 [this] { return MakeRoom(); },
-                 BufferPool(),
-                 0,
-                 [this] { OnCallsGone(); }} {
+        room_(memory_, clock, [this] { return Pools(); }),
+        context_{loop,    clock,  sandbox,      logs, notifier_,
+                 memory_, &room_, BufferPool(), 0,    [this] { OnCallsGone(); }} {
     memory_.set_on_freed([this] { EvaluateWaitingLater(); });
+    room_.on_satisfied = [this] { EvaluateWaitingLater(); };
   }
 
   ~DispatcherImpl() override {
     memory_.set_on_freed(nullptr);
-    context_.make_room = nullptr;
+    room_.on_satisfied = nullptr;
+    context_.room = nullptr;
     context_.on_calls_gone = nullptr;
     for (EventLoop::TimerId timer : {evaluate_timer_, drain_timer_}) loop_.Cancel(timer);
     alive_.reset();
@@ -74,12 +76,18 @@ class DispatcherImpl final : public Dispatcher {
   Status Scale(const FunctionKey& key, uint32_t instances) override;
   std::unique_ptr<Invocation> Invoke(InvocationRequest request,
                                      InvocationObserver& observer) override;
+  LearnedByKey TakeLearned() override;
+  void Recall(const FunctionKey& key, Learned learned) override {
+    recalled_.insert_or_assign(key, std::move(learned));
+  }
   FunctionActivity Activity(const FunctionKey& key) const override;
+  FunctionActivity Glance(const FunctionKey& key) const override;
   DispatcherTotals Totals() const override {
     return {memory_.total(), memory_.used(), memory_.instances(), context_.open_calls};
   }
   void Drain(TimePoint deadline, std::function<void()> done) override;
   void OnSandboxAvailable() override;
+  void SetPressure(PressureLevel level, const std::string& why) override;
 
  private:
   struct Function {
@@ -87,17 +95,19 @@ class DispatcherImpl final : public Dispatcher {
     std::unique_ptr<Pool> next;    // proving itself
     std::function<void(Status)> next_done;
     std::shared_ptr<OutcomeCounts> counts = std::make_shared<OutcomeCounts>();
+    Pool::Books books;
   };
 
-  std::unique_ptr<Pool> MakePool(VersionPtr version);
+  Function& FunctionOf(const FunctionKey& key);
+  static void AddCounts(const Function& function, FunctionActivity* activity);
+  std::unique_ptr<Pool> MakePool(const Function& function, VersionPtr version);
   void OnProven(const FunctionKey& key, const Pool* pool, Status status);
   void SwitchTo(Function& function, std::unique_ptr<Pool> pool);
   void DropNext(Function& function, Error why);
-  void Retire(std::unique_ptr<Pool> pool);
+  void Retire(std::unique_ptr<Pool> pool, TimePoint deadline);
   void OnEmpty(uint64_t id);
   void OnCallsGone();
   void TellDeactivated();
-  bool MakeRoom();
   void EvaluateWaitingLater();
   // Runs `call` from the loop unless this dispatcher is gone by then.
   void Later(std::function<void()> call);
@@ -107,9 +117,11 @@ class DispatcherImpl final : public Dispatcher {
   EventLoop& loop_;
   Notifier notifier_;
   MemoryBudget memory_;
+  RoomMaker room_;
   RuntimeContext context_;
   std::shared_ptr<char> alive_ = std::make_shared<char>();
   std::map<FunctionKey, Function> functions_;
+  std::map<FunctionKey, Learned> recalled_;  // of functions not restored yet
   std::list<std::unique_ptr<Pool>> retired_;
   std::vector<std::pair<FunctionKey, std::function<void()>>> deactivating_;
   uint64_t next_extra_id_ = uint64_t{1} << 32;
@@ -139,7 +151,7 @@ std::vector<Pool*> DispatcherImpl::Pools() const {
 
 // --- versions
 
-std::unique_ptr<Pool> DispatcherImpl::MakePool(VersionPtr version) {
+std::unique_ptr<Pool> DispatcherImpl::MakePool(const Function& function, VersionPtr version) {
   uint64_t id = version->id;
   const std::vector<Pool*> pools = Pools();
   // A version rolled back to may still be draining under its own number.
@@ -148,34 +160,48 @@ std::unique_ptr<Pool> DispatcherImpl::MakePool(VersionPtr version) {
                        [&](const Pool* pool) { return pool->id() == wanted; });
   };
   if (id == 0 || taken(id)) id = next_extra_id_++;
-  return std::make_unique<Pool>(context_, std::move(version), id, config_.idle,
+  return std::make_unique<Pool>(context_, std::move(version), id, config_.idle, function.books,
                                 [this, id] { OnEmpty(id); });
+}
+
+DispatcherImpl::Function& DispatcherImpl::FunctionOf(const FunctionKey& key) {
+  Function& function = functions_[key];
+  if (function.books.function == nullptr) {
+    function.books.function = std::make_shared<FunctionBook>(context_.clock.Now());
+    const auto learned = recalled_.extract(key);
+    if (!learned.empty()) function.books.function->Recall(learned.mapped(), context_.clock);
+    function.books.refusals = std::make_shared<RefusalBook>();
+  }
+  return function;
 }
 
 void DispatcherImpl::Activate(VersionPtr version, std::function<void(Status)> done) {
   const Notifier::Turn turn(notifier_);
   const FunctionKey key = version->key;
-  Function& function = functions_[key];
+  Function& function = FunctionOf(key);
   DropNext(function, {Code::kUnavailable, 0, "a newer version took its place"});
-  std::unique_ptr<Pool> pool = MakePool(std::move(version));
+  std::unique_ptr<Pool> pool = MakePool(function, std::move(version));
   const bool http = pool->version().mode == SandboxMode::kHttp;
+  // One port of the host, two servers: the new one has to wait until the old one is gone.
+  const bool takes_turns = http && function.active != nullptr &&
+                           pool->version().spec.access.network.mode == NetworkMode::kHost;
   const bool by_instance =
-      pool->version().spec.scale.min > 0 ||
-      (function.active != nullptr && (http || function.active->HasInstances()));
+      !takes_turns && (pool->version().spec.scale.min > 0 ||
+                       (function.active != nullptr && (http || function.active->HasInstances())));
+  const Pool::Proof proof = by_instance ? Pool::Proof::kInstance : Pool::Proof::kSpawner;
   Pool* proving = pool.get();
   function.next = std::move(pool);
   function.next_done = std::move(done);
-  proving->Prove(by_instance ? Pool::Proof::kInstance : Pool::Proof::kSpawner, [this, key, proving](
-                                                                                   Status status) {
+  proving->Prove(proof, [this, key, proving](Status status) {
     Later([this, key, proving, status = std::move(status)] { OnProven(key, proving, status); });
   });
 }
 
 void DispatcherImpl::Restore(VersionPtr version, std::function<void()> done) {
   const Notifier::Turn turn(notifier_);
-  Function& function = functions_[version->key];
+  Function& function = FunctionOf(version->key);
   DropNext(function, {Code::kUnavailable, 0, "another version took its place"});
-  SwitchTo(function, MakePool(std::move(version)));
+  SwitchTo(function, MakePool(function, std::move(version)));
   Later(std::move(done));
 }
 
@@ -197,7 +223,10 @@ void DispatcherImpl::OnProven(const FunctionKey& key, const Pool* pool, Status s
 
 void DispatcherImpl::SwitchTo(Function& function, std::unique_ptr<Pool> pool) {
   std::unique_ptr<Pool> old = std::exchange(function.active, std::move(pool));
-  if (old != nullptr) Retire(std::move(old));
+  if (old != nullptr) {
+    const Duration drain = std::max(config_.drain_timeout, LongestCall(old->version()));
+    Retire(std::move(old), loop_.Now() + drain);
+  }
   function.active->Evaluate();  // for scale.min
 }
 
@@ -207,10 +236,10 @@ void DispatcherImpl::DropNext(Function& function, Error why) {
   if (done) Later([done, why = std::move(why)] { done(why); });
 }
 
-void DispatcherImpl::Retire(std::unique_ptr<Pool> pool) {
+void DispatcherImpl::Retire(std::unique_ptr<Pool> pool, TimePoint deadline) {
   Pool* retiring = pool.get();
   retired_.push_back(std::move(pool));
-  retiring->Drain(loop_.Now() + config_.drain_timeout);
+  retiring->Drain(deadline);
 }
 
 void DispatcherImpl::OnEmpty(uint64_t id) {
@@ -220,12 +249,18 @@ void DispatcherImpl::OnEmpty(uint64_t id) {
 
 void DispatcherImpl::Deactivate(const FunctionKey& key, std::function<void()> done) {
   const Notifier::Turn turn(notifier_);
+  recalled_.erase(key);
   const auto it = functions_.find(key);
   if (it != functions_.end()) {
     DropNext(it->second, {Code::kNotFound, 0, "the function was removed"});
     std::unique_ptr<Pool> active = std::move(it->second.active);
     functions_.erase(it);
-    if (active != nullptr) Retire(std::move(active));
+    const TimePoint deadline = loop_.Now() + config_.drain_timeout;
+    if (active != nullptr) Retire(std::move(active), deadline);
+    // Whoever removes a function does not wait for the calls of its older versions either.
+    for (const auto& pool : retired_) {
+      if (pool->version().key == key) pool->Drain(deadline);
+    }
   }
   deactivating_.emplace_back(key, std::move(done));
   Later([this] { TellDeactivated(); });
@@ -287,10 +322,21 @@ std::unique_ptr<Invocation> DispatcherImpl::Invoke(InvocationRequest request,
   return call;
 }
 
+Dispatcher::LearnedByKey DispatcherImpl::TakeLearned() {
+  LearnedByKey all;
+  for (const auto& [key, function] : functions_) {
+    FunctionBook& book = *function.books.function;
+    if (book.changed()) all.emplace_back(key, book.Take(context_.clock));
+  }
+  return all;
+}
+
 FunctionActivity DispatcherImpl::Activity(const FunctionKey& key) const {
   FunctionActivity activity;
   for (const auto& pool : retired_) {
-    if (pool->version().key == key) pool->Describe(&activity);
+    if (pool->version().key != key) continue;
+    pool->NoteRefusals();
+    pool->Describe(&activity);
   }
   const auto it = functions_.find(key);
   if (it == functions_.end()) return activity;
@@ -298,40 +344,78 @@ FunctionActivity DispatcherImpl::Activity(const FunctionKey& key) const {
   if (function.next != nullptr) function.next->Describe(&activity);
   if (function.active == nullptr) return activity;
   function.active->Describe(&activity);
-  activity.version = function.active->version().number;
-  activity.invocations = function.counts->invocations;
+  function.active->NoteRefusals();
+  activity.refused = function.books.refusals->counts();
+  const auto& decisions = function.books.function->decisions();
+  activity.decisions.assign(decisions.begin(), decisions.end());
+  AddCounts(function, &activity);
+  return activity;
+}
+
+FunctionActivity DispatcherImpl::Glance(const FunctionKey& key) const {
+  FunctionActivity activity;
+  for (const auto& pool : retired_) {
+    if (pool->version().key == key) pool->Glance(&activity);
+  }
+  const auto it = functions_.find(key);
+  if (it == functions_.end()) return activity;
+  const Function& function = it->second;
+  if (function.next != nullptr) function.next->Glance(&activity);
+  if (function.active == nullptr) return activity;
+  function.active->Glance(&activity);
+  AddCounts(function, &activity);
+  return activity;
+}
+
+void DispatcherImpl::AddCounts(const Function& function, FunctionActivity* activity) {
+  activity->version = function.active->version().number;
+  activity->invocations = function.counts->invocations;
   for (size_t i = 0; i < function.counts->by_kind.size(); ++i) {
     if (function.counts->by_kind[i] == 0) continue;
     const std::string name = OutcomeName({static_cast<OutcomeKind>(i), 0, ""});
-    activity.outcomes[name.substr(0, name.find(':'))] = function.counts->by_kind[i];
+    activity->outcomes[name.substr(0, name.find(':'))] = function.counts->by_kind[i];
   }
-  return activity;
 }
 
 // --- the whole
 
-bool DispatcherImpl::MakeRoom() {
-  Pool* chosen = nullptr;
-  for (Pool* pool : Pools()) {
-    if (pool->wanted() > 0 || !pool->IdleSince()) continue;
-    if (chosen == nullptr || *pool->IdleSince() < *chosen->IdleSince()) chosen = pool;
-  }
-  return chosen != nullptr && chosen->StopLongestIdle();
-}
-
+// The oldest waiting call first, whosever it is.
 void DispatcherImpl::EvaluateWaitingLater() {
-  if (evaluate_timer_ != 0) return;
+  if (evaluate_timer_ != 0 || !room_.anybody_unmet()) return;
   evaluate_timer_ = loop_.CallAt(loop_.Now(), [this] {
     const Notifier::Turn turn(notifier_);
     evaluate_timer_ = 0;
+    std::vector<Pool*> hungry;
     for (Pool* pool : Pools()) {
-      if (pool->HasWaiting()) pool->Evaluate();
+      if (pool->HasWaiting() || pool->denied_bytes() > 0) hungry.push_back(pool);
     }
+    std::stable_sort(hungry.begin(), hungry.end(), [this](const Pool* a, const Pool* b) {
+      return a->OldestWaiting().value_or(loop_.Now()) < b->OldestWaiting().value_or(loop_.Now());
+    });
+    for (Pool* pool : hungry) pool->Evaluate();
   });
 }
 
 void DispatcherImpl::OnSandboxAvailable() {
   const Notifier::Turn turn(notifier_);
+  for (Pool* pool : Pools()) pool->Evaluate();
+}
+
+void DispatcherImpl::SetPressure(PressureLevel level, const std::string& why) {
+  const Notifier::Turn turn(notifier_);
+  const bool eased = level < context_.pressure;
+  context_.pressure = level;
+  context_.pressure_why = why;
+  if (level != PressureLevel::kCalm) {
+    uint32_t most = memory_.instances();
+    if (level == PressureLevel::kShrink) most = 1 + most / 8;
+    if (level == PressureLevel::kDelay) most = 1 + most / 4;
+    // Parked sandboxes hold next to nothing: at kShrink they stay.
+    const bool servers = level < PressureLevel::kDelay;
+    room_.GiveUp(most, servers ? RoomMaker::Whose::kServers : RoomMaker::Whose::kAll,
+                 "the board is under pressure");
+  }
+  if (!eased) return;
   for (Pool* pool : Pools()) pool->Evaluate();
 }
 

@@ -8,12 +8,17 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/event_loop.h"
 #include "base/result.h"
+#include "runtime/function_book.h"
 #include "runtime/function_log.h"
 #include "runtime/invocation.h"
+#include "runtime/policy/rung.h"
+#include "runtime/sense/pressure.h"
 #include "runtime/version.h"
 #include "sandbox/sandbox.h"
 
@@ -21,10 +26,19 @@ namespace pulga {
 
 struct InstanceStatus {
   uint16_t slot = 0;
-  std::string step;  // "starting", "parked", "warm", "busy", "frozen", "draining"
+  std::string step;  // "starting", "parked", "warm", "busy", "frozen", "reclaimed", "draining"
   uint32_t open_calls = 0;
-  uint64_t memory_bytes = 0;
+  InstanceMemory memory;
   int64_t age_ms = 0;
+  uint32_t children = 0;  // http: processes beside PID 1 when it was last frozen
+};
+
+// A rung of a function's ladder: as seen lately, or assumed where `starts` or `sights` is 0.
+struct RungStatus {
+  std::string_view rung;
+  RungCost cost;
+  uint32_t starts = 0;  // from there
+  uint32_t sights = 0;  // of what is held there
 };
 
 struct FunctionActivity {
@@ -33,14 +47,21 @@ struct FunctionActivity {
   uint32_t queued = 0;
   std::map<std::string, uint64_t> outcomes;  // by OutcomeName's part before ':'
   uint64_t invocations = 0;
-  std::string last_decision;  // one sentence: what the pool last did, and why
-  std::string trouble;        // "the launcher is restarting", a build error, back-off; "" normally
+  // System calls its instances were refused, by name, since the daemon started.
+  std::map<std::string_view, uint64_t> refused;
+  std::string last_decision;        // one sentence: what the pool last did, and why
+  std::vector<Decision> decisions;  // the last ones but for those of each call, the newest last
+  InstanceSize size;                // what each instance may use now
+  std::string keep_alive;           // how long idle instances stay, and why so long
+  std::vector<RungStatus> costs;    // from warm down to cold
+  std::string trouble;  // "the launcher is restarting", a build error, back-off; "" normally
   std::vector<std::string> warnings;  // what this kernel does not enforce, once a spawner was built
+  std::vector<Feature> isolation;     // what its instances really got, once a spawner was built
 };
 
 struct DispatcherTotals {
   uint64_t memory_budget_bytes = 0;
-  uint64_t memory_used_bytes = 0;  // by limits, not by what is resident
+  uint64_t memory_used_bytes = 0;  // by limits, not by what is resident; but for frozen ones
   uint32_t instances = 0;          // parked ones too
   uint64_t open_calls = 0;
 };
@@ -48,8 +69,8 @@ struct DispatcherTotals {
 struct DispatcherConfig {
   uint64_t memory_budget_bytes = 0;  // all instances together; 0 = from the board
   uint32_t max_instances = 512;
-  Duration idle = std::chrono::seconds(60);  // the fixed rule behind scale.idle = auto
-  Duration drain_timeout = std::chrono::seconds(60);
+  Duration idle = std::chrono::seconds(60);           // the fixed rule behind scale.idle = auto
+  Duration drain_timeout = std::chrono::seconds(60);  // a replaced version: as its calls may take
 };
 
 class Dispatcher {
@@ -77,13 +98,26 @@ class Dispatcher {
   virtual std::unique_ptr<Invocation> Invoke(InvocationRequest request,
                                              InvocationObserver& observer) = 0;
 
+  // What was learned about functions since this was asked last, for a row.
+  using LearnedByKey = std::vector<std::pair<FunctionKey, Learned>>;
+  virtual LearnedByKey TakeLearned() = 0;
+  // What was learned in an earlier life: before the function is restored.
+  virtual void Recall(const FunctionKey& key, Learned learned) = 0;
+
   virtual FunctionActivity Activity(const FunctionKey& key) const = 0;
+  // For lists of all functions, cheap: steps, counts, each instance's memory in one number.
+  virtual FunctionActivity Glance(const FunctionKey& key) const = 0;
   virtual DispatcherTotals Totals() const = 0;
   // Rejects new calls (shutting-down), lets open ones finish until `deadline`, then ends each with
   // an outcome; `done` when none is left.
   virtual void Drain(TimePoint deadline, std::function<void()> done) = 0;
   // The launcher came back: spawners may be built again.
   virtual void OnSandboxAvailable() = 0;
+  // What the board asks for, and in which words. Said again while it lasts: each time some idle
+  // instances beyond scale.min go (kShrink: servers, from kDelay on parked ones too, at kShed all);
+  // no server is started ahead of a call from kShrink on, nothing parked from kDelay on; at kShed
+  // calls that find no instance are refused.
+  virtual void SetPressure(PressureLevel level, const std::string& why) = 0;
 };
 
 }  // namespace pulga

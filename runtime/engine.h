@@ -24,6 +24,9 @@
 #include "runtime/function_spec.h"
 #include "runtime/invocation.h"
 #include "runtime/resumable_uploads.h"
+#include "runtime/sense/board_sense.h"
+#include "runtime/volume.h"
+#include "sandbox/grants.h"
 #include "sandbox/kernel_features.h"
 
 namespace pulga {
@@ -50,6 +53,8 @@ struct SystemReport {
   uint32_t functions = 0, instances = 0, images = 0;
   uint64_t launcher_restarts = 0;
   std::vector<Feature> features;
+  std::vector<GrantLine> grants;  // in force
+  BoardReport board;
 };
 
 struct UploadRequest {
@@ -148,6 +153,18 @@ class Engine {
   // Nothing = the version before the active one.
   virtual void Rollback(const FunctionKey& key, std::optional<uint32_t> version,
                         std::function<void(Result<PutReport>)> done) = 0;
+  // --- volumes and data sets
+  virtual void PutVolume(const FunctionKey& key, const VolumeWish& wish,
+                         std::function<void(Result<VolumePut>)> done) = 0;
+  virtual void ResizeVolume(const FunctionKey& key, uint64_t bytes,
+                            std::function<void(Result<VolumeView>)> done) = 0;
+  virtual void RemoveVolume(const FunctionKey& key, std::function<void(Status)> done) = 0;
+  virtual void Volumes(std::function<void(Result<VolumeList>)> done) = 0;
+  virtual void Volume(const FunctionKey& key, std::function<void(Result<VolumeView>)> done) = 0;
+
+  // When functions were called lately, as policy/trace.h has it, in an unnamed file at 0.
+  virtual void History(std::function<void(Result<UniqueFd>)> done) = 0;
+
   virtual Status Scale(const FunctionKey& key, uint32_t instances) = 0;
   virtual FunctionLogs& logs() = 0;
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/text.h"
+#include "runtime/policy/cron_schedule.h"
 #include "runtime/refused_invocation.h"
 
 namespace pulga {
@@ -69,14 +70,7 @@ Result<FunctionStatus> EngineImpl::Function(const FunctionKey& key) const {
   return parts_.functions.Describe(key);
 }
 
-std::vector<FunctionStatus> EngineImpl::Functions() const {
-  std::vector<FunctionStatus> all;
-  for (const auto& [key, entry] : parts_.registry.functions()) {
-    auto status = parts_.functions.Describe(key);
-    if (status.ok()) all.push_back(std::move(status).value());
-  }
-  return all;
-}
+std::vector<FunctionStatus> EngineImpl::Functions() const { return parts_.functions.List(); }
 
 void EngineImpl::DeleteFunction(const FunctionKey& key, std::function<void(Status)> done) {
   if (stopping_) return done(Stopping());
@@ -87,6 +81,42 @@ void EngineImpl::Rollback(const FunctionKey& key, std::optional<uint32_t> versio
                           std::function<void(Result<PutReport>)> done) {
   if (stopping_) return done(Stopping());
   parts_.functions.Rollback(key, version, std::move(done));
+}
+
+void EngineImpl::PutVolume(const FunctionKey& key, const VolumeWish& wish,
+                           std::function<void(Result<VolumePut>)> done) {
+  if (stopping_) return done(Stopping());
+  parts_.volumes.Put(key, wish, std::move(done));
+}
+
+void EngineImpl::ResizeVolume(const FunctionKey& key, uint64_t bytes,
+                              std::function<void(Result<VolumeView>)> done) {
+  if (stopping_) return done(Stopping());
+  parts_.volumes.Resize(key, bytes, std::move(done));
+}
+
+void EngineImpl::RemoveVolume(const FunctionKey& key, std::function<void(Status)> done) {
+  if (stopping_) return done(Stopping());
+  parts_.volumes.Remove(key, std::move(done));
+}
+
+void EngineImpl::Volumes(std::function<void(Result<VolumeList>)> done) {
+  parts_.volumes.List(std::move(done));
+}
+
+void EngineImpl::Volume(const FunctionKey& key, std::function<void(Result<VolumeView>)> done) {
+  parts_.volumes.Show(key, std::move(done));
+}
+
+void EngineImpl::History(std::function<void(Result<UniqueFd>)> done) {
+  HabitKeeper::FactsByKey facts;
+  for (const auto& [key, entry] : parts_.registry.functions()) {
+    HistoryFacts& known = facts[key];
+    known.bytes = entry.active->spec.sandbox.memory_bytes;
+    known.timer = ScheduleOf(entry.active->spec.annotations).has_value();
+    known.server = entry.active->mode == SandboxMode::kHttp;
+  }
+  parts_.habits.History(std::move(facts), std::move(done));
 }
 
 Status EngineImpl::Scale(const FunctionKey& key, uint32_t instances) {
@@ -129,6 +159,8 @@ SystemReport EngineImpl::System() const {
   report.images = static_cast<uint32_t>(parts_.catalog.size());
   report.launcher_restarts = health_.launcher_restarts;
   report.features = parts_.features;
+  report.grants = grants_;
+  report.board = parts_.sense.Report();
   const DispatcherTotals totals = parts_.dispatcher.Totals();
   report.instances = totals.instances;
   report.memory_used_bytes = totals.memory_used_bytes;

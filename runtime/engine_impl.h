@@ -10,9 +10,12 @@
 #include "runtime/engine.h"
 #include "runtime/function_registry.h"
 #include "runtime/function_service.h"
+#include "runtime/habit_keeper.h"
 #include "runtime/image_catalog.h"
 #include "runtime/image_pulls.h"
 #include "runtime/image_service.h"
+#include "runtime/sense/board_sense.h"
+#include "runtime/volume_service.h"
 
 namespace pulga {
 
@@ -24,12 +27,15 @@ struct EngineParts {
   ImagePulls& pulls;
   ResumableUploads& uploads;
   FunctionRegistry& registry;
+  VolumeService& volumes;
   FunctionService& functions;
   Dispatcher& dispatcher;
   FunctionLogs& logs;
   std::string admin_key;
   uint64_t memory_budget_bytes = 0;
   std::vector<Feature> features;
+  const BoardSense& sense;
+  HabitKeeper& habits;
 };
 
 // What changes while the daemon runs and nobody else knows.
@@ -43,6 +49,7 @@ class EngineImpl final : public Engine {
   explicit EngineImpl(EngineParts parts);
 
   void SetHealth(Health health) { health_ = std::move(health); }
+  void SetGrants(std::vector<GrantLine> grants) { grants_ = std::move(grants); }
   // Before the drain: uploads and changes are refused from now on.
   void BeginStopping() { stopping_ = true; }
 
@@ -67,6 +74,16 @@ class EngineImpl final : public Engine {
   void DeleteFunction(const FunctionKey& key, std::function<void(Status)> done) override;
   void Rollback(const FunctionKey& key, std::optional<uint32_t> version,
                 std::function<void(Result<PutReport>)> done) override;
+  void PutVolume(const FunctionKey& key, const VolumeWish& wish,
+                 std::function<void(Result<VolumePut>)> done) override;
+  void ResizeVolume(const FunctionKey& key, uint64_t bytes,
+                    std::function<void(Result<VolumeView>)> done) override;
+  void RemoveVolume(const FunctionKey& key, std::function<void(Status)> done) override;
+  void Volumes(std::function<void(Result<VolumeList>)> done) override;
+  void Volume(const FunctionKey& key, std::function<void(Result<VolumeView>)> done) override;
+
+  void History(std::function<void(Result<UniqueFd>)> done) override;
+
   Status Scale(const FunctionKey& key, uint32_t instances) override;
   FunctionLogs& logs() override { return parts_.logs; }
 
@@ -79,6 +96,7 @@ class EngineImpl final : public Engine {
   EngineParts parts_;
   TimePoint started_;
   Health health_;
+  std::vector<GrantLine> grants_;
   bool stopping_ = false;
 };
 

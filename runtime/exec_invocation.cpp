@@ -177,11 +177,10 @@ Status ExecInvocation::Start(Instance& granted) {
 }
 
 void ExecInvocation::OnMoved() {
-  ClearTimeout();
+  ForgetGrant();
   if (output_.valid()) context_.loop.Unwatch(output_.get());
   output_.Reset();
   output_readable_ = output_ended_ = false;  // of the pipe that is gone
-  receipt_.sandbox_ms = receipt_.exec_ms = -1;
   if (input_watched_) context_.loop.Unwatch(input_.get());
   input_watched_ = false;
   input_.Reset();
@@ -204,6 +203,7 @@ void ExecInvocation::CloseIo() {
 void ExecInvocation::FillReceipt(const SlotTimes& times) {
   if (times.exec < assigned_) return;  // not reached, or left by who had the slot before
   receipt_.sandbox_ms = Millis(assigned_, times.exec);
+  function_begun_ = times.exec;
   if (first_output_ != TimePoint()) {
     receipt_.exec_ms = std::max(0.0, Millis(times.exec, first_output_));
   } else if (exited_) {
@@ -271,7 +271,7 @@ void ExecInvocation::Hold() {
     held_.resize(before + std::min(kReadBytes, kMaxHeldBytes - before));
     const IoResult got = ReadSome(output_.get(), held_.data() + before, held_.size() - before);
     held_.resize(before + got.size);
-    if (before == 0 && got.size > 0) first_output_ = std::chrono::steady_clock::now();
+    if (before == 0 && got.size > 0) first_output_ = context_.clock.Now();
     if (got.state == IoState::kBlocked) break;
     if (got.state == IoState::kClosed) output_ended_ = true;
     if (!CountOutput(got.size)) return;
@@ -283,7 +283,7 @@ void ExecInvocation::Hold() {
 void ExecInvocation::BeginStreaming() {
   streaming_ = true;
   if (instance != nullptr) FillReceipt(pool->Times(*instance));
-  receipt_.function_ms = MillisSince(assigned_);
+  StampFunction();
   head_.status = 200;
   head_.headers.emplace_back("Content-Type", version_->spec.content_type);
   NotifyHead();

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/units.h"
+#include "runtime/exec_invocation.h"
 #include "runtime/invocation.h"
 
 namespace pulga {
@@ -10,11 +11,17 @@ namespace {
 
 std::string Rejection(const std::string& reason, const Version* version) {
   if (reason == kRejectUnknownFunction) return "there is no such function; `pulga ls` lists them";
+  if (reason == kRejectBodyLimit && version != nullptr &&
+      version->spec.input == InputKind::kArgument &&
+      version->spec.limits.body_bytes > kMaxArgumentBytes) {
+    return "the request body is over the " + std::to_string(kMaxArgumentBytes) +
+           " bytes that an argument can hold; send less, or use input \"stdin\"";
+  }
   if (reason == kRejectBodyLimit) {
     return "the request body is over the limit" +
            (version == nullptr ? std::string()
                                : " of " + HumanBytes(version->spec.limits.body_bytes)) +
-           "; send less, or raise limits.body (with input \"argument\" it is 128 KiB at most)";
+           "; send less, or raise limits.body";
   }
   if (reason == kRejectBadArgument) {
     return "the body has a zero byte, which an argument cannot carry; use input \"stdin\"";
@@ -29,6 +36,7 @@ std::string Rejection(const std::string& reason, const Version* version) {
   if (reason == kRejectMemory) {
     return "the memory budget of this board is used up; try again, or lower limits.memory";
   }
+  if (reason == kRejectPressure) return "the board is under pressure and starts nothing new";
   if (reason == kRejectUnavailable) return "sandboxes cannot be made right now; try again";
   if (reason == kRejectShuttingDown) return "the daemon or this function is shutting down";
   return "the call was rejected: " + reason;
@@ -37,7 +45,10 @@ std::string Rejection(const std::string& reason, const Version* version) {
 std::string OutOfMemory(const Version* version, const FailureFacts& facts) {
   std::string text = "the function ran out of memory";
   if (facts.memory_peak_bytes != 0) text += ": peak " + HumanBytes(facts.memory_peak_bytes);
-  if (version != nullptr) text += ", limit " + HumanBytes(version->spec.sandbox.memory_bytes);
+  const uint64_t limit = facts.memory_limit_bytes != 0 ? facts.memory_limit_bytes
+                         : version != nullptr          ? version->spec.sandbox.memory_bytes
+                                                       : 0;
+  if (limit != 0) text += ", limit " + HumanBytes(limit);
   return text + "; raise limits.memory";
 }
 

@@ -11,8 +11,9 @@ namespace pulga {
 
 struct FailureFacts {
   uint64_t memory_peak_bytes = 0;
-  std::string stderr_tail;  // last 4 KiB
-  std::string remark;       // what only the place that failed knew
+  uint64_t memory_limit_bytes = 0;  // it had; 0: the version's
+  std::string stderr_tail;          // last 4 KiB
+  std::string remark;               // what only the place that failed knew
   // http: the program ended, of its own or not, before it took a connection.
   bool ended_before_listening = false;
 };

@@ -75,4 +75,18 @@ std::string FunctionRegistry::UserOf(const std::string& image_digest) const {
   return reserved_.contains(image_digest) ? "a function being deployed or removed" : "";
 }
 
+std::vector<std::string> FunctionRegistry::UsersOfVolume(const FunctionKey& volume) const {
+  std::vector<std::string> names;
+  for (const auto& [key, entry] : functions_) {
+    if (key.owner != volume.owner || key.name_space != volume.name_space) continue;
+    const auto& mounts = entry.active->spec.access.volumes;
+    if (std::any_of(mounts.begin(), mounts.end(), [&](const VolumeMount& mount) {
+          return mount.kind != VolumeKind::kHost && mount.source == volume.name;
+        })) {
+      names.push_back(key.name);
+    }
+  }
+  return names;
+}
+
 }  // namespace pulga

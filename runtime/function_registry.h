@@ -40,6 +40,8 @@ class FunctionRegistry {
   void Release(const std::string& digest);
   // "function hello (version 3)", or "" when nobody uses it.
   std::string UserOf(const std::string& image_digest) const;
+  // Names of the functions whose active version has this volume or data set.
+  std::vector<std::string> UsersOfVolume(const FunctionKey& volume) const;
 
  private:
   std::map<FunctionKey, FunctionEntry> functions_;

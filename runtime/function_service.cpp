@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "images/image_ref.h"
+#include "runtime/openfaas_labels.h"
 #include "runtime/request_head.h"
 #include "runtime/spec_json.h"
 #include "runtime/version_resolver.h"
@@ -41,6 +42,17 @@ Version BareVersion(const FunctionKey& key, const StoredVersion& stored) {
     version.image_ref = version.spec.image;
   }
   return version;
+}
+
+FunctionStatus StatusOf(const FunctionKey& key, const FunctionEntry& entry,
+                        FunctionActivity activity) {
+  FunctionStatus status;
+  status.key = key;
+  status.active = entry.active;
+  status.versions = entry.versions;
+  status.activity = std::move(activity);
+  if (!entry.trouble.empty()) status.activity.trouble = entry.trouble;
+  return status;
 }
 
 // As the API tells a failed pull.
@@ -119,6 +131,8 @@ Result<VersionPtr> FunctionService::ResolveStored(const Version& stored) const {
     return Error{Code::kUnavailable, 0, "image " + stored.spec.image + ": " + image.trouble};
   }
   PULGA_ASSIGN_OR_RETURN(Version version, ResolveVersion(stored.spec, image));
+  PULGA_ASSIGN_OR_RETURN(version.volumes,
+                         parts_.volumes.Resolve(stored.key, stored.spec.access.volumes));
   version.key = stored.key;
   version.id = stored.id;
   version.number = stored.number;
@@ -181,13 +195,22 @@ Result<FunctionSpec> FunctionService::CheckSpec(const FunctionKey& key,
 Result<FunctionService::DeploymentPtr> FunctionService::PlanPut(const FunctionKey& key,
                                                                 const FunctionSpec& wanted) const {
   const FunctionEntry* entry = parts_.registry.Find(key);
-  PULGA_ASSIGN_OR_RETURN(const FunctionSpec spec, CheckSpec(key, wanted));
+  PULGA_ASSIGN_OR_RETURN(FunctionSpec spec, CheckSpec(key, wanted));
   auto deployment = std::make_shared<Deployment>();
   PULGA_ASSIGN_OR_RETURN(const ImageRecord image, parts_.catalog.Find(spec.image));
   if (!image.trouble.empty()) {
     return Error{Code::kUnavailable, 0, "image " + spec.image + ": " + image.trouble};
   }
   PULGA_ASSIGN_OR_RETURN(deployment->version, ResolveVersion(spec, image));
+  if (HasScaleLabels(spec)) {
+    PULGA_ASSIGN_OR_RETURN(auto labelled, ApplyScaleLabels(spec, deployment->version.mode));
+    spec = std::move(labelled.spec);
+    deployment->warnings = std::move(labelled.warnings);
+    PULGA_RETURN_IF_ERROR(Validate(spec));
+    PULGA_ASSIGN_OR_RETURN(deployment->version, ResolveVersion(spec, image));
+  }
+  PULGA_ASSIGN_OR_RETURN(deployment->version.volumes,
+                         parts_.volumes.Resolve(key, spec.access.volumes));
   deployment->version.key = key;
   if (entry != nullptr) deployment->old = entry->active;
   for (const auto& [name, value] : spec.env) {
@@ -231,11 +254,21 @@ void FunctionService::Put(const FunctionKey& key, FunctionSpec spec, PutDone don
       done(checked.error());
       return next();
     }
-    EnsureImage(spec, [this, key, spec, done, next](const Status& there) {
-      if (there.ok()) return PutNow(key, spec, done, next);
+    Provide(key, spec, [this, key, spec, done, next](const Result<VolumeService::Hold>& there) {
+      // What was provided stays for as long as the deploy takes.
+      if (there.ok()) return PutNow(key, spec, done, [hold = *there, next] { next(); });
       done(there.error());
       next();
     });
+  });
+}
+
+void FunctionService::Provide(const FunctionKey& key, const FunctionSpec& spec,
+                              std::function<void(Result<VolumeService::Hold>)> done) {
+  EnsureImage(spec, [this, key, volumes = spec.access.volumes,
+                     done = std::move(done)](const Status& there) {
+    if (!there.ok()) return done(there.error());
+    parts_.volumes.Ensure(key, volumes, done);
   });
 }
 
@@ -286,14 +319,22 @@ void FunctionService::PutNow(const FunctionKey& key, const FunctionSpec& spec, P
 void FunctionService::Rollback(const FunctionKey& key, std::optional<uint32_t> number,
                                PutDone done) {
   Enqueue(key, [this, key, number, done = std::move(done)](OpQueue::Done next) {
-    auto planned = PlanRollback(key, number);
-    if (!planned.ok()) {
-      done(planned.error());
-      return next();
-    }
-    (*planned)->done = done;
-    (*planned)->next = std::move(next);
-    Deploy(*planned);
+    const auto refuse = [done, next](const Error& why) {
+      done(why);
+      next();
+    };
+    const auto target = parts_.registry.RollbackTarget(key, number);
+    if (!target.ok()) return refuse(target.error());
+    parts_.volumes.Ensure(
+        key, (*target)->spec.access.volumes,
+        [this, key, number, done, next, refuse](const Result<VolumeService::Hold>& there) {
+          if (!there.ok()) return refuse(there.error());
+          auto planned = PlanRollback(key, number);
+          if (!planned.ok()) return refuse(planned.error());
+          (*planned)->done = done;
+          (*planned)->next = [hold = *there, next] { next(); };
+          Deploy(*planned);
+        });
   });
 }
 
@@ -444,13 +485,16 @@ Result<FunctionStatus> FunctionService::Describe(const FunctionKey& key) const {
   if (entry == nullptr) {
     return Error{Code::kNotFound, 0, "function " + Printable(key.name, 80) + " does not exist"};
   }
-  FunctionStatus status;
-  status.key = key;
-  status.active = entry->active;
-  status.versions = entry->versions;
-  status.activity = parts_.dispatcher.Activity(key);
-  if (!entry->trouble.empty()) status.activity.trouble = entry->trouble;
-  return status;
+  return StatusOf(key, *entry, parts_.dispatcher.Activity(key));
+}
+
+std::vector<FunctionStatus> FunctionService::List() const {
+  std::vector<FunctionStatus> all;
+  all.reserve(parts_.registry.functions().size());
+  for (const auto& [key, entry] : parts_.registry.functions()) {
+    all.push_back(StatusOf(key, entry, parts_.dispatcher.Glance(key)));
+  }
+  return all;
 }
 
 }  // namespace pulga

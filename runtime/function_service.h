@@ -22,6 +22,7 @@
 #include "runtime/image_catalog.h"
 #include "runtime/op_queue.h"
 #include "runtime/state_store.h"
+#include "runtime/volume_service.h"
 
 namespace pulga {
 
@@ -41,6 +42,7 @@ struct FunctionParts {
   FunctionLogs& logs;
   Board board;
   std::vector<Feature> features;  // what this kernel offers
+  VolumeService& volumes;
   // An image from its registry; `done` is called later, with an import's report.
   std::function<void(const std::string& ref, std::function<void(ImportReport)> done)> pull;
 };
@@ -61,7 +63,8 @@ class FunctionService {
   void Rollback(const FunctionKey& key, std::optional<uint32_t> number, PutDone done);
   void Delete(const FunctionKey& key, std::function<void(Status)> done);
   Result<FunctionStatus> Describe(const FunctionKey& key) const;
-  size_t busy() const;  // changes under way
+  std::vector<FunctionStatus> List() const;  // without what takes long to find out
+  size_t busy() const;                       // changes under way
 
  private:
   struct Deployment;
@@ -72,6 +75,9 @@ class FunctionService {
   Result<FunctionSpec> CheckSpec(const FunctionKey& key, const FunctionSpec& spec) const;
   // Pulls the image where the spec's policy says so.
   void EnsureImage(const FunctionSpec& spec, std::function<void(Status)> done);
+  // Pulled and made: what a deploy needs besides the spec.
+  void Provide(const FunctionKey& key, const FunctionSpec& spec,
+               std::function<void(Result<VolumeService::Hold>)> done);
   void PutNow(const FunctionKey& key, const FunctionSpec& spec, PutDone done, OpQueue::Done next);
   Result<DeploymentPtr> PlanPut(const FunctionKey& key, const FunctionSpec& spec) const;
   Result<DeploymentPtr> PlanRollback(const FunctionKey& key, std::optional<uint32_t> number) const;

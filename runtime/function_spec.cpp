@@ -36,8 +36,10 @@ Status CheckBytes(std::string_view field, uint64_t value, std::pair<uint64_t, ui
 
 Status CheckDuration(std::string_view field, Duration value, std::pair<Duration, Duration> range) {
   if (value >= range.first && value <= range.second) return OkStatus();
-  return Bad(field, FormatDuration(value) + " is not between " + FormatDuration(range.first) +
-                        " and " + FormatDuration(range.second));
+  constexpr Duration kCentury = std::chrono::hours(24 * 365 * 100);
+  const std::string shown = value > kCentury ? "such a time" : FormatDuration(value);
+  return Bad(field, shown + " is not between " + FormatDuration(range.first) + " and " +
+                        FormatDuration(range.second));
 }
 
 Status CheckWords(std::string_view field, const std::vector<std::string>& words) {
@@ -128,6 +130,21 @@ Status CheckSandboxLimits(const SandboxLimits& limits) {
   return OkStatus();
 }
 
+Status CheckRanges(const FunctionSpec& spec) {
+  const SandboxLimits& most = spec.sandbox;
+  if (spec.least_memory_bytes != 0) {
+    PULGA_RETURN_IF_ERROR(
+        CheckBytes("limits.memory.min", spec.least_memory_bytes, {1 << 20, most.memory_bytes}));
+  }
+  if (spec.least_cpu_millis == 0) return OkStatus();
+  if (spec.least_cpu_millis < 10 || spec.least_cpu_millis > most.cpu_millis) {
+    return Bad("limits.cpu.min", FormatCpuMillis(spec.least_cpu_millis) +
+                                     " is not between 10m and limits.cpu.max, " +
+                                     FormatCpuMillis(most.cpu_millis));
+  }
+  return OkStatus();
+}
+
 Status CheckInvocationLimits(const InvocationLimits& limits) {
   using std::chrono::hours;
   using std::chrono::milliseconds;
@@ -154,11 +171,26 @@ Status CheckScale(const ScaleSpec& scale) {
   if (scale.concurrency != 0) {
     PULGA_RETURN_IF_ERROR(CheckNumber("scale.concurrency", scale.concurrency, kConcurrencyRange));
   }
+  if (scale.target != 0) {
+    PULGA_RETURN_IF_ERROR(CheckNumber("scale.target", scale.target, kConcurrencyRange));
+    if (scale.concurrency != 0 && scale.target > scale.concurrency) {
+      return Bad("scale.target", std::to_string(scale.target) +
+                                     " is more than scale.concurrency, " +
+                                     std::to_string(scale.concurrency));
+    }
+  }
+  if (scale.latency_target != Duration::zero()) {
+    PULGA_RETURN_IF_ERROR(CheckDuration("scale.latency_target", scale.latency_target,
+                                        {std::chrono::milliseconds(1), std::chrono::hours(1)}));
+  }
   PULGA_RETURN_IF_ERROR(CheckNumber("scale.queue", scale.queue, kQueueRange));
   PULGA_RETURN_IF_ERROR(CheckNumber("scale.parked", scale.parked, {0, scale.max}));
   PULGA_RETURN_IF_ERROR(CheckDuration("scale.queue_wait", scale.queue_wait,
                                       {Duration::zero(), std::chrono::hours(1)}));
-  return CheckDuration("scale.idle", scale.idle, {Duration::zero(), std::chrono::hours(24 * 30)});
+  constexpr Duration kMonth = std::chrono::hours(24 * 30);
+  PULGA_RETURN_IF_ERROR(CheckDuration("scale.idle", scale.idle, {Duration::zero(), kMonth}));
+  if (scale.freeze_after == kNeverFreeze) return OkStatus();
+  return CheckDuration("scale.freeze_after", scale.freeze_after, {Duration::zero(), kMonth});
 }
 
 }  // namespace
@@ -191,8 +223,13 @@ Status Validate(const FunctionSpec& spec) {
   PULGA_RETURN_IF_ERROR(CheckUser(spec.user));
   PULGA_RETURN_IF_ERROR(CheckContentType(spec.content_type));
   PULGA_RETURN_IF_ERROR(CheckSandboxLimits(spec.sandbox));
+  PULGA_RETURN_IF_ERROR(CheckRanges(spec));
   PULGA_RETURN_IF_ERROR(CheckInvocationLimits(spec.limits));
   PULGA_RETURN_IF_ERROR(CheckScale(spec.scale));
+  if (spec.scale.cpu_target != 0 && spec.sandbox.cpu_millis == 0) {
+    return Bad("scale.cpu_target", "there is no limits.cpu that it could be a part of; set one");
+  }
+  PULGA_RETURN_IF_ERROR(CheckAccess(spec.access));
   PULGA_RETURN_IF_ERROR(CheckLabels("labels", spec.labels));
   return CheckLabels("annotations", spec.annotations);
 }

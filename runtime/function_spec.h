@@ -37,6 +37,7 @@ enum class PullPolicy : uint8_t { kIfNotPresent, kAlways, kNever };
 // body_bytes and output_bytes: not given. The resolver replaces it, so no Version ever has it.
 inline constexpr uint64_t kByMode = UINT64_MAX;
 inline constexpr uint64_t kDefaultExecBytes = 6ULL << 20;
+inline constexpr Duration kNeverFreeze = Duration::max();
 // cpu_millis: not given. A deploy replaces it (DefaultCpuMillis), so no Version ever has it.
 inline constexpr uint32_t kCpuNotGiven = UINT32_MAX;
 
@@ -54,10 +55,15 @@ struct ScaleSpec {
   uint32_t min = 0;
   uint32_t max = 4;
   uint32_t concurrency = 0;  // 0 = not given, by mode: exec 1, http 100
+  uint32_t target = 0;       // http: calls at once that one instance is meant for; 0 = concurrency
+  uint32_t cpu_target = 0;   // http: percent of limits.cpu that instances should use; 0 = not asked
+  Duration latency_target{0};        // http: what calls should take; 0 = not asked
+  uint32_t latency_percentile = 95;  // how many of 100 of them
   uint32_t queue = 100;
   Duration queue_wait = std::chrono::seconds(10);
-  uint32_t parked = 1;  // exec: sandboxes kept ready
-  Duration idle{0};     // 0 = auto: the pool's fixed rule
+  uint32_t parked = 1;                              // exec: sandboxes kept ready
+  Duration idle{0};                                 // 0 = auto: the pool's fixed rule
+  Duration freeze_after = std::chrono::seconds(1);  // http: of idleness; or kNeverFreeze
 };
 
 struct FunctionSpec {
@@ -73,9 +79,13 @@ struct FunctionSpec {
   std::string content_type = "application/octet-stream";
   InitChoice init = InitChoice::kAuto;
   SandboxLimits sandbox;
+  // Where limits.memory or limits.cpu is a range: its lower end. What `sandbox` says is the upper.
+  uint64_t least_memory_bytes = 0;
+  uint32_t least_cpu_millis = 0;
   InvocationLimits limits;
   bool allow_unenforced = false;  // cpu and io limits this kernel can not hold: a warning, no error
   ScaleSpec scale;
+  AccessSpec access;  // network, volumes, devices, capabilities
   std::map<std::string, std::string> labels;
   std::map<std::string, std::string> annotations;
 };
@@ -93,6 +103,9 @@ inline constexpr NumberRange kMinRange{0, kMaxSlots};  // and no more than scale
 inline constexpr NumberRange kMaxRange{1, kMaxSlots};
 inline constexpr NumberRange kConcurrencyRange{1, 10000};
 inline constexpr NumberRange kQueueRange{0, 100000};
+inline constexpr NumberRange kCpuTargetRange{1, 100};
+inline constexpr uint32_t kDefaultCpuTarget = 80;  // "auto"
+inline constexpr NumberRange kPercentileRange{1, 99};
 
 // kInvalidArgument: "limits.pids: 1 is not between 4 and 32768".
 Status CheckNumber(std::string_view field, uint64_t value, NumberRange range);

@@ -57,20 +57,31 @@ void HttpInvocation::Begin(Pool& target) {
 
 void HttpInvocation::OnInstance(Instance& granted, StartKind start) {
   StartTimeout(AfterCall::kTimedOut);
-  receipt_.start = start;
-  receipt_.queue_ms = MillisSince(submitted);
-  if (start == StartKind::kCold) {
-    const SlotTimes times = pool->Times(granted);
-    const auto ms = [](TimePoint from, TimePoint to) {
-      return std::max(0.0, std::chrono::duration<double, std::milli>(to - from).count());
-    };
-    if (times.exec != TimePoint()) {
-      receipt_.queue_ms = ms(submitted, std::max(submitted, times.begun));
-      receipt_.sandbox_ms = ms(times.begun, times.exec);
-      receipt_.ready_ms = ms(times.exec, granted.ready);
-    }
-  }
+  function_begun_ = assigned_;
+  FillReceipt(granted, start);
   Connect(Upstream::Want::kAny);
+}
+
+// The wait in parts that follow on each other: of a start under way only what this call saw of it.
+void HttpInvocation::FillReceipt(const Instance& granted, StartKind start) {
+  const auto ms = [](TimePoint from, TimePoint to) {
+    return std::chrono::duration<double, std::milli>(to - from).count();
+  };
+  receipt_.start = start;
+  receipt_.queue_ms = ms(submitted, assigned_);
+  if (start == StartKind::kFrozen || start == StartKind::kReclaimed) {
+    const TimePoint thaw = std::max(submitted, assigned_ - granted.thaw);
+    receipt_.queue_ms = ms(submitted, thaw);
+    receipt_.sandbox_ms = ms(thaw, assigned_);
+  }
+  if (start != StartKind::kCold) return;
+  const SlotTimes times = pool->Times(granted);
+  if (times.exec == TimePoint()) return;
+  const TimePoint begun = std::clamp(times.begun, submitted, assigned_);
+  const TimePoint exec = std::clamp(times.exec, begun, assigned_);
+  receipt_.queue_ms = ms(submitted, begun);
+  receipt_.sandbox_ms = ms(begun, exec);
+  receipt_.ready_ms = ms(exec, assigned_);
 }
 
 void HttpInvocation::Connect(Upstream::Want want) {
@@ -99,7 +110,7 @@ void HttpInvocation::OnConnection(std::unique_ptr<UpstreamConnection> connection
 }
 
 void HttpInvocation::OnMoved() {
-  ClearTimeout();
+  ForgetGrant();
   connection_.reset();
   waiting_for_connection_ = false;
   wire_.clear();
@@ -338,11 +349,15 @@ void HttpInvocation::OnFinalHead() {
 bool HttpInvocation::Decode() {
   const size_t raw = end_ - begin_;
   const ChunkedDecoder::Step step = chunks_.Decode(buffer_.get() + begin_, raw);
+  end_ = begin_ + step.produced;
+  return OnDecoded(step, raw);
+}
+
+bool HttpInvocation::OnDecoded(const ChunkedDecoder::Step& step, size_t raw) {
   if (step.state == ParseState::kBad) {
     OnBadResponse("malformed chunked framing");
     return false;
   }
-  end_ = begin_ + step.produced;
   if (!CountOutput(step.produced)) return false;
   if (step.state == ParseState::kComplete) {
     surplus_ = step.consumed < raw;
@@ -361,14 +376,14 @@ bool HttpInvocation::CountOutput(uint64_t more) {
 }
 
 void HttpInvocation::TellHead() {
-  receipt_.function_ms = MillisSince(assigned_);
+  StampFunction();
   head_.status = answer_.status;
   head_.headers = std::move(answer_.headers);
   head_.final_outcome_known = complete_;
-  const bool head_request = request_.method == "HEAD";
-  if (whole_ && !head_request) {
+  const bool bodiless = request_.method == "HEAD" || answer_.status == 304;
+  if (whole_ && !bodiless) {
     head_.content_length = end_ - begin_;
-  } else if (head_request || answer_.framing == BodyFraming::kLength) {
+  } else if (bodiless || answer_.framing == BodyFraming::kLength) {
     head_.content_length = answer_.content_length;
   }
   NotifyHead();
@@ -481,7 +496,8 @@ ReadResult HttpInvocation::Copy(char* buffer, size_t capacity) {
   return {ReadState::kData, n};
 }
 
-// Past the first buffer the bytes go from the socket to the front's memory.
+// Past the first buffer the bytes go from the socket to the front's memory, chunks decoded in
+// place.
 ReadResult HttpInvocation::ReadDirect(char* buffer, size_t capacity) {
   const bool length = answer_.framing == BodyFraming::kLength;
   if (length) capacity = static_cast<size_t>(std::min<uint64_t>(capacity, body_left_));
@@ -503,14 +519,13 @@ ReadResult HttpInvocation::ReadDirect(char* buffer, size_t capacity) {
 
 ReadResult HttpInvocation::ReadChunked(char* buffer, size_t capacity) {
   while (connection_ != nullptr && readable_ && !complete_) {
-    begin_ = end_ = 0;
-    const IoResult got = Recv(connection_->fd(), buffer_.get(), capacity_);
+    const IoResult got = Recv(connection_->fd(), buffer, capacity);
     if (got.state == IoState::kBlocked) readable_ = false;
     if (got.state == IoState::kClosed) OnPeerEnd();
     if (got.state != IoState::kSome) return NoMore();
-    end_ = got.size;
-    if (!Decode()) return {ReadState::kAborted, 0};
-    if (begin_ < end_) return Copy(buffer, capacity);
+    const ChunkedDecoder::Step step = chunks_.Decode(buffer, got.size);
+    if (!OnDecoded(step, got.size)) return {ReadState::kAborted, 0};
+    if (step.produced > 0) return {ReadState::kData, step.produced};
   }
   return NoMore();
 }

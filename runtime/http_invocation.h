@@ -39,6 +39,7 @@ class HttpInvocation final : public Call, private UpstreamUser {
   void OnUpstream(uint32_t events) override;
 
   void CloseIo() override;
+  void FillReceipt(const Instance& granted, StartKind start);
   void Connect(Upstream::Want want);
   // The request's side
   void Frame(std::string_view bytes, std::string* wire) const;
@@ -56,6 +57,7 @@ class HttpInvocation final : public Call, private UpstreamUser {
   void TellHead();
   void Complete();
   bool Decode();
+  bool OnDecoded(const ChunkedDecoder::Step& step, size_t raw);
   bool CountOutput(uint64_t more);
   ReadResult Copy(char* buffer, size_t capacity);
   ReadResult ReadDirect(char* buffer, size_t capacity);

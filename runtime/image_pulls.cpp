@@ -77,7 +77,7 @@ void ImagePulls::Stop() {
 
 // On the import's thread.
 ImportReport ImagePulls::Fetch(const std::shared_ptr<Task>& task, const Source& source,
-                               ImportOptions options) {
+                               const ImportOptions& options) {
   auto prepared = PrepareRegistry(source.access, task->ref, task->login);
   if (!prepared.ok()) return Failed(ImportReason::kInternal, prepared.error());
   prepared->scratch_dir = source.scratch_dir;
@@ -97,7 +97,6 @@ ImportReport ImagePulls::Fetch(const std::shared_ptr<Task>& task, const Source& 
     const bool full = feed.error().code == Code::kNoSpace;
     return Failed(full ? ImportReason::kNoSpace : ImportReason::kInternal, feed.error());
   }
-  options.ref = task->ref;
   Importer importer(source.runner, source.limits.import, source.scratch_dir);
   ImportReport report = importer.Import(**feed, options);
   if (report.status.ok()) return report;
@@ -131,9 +130,12 @@ std::unique_ptr<Engine::Pull> ImagePulls::Start(PullRequest request,
   task->ref = std::move(*ref);
   tasks_.insert(task);
   const Source source{loop_, runner_, scratch_dir_, limits_, access_};
-  task->give_up = imports_.Run(
-      [task, source](ImportOptions options) { return Fetch(task, source, std::move(options)); },
-      finish);
+  ImportOptions options;
+  options.ref = task->ref;
+  const auto work = [task, source](const ImportOptions& order) {
+    return Fetch(task, source, order);
+  };
+  task->give_up = imports_.Run(std::move(options), work, finish);
   return std::make_unique<Handle>(task);
 }
 

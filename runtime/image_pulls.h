@@ -38,7 +38,7 @@ class ImagePulls {
   struct Source;
   static void Cancel(Task& task);
   static ImportReport Fetch(const std::shared_ptr<Task>& task, const Source& source,
-                            ImportOptions options);
+                            const ImportOptions& options);
 
   EventLoop& loop_;
   UnpackRunner& runner_;

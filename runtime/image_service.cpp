@@ -1,7 +1,6 @@
 #include "runtime/image_service.h"
 
 #include <algorithm>
-#include <set>
 #include <utility>
 
 #include "base/file_io.h"
@@ -53,7 +52,7 @@ ImageService::ImageService(ImageParts parts, ImageLimits limits, Hooks hooks)
                   RemoveLayers(std::move(layers), done);
                 }}) {}
 
-ImageService::~ImageService() = default;
+ImageService::~ImageService() { parts_.loop.Cancel(sweep_timer_); }
 
 UploadLimits ImageService::LimitsForUpload() const {
   ImportLimits limits;
@@ -184,26 +183,44 @@ std::string ImageService::UserOf(const std::string& digest) const {
   return user.empty() && parts_.catalog.pinned(digest) ? "an export" : user;
 }
 
-void ImageService::RemoveLayers(std::vector<LayerId> layers, std::function<void()> done) {
+void ImageService::ClaimUnneeded(std::vector<LayerId>& layers) {
   const auto known = parts_.catalog.Layers();
   std::erase_if(layers, [&](const LayerId& layer) {
     return known.contains(layer) || !table_.BeginRemoval(layer);
   });
+}
+
+void ImageService::RemoveLayers(std::vector<LayerId> layers, std::function<void()> done) {
+  ClaimUnneeded(layers);
   if (layers.empty()) return done();
   auto remove = [&worker = parts_.worker, layers] {
+    bool all = true;
     for (const LayerId& layer : layers) {
       const Status removed = worker.Remove(layer);
-      if (!removed.ok()) {
-        LogWarning("layer " + layer.Hex() +
-                   " stays until the next start: " + removed.error().message);
-      }
+      if (removed.ok()) continue;
+      LogWarning("layer " + layer.Hex() + " stays for now: " + removed.error().message);
+      all = false;
     }
-    return true;
+    return all;
   };
-  parts_.spool.Run(std::move(remove), [this, layers, done](bool) {
+  parts_.spool.Run(std::move(remove), [this, layers, done](bool all) {
     for (const LayerId& layer : layers) table_.EndRemoval(layer);
+    if (all) {
+      sweep_pause_ = kFirstSweepPause;
+    } else {
+      SweepLater();
+    }
     done();
   });
+}
+
+void ImageService::SweepLater() {
+  if (sweep_timer_ != 0) return;
+  sweep_timer_ = parts_.loop.CallAfter(sweep_pause_, [this] {
+    sweep_timer_ = 0;
+    Sweep([](const Status&) {});  // without a launcher: the next one's coming sweeps
+  });
+  sweep_pause_ = std::min(sweep_pause_ * 2, kLongestSweepPause);
 }
 
 void ImageService::Sweep(std::function<void(Status)> done) {
@@ -222,6 +239,7 @@ void ImageService::Sweep(std::function<void(Status)> done) {
 }
 
 void ImageService::ApplySweep(const std::vector<LayerId>& on_disk, std::function<void()> done) {
+  if (stopping_) return done();  // a removal would wait for a loop that has ended
   const SweepPlan plan = PlanSweep(on_disk, parts_.catalog.Layers());
   if (!plan.missing.empty()) {
     LogError(std::to_string(plan.missing.size()) +
@@ -232,14 +250,25 @@ void ImageService::ApplySweep(const std::vector<LayerId>& on_disk, std::function
   if (!plan.remove.empty()) {
     LogInfo(std::to_string(plan.remove.size()) + " layers without an image are removed");
   }
-  std::set<LayerId> known = table_.Busy();
-  for (const auto& [layer, size] : parts_.catalog.Layers()) known.insert(layer);
-  RemoveLayers(plan.remove, [this, known = std::move(known), done = std::move(done)] {
-    parts_.spool.Run([&worker = parts_.worker, known] { return worker.SweepRecords(known); },
-                     [done](const Status& swept) {
-                       if (!swept.ok()) LogWarning(swept.error().message);
-                       done();
-                     });
+  RemoveLayers(plan.remove, [this, done = std::move(done)] { SweepRecords(done); });
+}
+
+void ImageService::SweepRecords(const std::function<void()>& done) {
+  auto list = [&worker = parts_.worker] { return worker.ListRecords(); };
+  parts_.spool.Run(std::move(list), [this, done](Result<std::vector<LayerId>> listed) {
+    if (!listed.ok()) {
+      LogWarning(listed.error().message);
+      return done();
+    }
+    std::vector<LayerId> strays = std::move(listed).value();
+    ClaimUnneeded(strays);
+    if (strays.empty()) return done();
+    auto remove = [&worker = parts_.worker, strays] { return worker.RemoveRecords(strays); };
+    parts_.spool.Run(std::move(remove), [this, strays, done](const Status& removed) {
+      for (const LayerId& layer : strays) table_.EndRemoval(layer);
+      if (!removed.ok()) LogWarning(removed.error().message);
+      done();
+    });
   });
 }
 

@@ -66,8 +66,11 @@ class ImageService {
   Result<std::unique_ptr<Engine::Upload>> NewUpload(UploadRequest request) {
     return imports_.NewUpload(std::move(request), LimitsForUpload());
   }
-  // Ends all uploads; their imports are over once importing() is false.
-  void StopImports() { imports_.Stop(); }
+  // Ends all uploads; their imports are over once importing() is false. Nothing is swept any more.
+  void StopImports() {
+    stopping_ = true;
+    imports_.Stop();
+  }
   void View(const std::string& name, TreeView view, std::function<void(Result<UniqueFd>)> done);
   void Remove(const std::string& name, std::function<void(Status)> done);
   void Verify(const std::string& name, std::function<void(Result<VerifyReport>)> done);
@@ -98,9 +101,16 @@ class ImageService {
   void CollectNow(const DiskUse& disk, std::function<void(uint64_t)> done);
   // After an import that found no space.
   void MakeRoom(ImportReport report, std::function<void(ImportReport)> done);
-  // Those no row needs; failures are logged and left to the next sweep.
+  // Keeps those nobody needs, and nobody may need until table_.EndRemoval.
+  void ClaimUnneeded(std::vector<LayerId>& layers);
+  // Those no row needs; failures are logged and left to a later sweep.
   void RemoveLayers(std::vector<LayerId> layers, std::function<void()> done);
+  void SweepLater();
   void ApplySweep(const std::vector<LayerId>& on_disk, std::function<void()> done);
+  void SweepRecords(const std::function<void()>& done);
+
+  static constexpr Duration kFirstSweepPause = std::chrono::seconds(1);
+  static constexpr Duration kLongestSweepPause = std::chrono::minutes(10);
 
   ImageParts parts_;
   ImageLimits limits_;
@@ -109,6 +119,9 @@ class ImageService {
   std::string last_collection_;  // what the log was told
   LayerTable table_;
   ImportService imports_;
+  bool stopping_ = false;
+  EventLoop::TimerId sweep_timer_ = 0;
+  Duration sweep_pause_ = kFirstSweepPause;
 };
 
 }  // namespace pulga

@@ -3,7 +3,6 @@
 // The real one is images/Importer over an UnpackRunner; tests have one in memory. Spool thread.
 #pragma once
 
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,8 +27,8 @@ class ImageWorker {
   virtual Result<VerifyReport> Verify(const ImageRecord& image) = 0;
   // The layer and its record.
   virtual Status Remove(const LayerId& layer) = 0;
-  // Removes what is no layer's record.
-  virtual Status SweepRecords(const std::set<LayerId>& layers) = 0;
+  virtual Result<std::vector<LayerId>> ListRecords() = 0;
+  virtual Status RemoveRecords(const std::vector<LayerId>& layers) = 0;
 };
 
 class ImporterWorker final : public ImageWorker {
@@ -60,9 +59,12 @@ class ImporterWorker final : public ImageWorker {
   Status Remove(const LayerId& layer) override {
     return Importer(runner_, ImportLimits{}, scratch_dir_).Remove(layer);
   }
-  Status SweepRecords(const std::set<LayerId>& layers) override {
-    const auto swept = RecordStore(scratch_dir_).Sweep(layers);
-    return swept.ok() ? OkStatus() : Status(swept.error());
+  Result<std::vector<LayerId>> ListRecords() override { return RecordStore(scratch_dir_).List(); }
+  Status RemoveRecords(const std::vector<LayerId>& layers) override {
+    for (const LayerId& layer : layers) {
+      PULGA_RETURN_IF_ERROR(RecordStore(scratch_dir_).Remove(layer));
+    }
+    return OkStatus();
   }
 
  private:

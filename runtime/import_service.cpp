@@ -71,6 +71,13 @@ struct ImportService::Stream {
   void StopWatching() {
     if (std::exchange(watched, false)) loop.Unwatch(pipe.get());
   }
+  // An archive that was cut off looks truncated to the unpacker.
+  void Amend(ImportReport& report) const {
+    if (why.ok()) return;
+    const bool too_large = why.error().code == Code::kTooLarge;
+    report.status = why;
+    report.reason = too_large ? ImportReason::kTooLarge : ImportReason::kHelper;
+  }
 
   EventLoop& loop;
   UniqueFd pipe;  // write end, non-blocking; not valid once nobody reads any more
@@ -175,33 +182,32 @@ Result<std::unique_ptr<Engine::Upload>> ImportService::NewUpload(UploadRequest r
   options.ref = request.ref.value_or("");
   options.any_platform = request.any_platform;
   options.absent = request.absent;
-  auto work = [upload = hooks_.upload, input, options, limit = limits.import,
-               complete = stream->complete](ImportOptions order) {
-    order.ref = options.ref;
-    order.any_platform = options.any_platform;
-    order.absent = options.absent;
+  auto work = [upload = hooks_.upload, input, limit = limits.import,
+               complete = stream->complete](const ImportOptions& order) {
     return upload(std::move(*input), order, limit, [complete] { return complete->Wait(); });
   };
   const auto done = std::make_shared<ReportDone>(std::move(request.on_done));
-  Import& import = Begin(std::move(work), [done](ImportReport report) {
+  const auto told = [done](ImportReport report) {
     if (const auto call = *done) call(std::move(report));
-  });
-  stream->cancel = CancelOf(import);
-  // An archive that was cut off looks truncated to the unpacker.
-  import.amend = [stream](ImportReport & report) { if (stream->why.ok()) return;
-  report.status = stream->why;
-  report.reason =
-      stream->why.error().code == Code::kTooLarge ? ImportReason::kTooLarge : ImportReason::kHelper;
-};
-return std::unique_ptr<Engine::Upload>(new UploadImpl(stream, done));
-}  // namespace pulga
-
-std::function<void()> ImportService::Run(Work work, ReportDone done) {
-  return CancelOf(Begin(std::move(work), std::move(done)));
+  };
+  PULGA_ASSIGN_OR_RETURN(Import* const running, Begin(std::move(options), std::move(work), told));
+  stream->cancel = CancelOf(*running);
+  running->amend = [stream](ImportReport& report) { stream->Amend(report); };
+  return std::unique_ptr<Engine::Upload>(new UploadImpl(stream, done));
 }
 
-std::function<void()> ImportService::CancelOf(const Import& import) const {
-  return [weak = std::weak_ptr(self_), holder = import.holder] {
+std::function<void()> ImportService::Run(ImportOptions options, Work work, ReportDone done) {
+  const auto running = Begin(std::move(options), std::move(work), done);
+  if (running.ok()) return CancelOf(**running);
+  ImportReport report;
+  report.status = running.error();
+  report.reason = ImportReason::kHelper;
+  loop_.Post([done = std::move(done), report = std::move(report)] { done(report); });
+  return [] {};
+}
+
+std::function<void()> ImportService::CancelOf(const Import& running) const {
+  return [weak = std::weak_ptr(self_), holder = running.holder] {
     const auto self = weak.lock();
     if (!self) return;
     const auto it = (*self)->imports_.find(holder);
@@ -211,32 +217,32 @@ std::function<void()> ImportService::CancelOf(const Import& import) const {
   };
 }
 
-ImportService::Import& ImportService::Begin(Work work, ReportDone done) {
+Result<ImportService::Import*> ImportService::Begin(ImportOptions options, Work work,
+                                                    ReportDone done) {
+  PULGA_ASSIGN_OR_RETURN(auto thread, WorkQueue::Start("pulga-import", loop_));
   const LayerTable::Holder holder = table_.NewHolder();
-  Import& import = imports_[holder];
-  import.holder = holder;
-  import.done = std::move(done);
-  import.thread = std::make_unique<WorkQueue>("pulga-import", loop_);
-  import.thread->Run(
-      [&loop = loop_, &table = table_, holder, stop = import.stop, work = std::move(work)] {
-        Claims claims(loop, table, holder);
-  ImportOptions options;
-  options.claims = &claims;
-  options.stop = stop;
-  options.wanted = [stop] { return !stop->stopped(); };
-  return work(std::move(options));
-},
-      [weak = std::weak_ptr(self_), holder](ImportReport report) {
-  if (const auto self = weak.lock()) (*self)->OnReported(holder, std::move(report));
-      });
-return import;
+  Import& running = imports_[holder];
+  running.holder = holder;
+  running.done = std::move(done);
+  running.thread = std::move(thread);
+  const auto claims = std::make_shared<Claims>(loop_, table_, holder);
+  options.claims = claims.get();
+  options.stop = running.stop;
+  options.wanted = [stop = running.stop] { return !stop->stopped(); };
+  const auto run = [claims, options = std::move(options), work = std::move(work)] {
+    return work(options);
+  };
+  running.thread->Run(run, [weak = std::weak_ptr(self_), holder](ImportReport report) {
+    if (const auto self = weak.lock()) (*self)->OnReported(holder, std::move(report));
+  });
+  return &running;
 }
 
 void ImportService::OnReported(LayerTable::Holder holder, ImportReport report) {
-  Import& import = imports_.at(holder);
-  import.thread.reset();  // it has nothing left to do
+  Import& running = imports_.at(holder);
+  running.thread.reset();  // it has nothing left to do
   if (!report.status.ok()) {
-    if (import.amend) import.amend(report);
+    if (running.amend) running.amend(report);
     LogInfo("import failed: " + Printable(report.status.error().message, 500));
     const auto finish = [weak = std::weak_ptr(self_), holder](ImportReport failed) {
       if (const auto self = weak.lock()) (*self)->Finish(holder, std::move(failed));
@@ -265,7 +271,7 @@ void ImportService::Stop() {
       stream->End(Error{Code::kUnavailable, 0, "the daemon is stopping"});
     }
   }
-  for (const auto& [holder, import] : imports_) CancelOf(import)();
+  for (const auto& [holder, running] : imports_) CancelOf(running)();
 }
 
 }  // namespace pulga

@@ -25,8 +25,8 @@ struct UploadLimits {
 
 class ImportService {
  public:
-  // On the import's thread. The options say nothing yet but whom to ask and when to give up.
-  using Work = std::function<ImportReport(ImportOptions options)>;
+  // On the import's thread, with the options given to Run().
+  using Work = std::function<ImportReport(const ImportOptions& options)>;
   using UploadWork =
       std::function<ImportReport(UniqueFd input, const ImportOptions& options,
                                  const ImportLimits& limits, std::function<Status()> confirm)>;
@@ -49,9 +49,10 @@ class ImportService {
                                                     const UploadLimits& limits);
   // kUnavailable when too many are under way.
   Status CheckRoom(uint32_t at_once) const;
-  // Runs `work`, stores what it reports, removes what it leaves, then `done`. What is returned
-  // gives the import up, if it still runs: it fails soon, and `done` is called all the same.
-  std::function<void()> Run(Work work, ReportDone done);
+  // Runs `work`, stores what it reports, removes what it leaves, then `done`. Whom `work` asks for
+  // layers and when it gives up is set in the options here. What is returned gives the import up,
+  // if it still runs: it fails soon, and `done` is called all the same.
+  std::function<void()> Run(ImportOptions options, Work work, ReportDone done);
   // Gives all imports up; they are over when under_way() is 0.
   void Stop();
   size_t under_way() const { return imports_.size(); }
@@ -67,8 +68,9 @@ class ImportService {
     std::function<void(ImportReport&)> amend;  // may be empty: a better reason than the work's
     ReportDone done;
   };
-  Import& Begin(Work work, ReportDone done);
-  std::function<void()> CancelOf(const Import& import) const;
+  // Gives `work` to a thread of its own, when there is one to be had.
+  Result<Import*> Begin(ImportOptions options, Work work, ReportDone done);
+  std::function<void()> CancelOf(const Import& running) const;
   void OnReported(LayerTable::Holder holder, ImportReport report);
   void Finish(LayerTable::Holder holder, ImportReport report);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/event_loop.h"
@@ -23,6 +24,9 @@ struct Instance {
   TimePoint created;
   TimePoint ready;  // parked, or listening
   TimePoint idle_since;
+  TimePoint frozen_since;
+  TimePoint launched;                   // exec: when its program was asked for
+  Duration thaw{0};                     // how long the last one took
   std::vector<Call*> calls;             // those it has now; exec: at most one
   std::unique_ptr<LogPipe> stdout_log;  // http
   std::unique_ptr<LogPipe> stderr_log;
@@ -30,8 +34,13 @@ struct Instance {
   MemoryBudget::Lease memory;
   EventLoop::TimerId kill_timer = 0;   // SIGKILL after the grace
   EventLoop::TimerId start_timer = 0;  // http: NotReady
+  std::optional<InstanceCpu> cpu;      // when it was last looked at
   uint32_t timeouts_in_a_row = 0;      // http
+  uint32_t children = 0;               // http: processes beside PID 1 when it was last frozen
   bool stopped_by_us = false;
+  bool reclaim_asked = false;  // since it was frozen
+  bool closed = false;         // takes no new calls, and ends with those it has
+  bool used = false;           // http: a call has ended on it
 
   void Forget(Call* call) { std::erase(calls, call); }
 };

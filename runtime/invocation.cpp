@@ -31,6 +31,8 @@ std::string_view StartKindName(StartKind kind) {
       return "warm";
     case StartKind::kFrozen:
       return "frozen";
+    case StartKind::kReclaimed:
+      return "reclaimed";
   }
   return "";
 }

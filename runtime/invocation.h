@@ -39,21 +39,28 @@ inline constexpr std::string_view kRejectBadArgument = "bad-argument";          
 inline constexpr std::string_view kRejectQueueFull = "queue-full";              // 429
 inline constexpr std::string_view kRejectQueueTimeout = "queue-timeout";        // 429
 inline constexpr std::string_view kRejectMemory = "memory";                     // 503
+inline constexpr std::string_view kRejectPressure = "pressure";                 // 503: of the board
 inline constexpr std::string_view kRejectUnavailable = "unavailable";     // 503: sandbox restarting
 inline constexpr std::string_view kRejectShuttingDown = "shutting-down";  // 503
 
-enum class StartKind : uint8_t { kNone, kCold, kParked, kWarm, kFrozen };
+enum class StartKind : uint8_t { kNone, kCold, kParked, kWarm, kFrozen, kReclaimed };
 std::string_view StartKindName(StartKind kind);  // "cold", "parked", ...; kNone = "none"
 
-// Milliseconds per step; negative = the step did not happen.
+// Milliseconds per step; negative = the step did not happen. queue, sandbox, ready and function
+// follow on each other and add up to the whole call; exec is the first part of function.
 struct Receipt {
   StartKind start = StartKind::kNone;
-  // To the grant of an instance (http, cold: to when its start began), or to the end without one.
+  // To the grant of an instance (http, cold: to when the start it waited for began, if that was
+  // later than the call), or to the end without one.
   double queue_ms = -1;
-  double sandbox_ms = -1;   // from there to just before execve: building or waking the sandbox
-  double exec_ms = -1;      // exec only: from there to the first output seen, or the exit if none
-  double ready_ms = -1;     // http only: from there to the first connection the server took
-  double function_ms = -1;  // from the grant: total when the end is known, else time to first byte
+  // From there to just before execve (or to the end without one): building or waking the sandbox.
+  // Frozen, reclaimed: the thaw. Warm: none.
+  double sandbox_ms = -1;
+  double exec_ms = -1;   // exec only: from there to the first output seen, or the exit if none
+  double ready_ms = -1;  // http, cold only: from there to when the server took a connection
+  // From when the function was there for the call (exec: the execve; http: the grant of a server
+  // that listens) to the end when that is known, else to the first byte.
+  double function_ms = -1;
 };
 // "queue;dur=0.004, sandbox;dur=0.210, ..." (Server-Timing).
 std::string ServerTiming(const Receipt& receipt);

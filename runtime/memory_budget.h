@@ -1,5 +1,6 @@
 // MemoryBudget: what all instances together may use, counted by their limits (a parked one by what
-// the kernel needs for it), and how many instances there may be. Pure bookkeeping. Loop thread.
+// the kernel needs for it, one that is frozen and cannot grow by what it holds), and how many
+// instances there may be. Pure bookkeeping. Loop thread.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +8,6 @@
 #include <utility>
 
 namespace pulga {
-
-inline constexpr uint64_t kParkedInstanceBytes = 512 * 1024;
 
 class MemoryBudget {
  public:
@@ -37,6 +36,7 @@ class MemoryBudget {
       bytes_ = 0;
     }
     bool held() const { return budget_ != nullptr; }
+    uint64_t bytes() const { return bytes_; }
 
    private:
     friend class MemoryBudget;
@@ -59,11 +59,14 @@ class MemoryBudget {
   // False: the lease is as it was.
   bool Resize(Lease* lease, uint64_t bytes) {
     if (bytes > lease->bytes_ && used_ - lease->bytes_ + bytes > total_) return false;
+    const bool freed = bytes < lease->bytes_;
     used_ = used_ - lease->bytes_ + bytes;
     lease->bytes_ = bytes;
+    if (freed && on_freed_) on_freed_();
     return true;
   }
 
+  bool full() const { return instances_ >= max_instances_; }
   uint64_t total() const { return total_; }
   uint64_t used() const { return used_; }
   uint32_t instances() const { return instances_; }

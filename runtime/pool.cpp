@@ -1,9 +1,12 @@
 #include "runtime/pool.h"
 
+#include <netinet/in.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include "base/text.h"
@@ -13,18 +16,15 @@
 namespace pulga {
 namespace {
 
-constexpr Duration kRefillDelay = std::chrono::milliseconds(1);  // parks after the reply has left
+// Another function has a device that this one is to have: asked for again so often.
+constexpr Duration kHeldElsewhereDelay = std::chrono::milliseconds(250);
+// The launcher is full, and another function's spawner goes: tried again so soon.
+constexpr Duration kNoPlaceDelay = std::chrono::milliseconds(20);
 constexpr uint32_t kMaxIdleConnections = 64;
+constexpr int kParkedLonger = 30;     // than a server is kept warm
+constexpr uint32_t kWeighEvery = 16;  // of parked ones: they are all alike
 
-uint32_t SlotsOf(const Version& version) {
-  const ScaleSpec& scale = version.spec.scale;
-  // exec: the parked ones beside those that run; http: one that is still ending.
-  const uint32_t beside =
-      version.mode == SandboxMode::kExec ? std::max(scale.parked, scale.min) : 1;
-  return std::clamp<uint32_t>(scale.max + beside, 1, kMaxSlots);
-}
-
-VersionSpec SpecOf(const Version& version, uint64_t id) {
+VersionSpec SpecOf(const Version& version, uint64_t id, uint32_t slots, const InstanceSize& size) {
   VersionSpec spec;
   spec.version_id = id;
   spec.layers = version.layers;
@@ -35,9 +35,38 @@ VersionSpec SpecOf(const Version& version, uint64_t id) {
   spec.user = version.user;
   spec.working_dir = version.working_dir.empty() ? "/" : version.working_dir;
   spec.hostname = version.key.name;
+  spec.owner = version.key.owner;
+  spec.function = version.key.name_space + "/" + version.key.name;
+  spec.access = version.spec.access;
+  spec.access.volumes = version.volumes;
   spec.limits = version.spec.sandbox;
-  spec.slots = static_cast<uint16_t>(SlotsOf(version));
+  spec.most = {spec.limits.memory_bytes, spec.limits.cpu_millis};
+  spec.limits.memory_bytes = size.memory_bytes;
+  spec.limits.cpu_millis = size.cpu_millis;
+  spec.slots = static_cast<uint16_t>(slots);
+  const bool by_cpu = version.spec.scale.cpu_target != 0 || version.spec.least_cpu_millis != 0;
+  if (by_cpu) spec.meter = VersionSpec::Meter::kCpu;
   return spec;
+}
+
+bool IsHeldElsewhere(const Error& error) {
+  return error.code == Code::kAlreadyExists && error.sys_errno == EBUSY;
+}
+
+// Whoever listens there already would be taken for the function.
+Status CheckHostPort(uint16_t port) {
+  const UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd.valid()) return LastError("socket");
+  const int on = 1;
+  setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const int bound = bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address);
+  if (bound == 0 || errno != EADDRINUSE) return OkStatus();
+  return Error{Code::kAlreadyExists, EBUSY,
+               "port " + std::to_string(port) + " of the host is in use by another program"};
 }
 
 LogSource SourceOf(const Version& version, std::string call_id, std::string stream) {
@@ -58,19 +87,32 @@ Outcome OutcomeOf(const InstanceExit& exit) {
   return {OutcomeKind::kSignaled, WTERMSIG(status), ""};
 }
 
-Pool::Pool(RuntimeContext& context, VersionPtr version, uint64_t id, Duration idle,
+Pool::Pool(RuntimeContext& context, VersionPtr version, uint64_t id, Duration idle, Books books,
            std::function<void()> on_empty)
     : context_(context),
       id_(id),
       version_(std::move(version)),
-      idle_(version_->spec.scale.idle > Duration::zero() ? version_->spec.scale.idle : idle),
+      idle_(idle),
+      book_(std::move(books.function)),
+      refusals_(std::move(books.refusals)),
       on_empty_(std::move(on_empty)),
       min_(version_->spec.scale.min),
-      last_used_(context.clock.Now()) {}
+      last_used_(context.clock.Now()) {
+  StartSizes();
+  if (const auto schedule = ScheduleOf(version_->spec.annotations)) {
+    schedule_ = std::make_unique<Schedule>(*schedule);
+  }
+  const ScaleSpec& scale = version_->spec.scale;
+  if (scale.cpu_target != 0 || scale.latency_target != Duration::zero()) {
+    meters_ = std::make_unique<Meters>();
+  }
+}
 
 Pool::~Pool() {
   on_empty_ = nullptr;
   phase_ = PoolPhase::kDraining;
+  NoteDenied(0, Need::kMinimum);
+  NoteRefusals();
   EndAllCalls();
   EndProof(Error{Code::kUnavailable, 0, "the version was dropped before it was ready"});
   for (const auto& instance : instances_) Clear(*instance);
@@ -80,115 +122,27 @@ Pool::~Pool() {
   }
 }
 
-// --- deciding
-
-PoolSnapshot Pool::Snapshot() const {
-  PoolSnapshot snapshot;
-  snapshot.mode = version_->mode;
-  snapshot.phase = phase_;
-  snapshot.spawner = spawner_step_;
-  snapshot.launcher =
-      context_.sandbox.available() ? PoolSnapshot::Launcher::kUp : PoolSnapshot::Launcher::kDown;
-  snapshot.refill = refill_now_ ? PoolSnapshot::Refill::kNow : PoolSnapshot::Refill::kLater;
-  snapshot.min = min_;
-  snapshot.max = version_->spec.scale.max;
-  snapshot.concurrency = version_->mode == SandboxMode::kExec ? 1 : version_->concurrency;
-  snapshot.parked = version_->spec.scale.parked;
-  snapshot.slots = SlotsOf(*version_);
-  snapshot.idle = idle_;
-  snapshot.now = context_.clock.Now();
-  snapshot.last_used = last_used_;
-  snapshot.retry_at = retry_at_;
-  snapshot.waiting = static_cast<uint32_t>(waiting_.size());
-  snapshot.instances.reserve(instances_.size());
-  for (const auto& instance : instances_) {
-    snapshot.instances.push_back({instance->slot, instance->step,
-                                  static_cast<uint32_t>(instance->calls.size()),
-                                  instance->idle_since});
-  }
-  return snapshot;
-}
-
-void Pool::Evaluate() {
-  if (evaluating_) {
-    evaluate_again_ = true;
-    return;
-  }
-  evaluating_ = true;
-  for (int round = 0; round < 8; ++round) {  // what cannot settle waits for its next event
-    evaluate_again_ = false;
-    ServeWaiting();
-    const PoolPlan plan = PlanPool(Snapshot());
-    for (const PoolAction& action : plan.actions) Apply(action);
-    LookAgainAt(plan.look_again);
-    if (!evaluate_again_) break;
-  }
-  evaluating_ = false;
-  CheckProof();
-  ArmQueueTimer();
-  TellIfEmpty();
-}
-
-void Pool::Apply(const PoolAction& action) {
-  last_decision_ = action.reason;
-  switch (action.kind) {
-    case PoolActionKind::kBuildSpawner:
-      return BuildSpawner();
-    case PoolActionKind::kDropSpawner:
-      return DropSpawner();
-    case PoolActionKind::kStartForCall:
-      return StartForCall(action.slot);
-    case PoolActionKind::kStart:
-      return StartServer(action.slot);
-    case PoolActionKind::kPark:
-      return Park(action.slot);
-    case PoolActionKind::kStop:
-      if (Instance* instance = Find(action.slot)) Stop(*instance);
-      return;
-  }
-}
-
-void Pool::LookAgainAt(std::optional<TimePoint> when) {
-  if (!when) return;
-  if (look_timer_ != 0 && look_at_ <= *when) return;
-  context_.loop.Cancel(look_timer_);
-  look_at_ = *when;
-  look_timer_ = context_.loop.CallAt(*when, [this] {
-    const Notifier::Turn turn(context_.notifier);
-    look_timer_ = 0;
-    Evaluate();
-  });
-}
-
-void Pool::RefillLater() {
-  refill_now_ = false;
-  if (refill_timer_ != 0) return;
-  refill_timer_ = context_.loop.CallAfter(kRefillDelay, [this] {
-    const Notifier::Turn turn(context_.notifier);
-    refill_timer_ = 0;
-    refill_now_ = true;
-    Evaluate();
-  });
-}
-
 // --- the spawner
 
 void Pool::BuildSpawner() {
   spawner_step_ = SpawnerStep::kBuilding;
-  context_.sandbox.BuildVersion(
-      SpecOf(*version_, id_), *this,
-      [this, alive = std::weak_ptr<char>(alive_)](Result<std::unique_ptr<Spawner>> built) {
-        if (alive.expired()) return;
-        const Notifier::Turn turn(context_.notifier);
-        OnBuilt(std::move(built));
-      });
+  context_.sandbox.BuildVersion(SpecOf(*version_, id_, SlotsOf(*version_), size_), *this,
+                                [this, size = size_, alive = std::weak_ptr<char>(alive_)](
+                                    Result<std::unique_ptr<Spawner>> built) {
+                                  if (alive.expired()) return;
+                                  const Notifier::Turn turn(context_.notifier);
+                                  OnBuilt(std::move(built), size);
+                                });
 }
 
-void Pool::OnBuilt(Result<std::unique_ptr<Spawner>> built) {
+void Pool::OnBuilt(Result<std::unique_ptr<Spawner>> built, const InstanceSize& size) {
   if (built.ok()) {
     spawner_ = std::move(built).value();
+    SizeOfNewSpawner(size);
     spawner_step_ = SpawnerStep::kReady;
     warnings_ = spawner_->warnings();
+    held_elsewhere_.clear();
+    CheckProof();  // before anything is started for it
     return Evaluate();
   }
   spawner_step_ = SpawnerStep::kNone;
@@ -198,6 +152,15 @@ void Pool::OnBuilt(Result<std::unique_ptr<Spawner>> built) {
     EndProof(error);
     return Evaluate();  // calls wait for OnSandboxAvailable
   }
+  if (IsHeldElsewhere(error)) {
+    WaitForHolder(error);
+    return Evaluate();
+  }
+  if (IsLauncherFull(error) && context_.room != nullptr) {
+    WaitForPlace(error);
+    return Evaluate();
+  }
+  held_elsewhere_.clear();
   FailureFacts facts;
   facts.remark = error.message;
   NoteFailure({OutcomeKind::kSetupFailed, error.sys_errno, "build-version"}, facts);
@@ -205,11 +168,31 @@ void Pool::OnBuilt(Result<std::unique_ptr<Spawner>> built) {
   Evaluate();
 }
 
+// Calls wait for as long as they may; a deploy is told.
+void Pool::WaitForHolder(const Error& error) {
+  held_elsewhere_ = error.message;
+  trouble_ = "waits: " + error.message;
+  retry_at_ = context_.clock.Now() + kHeldElsewhereDelay;
+  EndProof(error);
+}
+
+// One that proves itself waits only where a place is about to be free.
+void Pool::WaitForPlace(const Error& error) {
+  if (!context_.room->DropASpawner(*this)) return WaitForHolder(error);
+  held_elsewhere_ = error.message;
+  trouble_ = "waits for a place: " + error.message;
+  retry_at_ = context_.clock.Now() + kNoPlaceDelay;
+  if (proof_done_) phase_ = PoolPhase::kProving;  // or nobody would ask again
+}
+
 // Not from inside one of its own callbacks, and before the next one is built: until the loop's next
 // turn the pool behaves as if it were being built.
 void Pool::DropSpawner() {
+  NoteRefusals();
+  if (spawner_ != nullptr) isolation_ = context_.shelf.Keep(spawner_->layers());
   spawner_step_ = SpawnerStep::kBuilding;
   dying_spawner_ = std::move(spawner_);
+  SizeOfNewSpawner({});
   context_.loop.Cancel(bury_timer_);
   bury_timer_ = context_.loop.CallAt(context_.loop.Now(), [this] {
     const Notifier::Turn turn(context_.notifier);
@@ -247,21 +230,6 @@ void Pool::OnGone(const Error& why) {
 
 // --- starting
 
-MemoryBudget::Lease Pool::TakeMemory(uint64_t bytes) {
-  if (phase_ == PoolPhase::kProving) return context_.memory.Force(bytes);
-  return context_.memory.Take(bytes);
-}
-
-// The budget is used up: somebody's idle instance goes, and until its memory is back the calls
-// wait; with nothing to wait for they are told.
-void Pool::NoMemory() {
-  trouble_ = "the memory budget is used up";
-  if (context_.make_room && context_.make_room()) return;
-  if (!instances_.empty() || waiting_.empty()) return;
-  FailWaiting({OutcomeKind::kRejected, 0, std::string(kRejectMemory)}, FailureFacts(), 5);
-  evaluate_again_ = true;  // nothing else will happen here: the idle spawner has to be planned for
-}
-
 Instance& Pool::NewInstance(uint16_t slot, InstanceStep step, MemoryBudget::Lease lease) {
   auto instance = std::make_unique<Instance>();
   instance->slot = slot;
@@ -275,8 +243,9 @@ Instance& Pool::NewInstance(uint16_t slot, InstanceStep step, MemoryBudget::Leas
 
 void Pool::StartForCall(uint16_t slot) {
   if (waiting_.empty()) return;
-  MemoryBudget::Lease lease = TakeMemory(version_->spec.sandbox.memory_bytes);
-  if (!lease.held()) return NoMemory();
+  const TimePoint since = waiting_.front()->submitted;
+  MemoryBudget::Lease lease = TakeMemory(limit_bytes(), since);
+  if (!lease.held()) return void(NoMemory(limit_bytes(), since, Need::kInstance));
   Call* call = waiting_.front();
   waiting_.pop_front();
   RefillLater();
@@ -284,8 +253,19 @@ void Pool::StartForCall(uint16_t slot) {
 }
 
 void Pool::Park(uint16_t slot) {
-  MemoryBudget::Lease lease = TakeMemory(kParkedInstanceBytes);
-  if (!lease.held()) return;  // no call needs it: nobody has to make room
+  // No call needs it: nobody has to make room.
+  const bool proving = phase_ == PoolPhase::kProving;
+  MemoryBudget::Lease lease;
+  if (proving) {
+    lease = context_.memory.Force(kParkedInstanceBytes);
+  } else if (context_.room == nullptr || !context_.room->anybody_denied()) {
+    lease = context_.memory.Take(kParkedInstanceBytes);
+  }
+  if (!lease.held()) {
+    if (min_ == 0) return;
+    wants_memory_ = true;
+    return NoteDenied(kParkedInstanceBytes, Need::kMinimum);  // tried again when some is free
+  }
   Instance& instance = NewInstance(slot, InstanceStep::kParking, std::move(lease));
   const Status parked = spawner_->Park(slot);
   if (parked.ok()) return;
@@ -295,19 +275,29 @@ void Pool::Park(uint16_t slot) {
   NoteFailure({OutcomeKind::kSetupFailed, parked.error().sys_errno, "park"}, facts);
 }
 
-void Pool::StartServer(uint16_t slot) {
-  MemoryBudget::Lease lease = TakeMemory(version_->spec.sandbox.memory_bytes);
-  if (!lease.held()) return NoMemory();
+void Pool::StartServer(uint16_t slot, PoolAction::Urgency urgency) {
+  const TimePoint since = OldestWaiting().value_or(context_.clock.Now());
+  const bool ahead = urgency == PoolAction::Urgency::kAhead;
+  if (ahead && context_.room != nullptr && context_.room->anybody_denied()) return;
+  MemoryBudget::Lease lease = TakeMemory(limit_bytes(), since);
+  if (!lease.held()) {
+    if (!ahead) NoMemory(limit_bytes(), since, waiting_.empty() ? Need::kMinimum : Need::kInstance);
+    return;
+  }
   Instance& instance = NewInstance(slot, InstanceStep::kStarting, std::move(lease));
   const Status started = StartServerIn(instance);
-  if (started.ok()) return;
+  if (started.ok()) return held_elsewhere_.clear();
   Remove(instance);
+  if (IsHeldElsewhere(started.error())) return WaitForHolder(started.error());
   FailureFacts facts;
   facts.remark = started.error().message;
   NoteFailure({OutcomeKind::kSetupFailed, started.error().sys_errno, "start"}, facts);
 }
 
 Status Pool::StartServerIn(Instance& instance) {
+  if (version_->spec.access.network.mode == NetworkMode::kHost) {
+    PULGA_RETURN_IF_ERROR(CheckHostPort(version_->port));
+  }
   StartOptions options;
   PULGA_ASSIGN_OR_RETURN(options.stdin_fd, OpenNullInput());
   PULGA_ASSIGN_OR_RETURN(FunctionPipe out, MakeOutputPipe());
@@ -341,9 +331,11 @@ void Pool::OnListening(Instance& instance) {
   context_.loop.Cancel(std::exchange(instance.start_timer, 0));
   if (instance.step != InstanceStep::kStarting) return;
   instance.step = InstanceStep::kWarm;
-  instance.ready = std::chrono::steady_clock::now();
-  // Scaled to zero while it started: then it counts as idle for long enough (SetWanted).
-  if (instance.idle_since >= instance.created) instance.idle_since = context_.clock.Now();
+  instance.ready = context_.clock.Now();
+  const TimePoint now = context_.clock.Now();
+  book_->costs().NoteStart(Rung::kCold, now - instance.created);
+  // Brought up ahead of a call: its idleness is the function's, or it would go before that call.
+  instance.idle_since = waiting_.empty() ? book_->idle_since().value_or(now) : now;
   trouble_.clear();
   Evaluate();
 }
@@ -363,8 +355,9 @@ void Pool::OnParked(uint16_t slot) {
   Instance* instance = Find(slot);
   if (instance == nullptr || instance->step != InstanceStep::kParking) return;
   instance->step = InstanceStep::kParked;
-  instance->ready = std::chrono::steady_clock::now();
+  instance->ready = context_.clock.Now();
   instance->idle_since = context_.clock.Now();
+  if (parks_++ % kWeighEvery == 0) NoteBytes(*instance, Rung::kParked);
   NoteSuccess();
   Evaluate();
 }
@@ -380,7 +373,8 @@ void Pool::OnSockets(uint16_t slot, std::vector<UniqueFd> sockets) {
 // --- stopping
 
 void Pool::Stop(Instance& instance) {
-  if (instance.step == InstanceStep::kWarm || instance.step == InstanceStep::kStarting) {
+  if (instance.step == InstanceStep::kWarm || instance.step == InstanceStep::kFrozen ||
+      instance.step == InstanceStep::kReclaimed || instance.step == InstanceStep::kStarting) {
     Terminate(instance);
   } else {
     Kill(instance);  // parked, or ending already and in somebody's way
@@ -411,6 +405,7 @@ void Pool::Terminate(Instance& instance) {
 
 void Pool::OnExit(const InstanceExit& exit) {
   const Notifier::Turn turn(context_.notifier);
+  NoteRefusals();
   Instance* found = Find(exit.slot);
   if (found == nullptr) return;
   const SlotTimes times = spawner_ == nullptr ? SlotTimes() : spawner_->Times(exit.slot);
@@ -418,6 +413,7 @@ void Pool::OnExit(const InstanceExit& exit) {
   const std::unique_ptr<Instance> instance = Remove(*found);
   FailureFacts facts;
   facts.memory_peak_bytes = exit.memory_peak_bytes;
+  facts.memory_limit_bytes = limit_bytes();
   if (instance->stderr_log != nullptr) facts.stderr_tail = instance->stderr_log->tail();
   Outcome outcome = OutcomeOf(exit);
   // An exec program that fails is its caller's business, and so is a server that listened and died
@@ -432,7 +428,15 @@ void Pool::OnExit(const InstanceExit& exit) {
     call->facts = facts;
     MoveOrEnd(*call, *instance, exit, times);
   }
-  if (exec_ran) NoteSuccess();
+  if (exec_ran) {
+    NoteSuccess();
+    const bool parked = instance->ready != TimePoint();
+    if (times.exec >= instance->launched) {
+      book_->costs().NoteStart(parked ? Rung::kParked : Rung::kCold,
+                               times.exec - instance->launched);
+    }
+  }
+  NoteEnd(*instance, exit, times);
   if (failed) {
     NoteFailure(outcome, facts);
     EndProof(Error{Code::kUnavailable, 0, MakeFailureText(outcome, version_.get(), facts)});
@@ -466,6 +470,11 @@ std::unique_ptr<Instance> Pool::Remove(Instance& instance) {
   Clear(*removed);
   removed->memory.Reset();
   return removed;
+}
+
+void Pool::NoteBytes(const Instance& instance, Rung rung) {
+  const uint64_t bytes = spawner_ == nullptr ? 0 : spawner_->MemoryBytes(instance.slot);
+  if (bytes > 0) book_->costs().NoteBytes(rung, bytes);
 }
 
 void Pool::NoteSuccess() {

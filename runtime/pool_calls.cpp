@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/units.h"
 #include "runtime/pipe_io.h"
 #include "runtime/pool.h"
 
@@ -13,6 +14,8 @@ namespace {
 
 constexpr uint32_t kMaxTimeoutsInARow = 3;
 constexpr Duration kExpiryStep = std::chrono::milliseconds(100);
+constexpr Duration kSettleDelay = std::chrono::milliseconds(100);
+constexpr uint32_t kPressureRetrySeconds = 10;  // a level does not fall sooner
 
 const char* StepName(const Instance& instance) {
   switch (instance.step) {
@@ -23,6 +26,10 @@ const char* StepName(const Instance& instance) {
       return "parked";
     case InstanceStep::kWarm:
       return instance.calls.empty() ? "warm" : "busy";
+    case InstanceStep::kFrozen:
+      return "frozen";
+    case InstanceStep::kReclaimed:
+      return "reclaimed";
     case InstanceStep::kRunning:
       return "busy";
     case InstanceStep::kEnding:
@@ -41,11 +48,25 @@ void Pool::Expect(Call& call) {
 void Pool::Submit(Call& call) {
   if (!expected_.empty()) std::erase(expected_, &call);
   last_used_ = context_.clock.Now();
+  use_ = PoolSnapshot::Use::kInUse;
+  book_->OnCallBegun(last_used_);
+  if (context_.room != nullptr) book_->room_clock = context_.room->clock();
   call.pool = this;
+  if (ScalesByLoad()) LookAtLoad();
   if (waiting_.empty() && ServeOne(call)) return;
-  if (last_used_ < retry_at_ && !AnythingUsable() && context_.sandbox.available()) {
+  if (call.ended()) return;
+  if (limit_bytes() > context_.memory.total()) {
+    call.facts = NeverFits();
+    return call.Reject(kRejectMemory, 5);
+  }
+  if (last_used_ < retry_at_ && held_elsewhere_.empty() && !AnythingUsable() &&
+      context_.sandbox.available()) {
     call.facts = BackOffFacts();
     return call.Fail(last_failure_, AfterCall::kCancelled, RetryAfterSeconds());
+  }
+  if (context_.pressure == PressureLevel::kShed) {
+    call.facts.remark = context_.pressure_why;
+    return call.Reject(kRejectPressure, kPressureRetrySeconds);
   }
   const ScaleSpec& scale = version_->spec.scale;
   if (waiting_.size() >= WaitingLimit(Snapshot(), scale.queue)) {
@@ -56,38 +77,57 @@ void Pool::Submit(Call& call) {
   Evaluate();
 }
 
+// A frozen one only where no other is free, a reclaimed one only where none is frozen.
 Instance* Pool::FindUsable() const {
   const bool exec = version_->mode == SandboxMode::kExec;
+  Instance* frozen = nullptr;
+  Instance* reclaimed = nullptr;
   for (const auto& instance : instances_) {
+    if (instance->step == InstanceStep::kFrozen) frozen = instance.get();
+    if (instance->step == InstanceStep::kReclaimed) reclaimed = instance.get();
     if (exec ? instance->step == InstanceStep::kParked
-             : instance->step == InstanceStep::kWarm &&
+             : instance->step == InstanceStep::kWarm && !instance->closed &&
                    instance->calls.size() < version_->concurrency) {
       return instance.get();
     }
   }
-  return nullptr;
+  return frozen != nullptr ? frozen : reclaimed;
 }
 
 bool Pool::ServeOne(Call& call) {
   Instance* instance = FindUsable();
   if (instance == nullptr) return false;
   if (version_->mode == SandboxMode::kHttp) {
-    const bool cold = call.submitted < instance->ready;
-    Assign(call, *instance, cold ? StartKind::kCold : StartKind::kWarm);
+    // Who gets what others have used already waited for them, not for its start.
+    const bool awaited = call.submitted < instance->ready && !instance->used;
+    StartKind start = awaited ? StartKind::kCold : StartKind::kWarm;
+    if (instance->step != InstanceStep::kWarm) {
+      if (!HaveMemory(call, *instance)) return false;
+      start = instance->step == InstanceStep::kFrozen ? StartKind::kFrozen : StartKind::kReclaimed;
+      if (!Thaw(*instance)) return ServeOne(call);
+    }
+    Assign(call, *instance, start);
     return true;
   }
   const auto running = std::count_if(instances_.begin(), instances_.end(), [](const auto& other) {
     return other->step == InstanceStep::kRunning || other->step == InstanceStep::kEnding;
   });
   if (static_cast<uint32_t>(running) >= version_->spec.scale.max) return false;
-  if (!context_.memory.Resize(&instance->memory, version_->spec.sandbox.memory_bytes)) {
-    NoMemory();
-    return false;
-  }
+  if (!HaveMemory(call, *instance)) return false;
   instance->step = InstanceStep::kRunning;
   RefillLater();
   Assign(call, *instance, StartKind::kParked);
   return true;
+}
+
+// What it held parked or frozen becomes its limit, or the call waits.
+bool Pool::HaveMemory(Call& call, Instance& instance) {
+  if (GrowMemory(instance, call.submitted)) return true;
+  const uint64_t more = limit_bytes() - instance.memory.bytes();
+  if (NoMemory(more, call.submitted, Need::kGrowth)) return false;
+  call.facts = NeverFits();
+  call.Reject(kRejectMemory, 5);
+  return false;
 }
 
 void Pool::ServeWaiting() {
@@ -114,6 +154,7 @@ Status Pool::Launch(Instance& instance, const Call& call, StartOptions options) 
       LogSource{version_->key, version_->number, call.request().call_id, "stderr"});
   PULGA_RETURN_IF_ERROR(instance.stderr_log->Open(std::move(err.ours)));
   if (spawner_ == nullptr) return Error{Code::kUnavailable, 0, "the spawner is gone"};
+  instance.launched = context_.clock.Now();
   // `ready` is set exactly for what was parked first.
   if (instance.ready != TimePoint()) return spawner_->Wake(instance.slot, std::move(options));
   return spawner_->Start(instance.slot, std::move(options));
@@ -154,12 +195,22 @@ void Pool::Release(Call& call, AfterCall after) {
   Instance* instance = std::exchange(call.instance, nullptr);
   call.pool = nullptr;
   last_used_ = context_.clock.Now();
+  use_ = PoolSnapshot::Use::kInUse;
+  const bool submitted = expected_.empty() || std::erase(expected_, &call) == 0;
+  if (submitted) book_->OnCallEnded(last_used_);
   if (instance == nullptr) {
     std::erase(waiting_, &call);
-    std::erase(expected_, &call);
+    if (waiting_.empty()) {
+      NoteDenied(min_ == 0 ? 0 : denied_bytes_, Need::kMinimum);
+      LookAgainAt(last_used_ + kSettleDelay);  // nothing else may happen here any more
+    }
     return TellIfEmpty();
   }
   instance->Forget(&call);
+  if (meters_ && call.assigned() != TimePoint() &&
+      (after == AfterCall::kReturn || after == AfterCall::kTimedOut)) {
+    meters_->latency.Add(last_used_, last_used_ - call.assigned());
+  }
   if (after == AfterCall::kDead) return;
   if (version_->mode == SandboxMode::kHttp) {
     ReleaseServer(*instance, after);
@@ -177,22 +228,29 @@ void Pool::ReleaseProgram(Instance& instance, AfterCall after) {
 }
 
 void Pool::ReleaseServer(Instance& instance, AfterCall after) {
+  instance.used = true;
+  NoteRefusals();
   if (instance.calls.empty()) instance.idle_since = last_used_;
   if (instance.step == InstanceStep::kEnding) return;
+  if (instance.calls.empty() && context_.room != nullptr) context_.room->NoteIdle();
+  if (instance.closed && instance.calls.empty()) {
+    Terminate(instance);
+    return Evaluate();
+  }
   if (after == AfterCall::kReturn) {
     instance.timeouts_in_a_row = 0;
     if (failures_ != 0 || !trouble_.empty()) NoteSuccess();
   } else if (after == AfterCall::kTimedOut && ++instance.timeouts_in_a_row >= kMaxTimeoutsInARow) {
-    last_decision_ = "stops an instance: " + std::to_string(kMaxTimeoutsInARow) +
-                     " calls in a row timed out on it";
+    Decide("stops an instance: " + std::to_string(kMaxTimeoutsInARow) +
+           " calls in a row timed out on it");
     Remark(last_decision_);
     Terminate(instance);
     return Evaluate();
   }
   if (!waiting_.empty() || phase_ != PoolPhase::kActive) {
     Evaluate();
-  } else if (instance.calls.empty() && look_timer_ == 0) {
-    LookAgainAt(last_used_ + idle_);
+  } else if (instance.calls.empty() && rest_) {
+    if (look_timer_ == 0 || look_at_ > last_used_ + *rest_) LookAgainAt(last_used_ + *rest_);
   }
 }
 
@@ -216,6 +274,7 @@ void Pool::MoveOrEnd(Call& call, Instance& instance, const InstanceExit& exit,
   const bool untouched = (lost || exit.setup_step.empty()) && (!exec || times.exec == TimePoint());
   const bool again = lost && context_.loop.Now() < call.queue_deadline;
   if (untouched && (!call.moved_once || again) && call.Movable()) return Requeue(call);
+  if (!exec) book_->OnCallEnded(context_.clock.Now());  // it leaves its pool here, unreleased
   call.OnInstanceExit(instance, exit, times);
 }
 
@@ -228,12 +287,24 @@ void Pool::FailWaiting(const Outcome& outcome, const FailureFacts& facts, uint32
 
 void Pool::EndAllCalls() {
   for (Call* call : std::exchange(waiting_, {})) call->Reject(kRejectShuttingDown, 1);
-  for (Call* call : std::exchange(expected_, {})) call->Reject(kRejectShuttingDown, 1);
+  // Release finds them in there: none of them has begun.
+  for (Call* call : std::vector<Call*>(expected_)) call->Reject(kRejectShuttingDown, 1);
   std::vector<Call*> open;
   for (const auto& instance : instances_) {
     open.insert(open.end(), instance->calls.begin(), instance->calls.end());
   }
-  for (Call* call : open) call->Reject(kRejectShuttingDown, 1);
+  for (Call* call : open) EndOpen(*call);
+}
+
+// One that may have run must not read like one that did not: whoever sends it again has to know.
+void Pool::EndOpen(Call& call) {
+  if (version_->mode == SandboxMode::kHttp && call.Movable()) {
+    return call.Reject(kRejectShuttingDown, 1);  // its server had yet to listen
+  }
+  call.facts.remark =
+      "the daemon, or this version of the function, was stopped before the call had ended; it may "
+      "have run: send it again only if running twice does no harm";
+  call.Fail({OutcomeKind::kSignaled, SIGKILL, ""}, AfterCall::kCancelled);
 }
 
 // How many of the first waiting calls something already on its way will serve.
@@ -264,12 +335,22 @@ void Pool::ExpireWaiting() {
   const TimePoint now = context_.loop.Now();
   const size_t covered = WaitingCovered();
   std::vector<Call*> expired;
-  for (size_t i = 0; i < waiting_.size(); ++i) {
-    const Duration grace = i < covered ? version_->spec.limits.start_timeout : Duration::zero();
-    if (waiting_[i]->queue_deadline + grace <= now) expired.push_back(waiting_[i]);
+  size_t before = 0;
+  for (Call* call : waiting_) {
+    const bool starts = before++ < covered;
+    const Duration grace = starts ? version_->spec.limits.start_timeout : Duration::zero();
+    if (call->queue_deadline + grace <= now) expired.push_back(call);
   }
   const bool down = !context_.sandbox.available() || spawner_step_ != SpawnerStep::kReady;
-  for (Call* call : expired) call->Reject(down ? kRejectUnavailable : kRejectQueueTimeout, 1);
+  for (Call* call : expired) {
+    if (!held_elsewhere_.empty()) call->facts.remark = held_elsewhere_;
+    if (!down && denied_bytes_ > 0) {
+      call->Reject(kRejectMemory, 5);
+    } else {
+      call->Reject(down ? kRejectUnavailable : kRejectQueueTimeout, 1);
+    }
+  }
+  if (waiting_.empty()) NoteDenied(min_ == 0 ? 0 : denied_bytes_, Need::kMinimum);
   if (waiting_.empty()) return TellIfEmpty();
   const TimePoint next = std::max(waiting_.front()->queue_deadline, now + kExpiryStep);
   queue_timer_ = context_.loop.CallAt(next, [this] {
@@ -279,24 +360,55 @@ void Pool::ExpireWaiting() {
   });
 }
 
-void Pool::Describe(FunctionActivity* activity) const {
+void Pool::DescribeLadder(FunctionActivity* activity) const {
+  PoolSnapshot snapshot;
+  PlanLadder(&snapshot);
+  const bool http = version_->mode == SandboxMode::kHttp;
+  const Duration parked = std::max(snapshot.warmth.until, snapshot.descent.parked_for);
+  activity->keep_alive =
+      http ? Why(snapshot.warmth) : "parked for " + FormatDuration(parked) + " after a call";
+  for (size_t i = kRungs; i-- > 0;) {
+    const auto rung = static_cast<Rung>(i);
+    if (!snapshot.ladder[rung].offered || (rung == Rung::kWarm && !http)) continue;
+    const ObservedCost& seen = book_->costs().at(rung);
+    activity->costs.push_back({RungName(rung), snapshot.ladder[rung], seen.starts, seen.sights});
+  }
+}
+
+void Pool::DescribeInstances(FunctionActivity* activity) const {
   const TimePoint now = context_.clock.Now();
   for (const auto& instance : instances_) {
     InstanceStatus status;
     status.slot = instance->slot;
     status.step = StepName(*instance);
     status.open_calls = static_cast<uint32_t>(instance->calls.size());
-    status.memory_bytes = spawner_ == nullptr ? 0 : spawner_->MemoryBytes(instance->slot);
+    if (spawner_ != nullptr) status.memory.total = spawner_->MemoryBytes(instance->slot);
     using std::chrono::duration_cast;
+    status.children = instance->children;
     status.age_ms = duration_cast<std::chrono::milliseconds>(now - instance->created).count();
     activity->instances.push_back(std::move(status));
   }
   activity->queued += static_cast<uint32_t>(waiting_.size());
+}
+
+void Pool::Glance(FunctionActivity* activity) const {
+  DescribeInstances(activity);
   if (phase_ == PoolPhase::kDraining) return;
   activity->last_decision = last_decision_;
-  activity->trouble = trouble_;
+  activity->trouble = context_.sandbox.available() ? trouble_ : "the launcher is restarting";
+}
+
+void Pool::Describe(FunctionActivity* activity) const {
+  const size_t others = activity->instances.size();
+  Glance(activity);
+  for (size_t i = 0; spawner_ != nullptr && i < instances_.size(); ++i) {
+    activity->instances[others + i].memory = spawner_->Memory(instances_[i]->slot);
+  }
+  if (phase_ == PoolPhase::kDraining) return;
+  activity->size = in_force_.memory_bytes != 0 ? in_force_ : size_;
+  DescribeLadder(activity);
   activity->warnings = warnings_;
-  if (!context_.sandbox.available()) activity->trouble = "the launcher is restarting";
+  activity->isolation = spawner_ != nullptr ? spawner_->layers() : Unpacked(isolation_);
 }
 
 }  // namespace pulga

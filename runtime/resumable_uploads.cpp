@@ -126,9 +126,10 @@ ResumableUploads::~ResumableUploads() {
   loop_.Cancel(expiry_timer_);
 }
 
-WorkQueue& ResumableUploads::disk() {
-  if (disk_ == nullptr) disk_ = std::make_unique<WorkQueue>("pulga-uploads", loop_);
-  return *disk_;
+Status ResumableUploads::StartDisk() {
+  if (disk_ != nullptr) return OkStatus();
+  PULGA_ASSIGN_OR_RETURN(disk_, WorkQueue::Start("pulga-uploads", loop_));
+  return OkStatus();
 }
 
 int64_t ResumableUploads::WallMillis() const {
@@ -153,6 +154,7 @@ Status ResumableUploads::Open() {
     const std::string id = entry.stored.id;
     entries_[id] = std::move(entry);
   }
+  if (!entries_.empty()) PULGA_RETURN_IF_ERROR(StartDisk());
   if (!entries_.empty()) LogInfo(std::to_string(entries_.size()) + " resumable uploads are there");
   ArmExpiry();
   return OkStatus();
@@ -238,6 +240,8 @@ void ResumableUploads::Create(NewUploadOrder order, Done done) {
 
 // What others announced and have not sent yet is spoken for.
 void ResumableUploads::Admit(StoredUpload upload, Done done) {
+  const Status disk_started = StartDisk();
+  if (!disk_started.ok()) return done(Prefix("begin an upload", disk_started.error()));
   UploadStore::Demand demand{upload.length + bytes_being_made_, limits_.reserve_bytes};
   for (const auto& [id, entry] : entries_) {
     if (IsUnfinished(entry.state)) demand.bytes += entry.stored.length - entry.stored.offset;

@@ -140,7 +140,9 @@ class ResumableUploads {
   void Forget(const std::string& id);
   std::shared_ptr<const ImportReport> ReportOf(const UploadOutcome& outcome) const;
   int64_t WallMillis() const;
-  WorkQueue& disk();
+  // The first of all; whatever follows it has a thread.
+  Status StartDisk();
+  WorkQueue& disk() { return *disk_; }
 
   EventLoop& loop_;
   const Clock& clock_;

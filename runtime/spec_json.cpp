@@ -9,54 +9,15 @@
 
 #include "base/text.h"
 #include "base/units.h"
+#include "sandbox/network_rule.h"
 
 namespace pulga {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kMaxDepth = 8;
-
 Error Bad(std::string_view field, std::string_view why) {
   return Error{Code::kInvalidArgument, 0, std::string(field) + ": " + std::string(why)};
-}
-
-// Watches a parse for what the parser itself would let pass: repeated keys and deep nesting.
-class StrictWatch {
- public:
-  bool OnEvent(int depth, Json::parse_event_t event, Json& parsed) {
-    if (depth > kMaxDepth) problem_ = "nested too deeply";
-    if (event == Json::parse_event_t::object_start) open_.emplace_back();
-    if (event == Json::parse_event_t::object_end && !open_.empty()) open_.pop_back();
-    if (event == Json::parse_event_t::key && !open_.empty() &&
-        !open_.back().insert(parsed.get<std::string>()).second && problem_.empty()) {
-      problem_ = "the field \"" + Printable(parsed.get<std::string>(), 40) + "\" is given twice";
-    }
-    return problem_.empty();
-  }
-  const std::string& problem() const { return problem_; }
-
- private:
-  std::vector<std::set<std::string>> open_;
-  std::string problem_;
-};
-
-Result<Json> ParseStrictly(std::string_view text) {
-  if (text.size() > kMaxSpecBytes) {
-    return Error{Code::kTooLarge, 0,
-                 "the function's description is larger than " + FormatBytes(kMaxSpecBytes)};
-  }
-  StrictWatch watch;
-  Json json = Json::parse(
-      text,
-      [&watch](int depth, Json::parse_event_t event, Json& parsed) {
-        return watch.OnEvent(depth, event, parsed);
-      },
-      /*allow_exceptions=*/false);
-  if (!watch.problem().empty()) return Error{Code::kInvalidArgument, 0, watch.problem()};
-  if (json.is_discarded()) return Error{Code::kInvalidArgument, 0, "this is not valid JSON"};
-  if (!json.is_object()) return Error{Code::kInvalidArgument, 0, "a JSON object is expected"};
-  return json;
 }
 
 // The wrong value itself, for messages.
@@ -120,12 +81,17 @@ Result<uint32_t> ReadCpu(const std::string& field, const Json& json) {
   return Bad(field, cpu.error().message + ": from 10m to 1024, or \"0\" for no quota");
 }
 
+constexpr Duration kBeyondAnyRange = std::chrono::hours(24 * 365 * 200);
+
 Result<Duration> ReadDuration(const std::string& field, const Json& json) {
   if (json.is_number_unsigned() && json.get<uint64_t>() == 0) return Duration::zero();
   if (!json.is_string()) {
     return Bad(field, "a duration like \"30s\" is expected, not " + Shown(json));
   }
-  return Quantity(field, ParseDuration(json.get_ref<const std::string&>()));
+  const Result<Duration> parsed = ParseDuration(json.get_ref<const std::string&>());
+  // The check of the field's range has better words for it.
+  if (!parsed.ok() && parsed.error().code == Code::kTooLarge) return kBeyondAnyRange;
+  return Quantity(field, parsed);
 }
 
 // "auto" is zero: the pool's own rule.
@@ -134,6 +100,30 @@ Result<Duration> ReadIdle(const std::string& field, const Json& json) {
   PULGA_ASSIGN_OR_RETURN(const Duration idle, ReadDuration(field, json));
   if (idle == Duration::zero()) return Bad(field, "0 is no idle time; write \"auto\" or \"10s\"");
   return idle;
+}
+
+Result<uint32_t> ReadCpuTarget(const std::string& field, const Json& json) {
+  if (json == "auto") return kDefaultCpuTarget;
+  if (json.is_string()) {
+    return Bad(field,
+               "percent of limits.cpu, 1 to 100, or \"auto\" are expected, not " + Shown(json));
+  }
+  PULGA_ASSIGN_OR_RETURN(const uint64_t percent, ReadNumber(field, json, kCpuTargetRange));
+  return static_cast<uint32_t>(percent);
+}
+
+Result<Duration> ReadLatencyTarget(const std::string& field, const Json& json) {
+  PULGA_ASSIGN_OR_RETURN(const Duration target, ReadDuration(field, json));
+  if (target == Duration::zero()) return Bad(field, "0 is no time a call takes; leave it out");
+  return target;
+}
+
+// "never" and "off" say the same.
+Result<Duration> ReadFreezeAfter(const std::string& field, const Json& json) {
+  if (json == "never" || json == "off") return kNeverFreeze;
+  if (json.is_string() || json == 0) return ReadDuration(field, json);
+  return Bad(field, "a duration like \"1s\", \"0\" for at once, or \"never\" is expected, not " +
+                        Shown(json));
 }
 
 Result<std::vector<std::string>> ReadWords(const std::string& field, const Json& json) {
@@ -217,7 +207,8 @@ class ObjectReader {
 
   template <typename E>
   ObjectReader& TakeName(const char* name, const Names<E>& names, E* out) {
-    std::string text = NameOf(names, *out);
+    if (Find(name) == nullptr) return *this;
+    std::string text;
     Take(name, ReadString, &text);
     std::string choices;
     for (const auto& [known, value] : names) {
@@ -269,13 +260,40 @@ class ObjectReader {
   Status status_;
 };
 
+// One value, or {"min","max"}: then `least` is not 0.
+template <typename T, typename Read>
+Status ReadRange(const std::string& field, const Json& json, Read read, std::pair<T*, T*> range) {
+  const auto [least, most] = range;
+  if (!json.is_object()) {
+    PULGA_ASSIGN_OR_RETURN(*most, read(field, json));
+    return OkStatus();
+  }
+  PULGA_RETURN_IF_ERROR(
+      ObjectReader(json, field + ".").Take("min", read, least).Take("max", read, most).Finish());
+  for (const char* end : {"min", "max"}) {
+    if (json.contains(end) && !json[end].is_null()) continue;
+    return Bad(field, "a range has \"min\" and \"max\"");
+  }
+  if (*least == 0) return Bad(field + ".min", "0 is no lower end of a range");
+  if (*least == *most) *least = 0;
+  return OkStatus();
+}
+
 Status ReadLimits(const Json& json, FunctionSpec& spec) {
   SandboxLimits& box = spec.sandbox;
   InvocationLimits& call = spec.limits;
   return ObjectReader(json, "limits.")
-      .Take("memory", ReadBytes, &box.memory_bytes)
+      .TakeObject("memory",
+                  [&](const Json& j) {
+                    return ReadRange("limits.memory", j, ReadBytes,
+                                     std::pair(&spec.least_memory_bytes, &box.memory_bytes));
+                  })
       .Take("swap", ReadBytes, &box.swap_bytes)
-      .Take("cpu", ReadCpu, &box.cpu_millis)
+      .TakeObject("cpu",
+                  [&](const Json& j) {
+                    return ReadRange("limits.cpu", j, ReadCpu,
+                                     std::pair(&spec.least_cpu_millis, &box.cpu_millis));
+                  })
       .TakeNumber("cpu_weight", kCpuWeightRange, &box.cpu_weight)
       .TakeNumber("pids", kPidsRange, &box.pids)
       .Take("io_read_bps", ReadBytes, &box.io_read_bps)
@@ -295,18 +313,152 @@ Status ReadScale(const Json& json, ScaleSpec& scale) {
       .TakeNumber("min", kMinRange, &scale.min)
       .TakeNumber("max", kMaxRange, &scale.max)
       .TakeNumber("concurrency", kConcurrencyRange, &scale.concurrency)
+      .TakeNumber("target", kConcurrencyRange, &scale.target)
+      .Take("cpu_target", ReadCpuTarget, &scale.cpu_target)
+      .Take("latency_target", ReadLatencyTarget, &scale.latency_target)
+      .TakeNumber("latency_percentile", kPercentileRange, &scale.latency_percentile)
       .TakeNumber("queue", kQueueRange, &scale.queue)
       .Take("queue_wait", ReadDuration, &scale.queue_wait)
       .TakeNumber("parked", kMinRange, &scale.parked)
       .Take("idle", ReadIdle, &scale.idle)
+      .Take("freeze_after", ReadFreezeAfter, &scale.freeze_after)
       .Finish();
 }
 
-Status ReadNetwork(const Json& json) {
+const Names<NetworkMode> kNetworkModes = {
+    {"none", NetworkMode::kNone}, {"egress", NetworkMode::kEgress}, {"host", NetworkMode::kHost}};
+// What is absent is the grant's choice.
+const Names<LeaseKind> kLeases = {{"exclusive", LeaseKind::kExclusive},
+                                  {"shared", LeaseKind::kShared}};
+
+std::string Entry(const std::string& field, size_t index) {
+  return field + "[" + std::to_string(index) + "]";
+}
+
+template <typename T>
+Result<std::vector<T>> ReadEach(const std::string& field, const Json& array,
+                                Result<T> (*read)(const std::string&, const Json&)) {
+  std::vector<T> out;
+  for (const Json& entry : array) {
+    PULGA_ASSIGN_OR_RETURN(T value, read(Entry(field, out.size()), entry));
+    out.push_back(std::move(value));
+  }
+  return out;
+}
+
+Result<std::vector<NetworkRule>> ReadRules(const std::string& field, const Json& json) {
+  PULGA_ASSIGN_OR_RETURN(const std::vector<std::string> words, ReadWords(field, json));
+  std::vector<NetworkRule> rules;
+  for (const std::string& word : words) {
+    auto rule = ParseNetworkRule(word);
+    if (!rule.ok()) return Prefix(Entry(field, rules.size()), rule.error());
+    rules.push_back(std::move(*rule));
+  }
+  return rules;
+}
+
+Status ReadNetwork(const Json& json, AccessSpec& access) {
   return ObjectReader(json, "network.")
-      .TakeOnly("mode", "none")
-      .TakeOnly("allow", Json::array())
+      .TakeName("mode", kNetworkModes, &access.network.mode)
+      .Take("allow", ReadRules, &access.network.allow)
       .Finish();
+}
+
+Result<VolumeMount> ReadVolume(const std::string& field, const Json& json) {
+  VolumeMount volume;
+  int kinds = 0;
+  for (const auto& [key, kind] :
+       {std::pair("name", VolumeKind::kVolume), std::pair("data_set", VolumeKind::kDataSet),
+        std::pair("host", VolumeKind::kHost)}) {
+    if (!json.is_object() || !json.contains(key) || json[key].is_null()) continue;
+    volume.kind = kind;
+    ++kinds;
+  }
+  volume.read_only = volume.kind == VolumeKind::kDataSet;
+  PULGA_RETURN_IF_ERROR(ObjectReader(json, field + ".")
+                            .Take("name", ReadString, &volume.source)
+                            .Take("data_set", ReadString, &volume.source)
+                            .Take("host", ReadString, &volume.source)
+                            .Take("path", ReadString, &volume.path)
+                            .Take("read_only", ReadFlag, &volume.read_only)
+                            .Take("size", ReadBytes, &volume.size_bytes)
+                            .Finish());
+  if (kinds != 1) return Bad(field, "one of \"name\", \"data_set\" and \"host\" is expected");
+  return volume;
+}
+
+Result<std::vector<VolumeMount>> ReadVolumes(const std::string& field, const Json& json) {
+  if (!json.is_array()) return Bad(field, "an array of objects is expected, not " + Shown(json));
+  return ReadEach<VolumeMount>(field, json, ReadVolume);
+}
+
+// "gpio:/dev/gpiochip0", or an object that says how it is to be leased.
+Result<DeviceRequest> ReadDevice(const std::string& field, const Json& json) {
+  std::string text;
+  LeaseKind lease = LeaseKind::kByGrant;
+  if (json.is_string()) {
+    text = json.get<std::string>();
+  } else if (json.is_object()) {
+    PULGA_RETURN_IF_ERROR(ObjectReader(json, field + ".")
+                              .Take("device", ReadString, &text)
+                              .TakeName("lease", kLeases, &lease)
+                              .Finish());
+  } else {
+    return Bad(field, "\"gpio:/dev/gpiochip0\" is expected, not " + Shown(json));
+  }
+  auto device = ParseDevice(text);
+  if (!device.ok()) return Prefix(field, device.error());
+  device->lease = lease;
+  return device;
+}
+
+Result<std::vector<DeviceRequest>> ReadDevices(const std::string& field, const Json& json) {
+  if (!json.is_array()) return Bad(field, "an array is expected, not " + Shown(json));
+  return ReadEach<DeviceRequest>(field, json, ReadDevice);
+}
+
+Result<uint64_t> ReadCapabilities(const std::string& field, const Json& json) {
+  PULGA_ASSIGN_OR_RETURN(const std::vector<std::string> names, ReadWords(field, json));
+  uint64_t capabilities = 0;
+  for (const std::string& name : names) {
+    const auto number = CapabilityNumber(name);
+    if (!number) {
+      return Bad(field, "\"" + Printable(name, 40) + "\" is not one of " + KnownCapabilities());
+    }
+    capabilities |= 1ULL << *number;
+  }
+  return capabilities;
+}
+
+Json NetworkToJson(const NetworkSpec& network) {
+  Json allow = Json::array();
+  for (const NetworkRule& rule : network.allow) allow.push_back(FormatNetworkRule(rule));
+  return {{"mode", NameOf(kNetworkModes, network.mode)}, {"allow", allow}};
+}
+
+Json VolumesToJson(const std::vector<VolumeMount>& volumes) {
+  Json out = Json::array();
+  for (const VolumeMount& volume : volumes) {
+    const char* kind = volume.kind == VolumeKind::kVolume    ? "name"
+                       : volume.kind == VolumeKind::kDataSet ? "data_set"
+                                                             : "host";
+    Json entry = {{kind, volume.source}, {"path", volume.path}, {"read_only", volume.read_only}};
+    if (volume.size_bytes != 0) entry["size"] = FormatBytes(volume.size_bytes);
+    out.push_back(std::move(entry));
+  }
+  return out;
+}
+
+Json DevicesToJson(const std::vector<DeviceRequest>& devices) {
+  Json out = Json::array();
+  for (const DeviceRequest& device : devices) {
+    if (device.lease == LeaseKind::kByGrant) {
+      out.push_back(FormatDevice(device));
+    } else {
+      out.push_back({{"device", FormatDevice(device)}, {"lease", NameOf(kLeases, device.lease)}});
+    }
+  }
+  return out;
 }
 
 Json LimitsToJson(const FunctionSpec& spec) {
@@ -324,29 +476,43 @@ Json LimitsToJson(const FunctionSpec& spec) {
                {"start_timeout", FormatDuration(call.start_timeout)},
                {"grace", FormatDuration(call.grace)}};
   if (box.cpu_millis != kCpuNotGiven) json["cpu"] = FormatCpuMillis(box.cpu_millis);
+  if (spec.least_memory_bytes != 0) {
+    json["memory"] = {{"min", FormatBytes(spec.least_memory_bytes)},
+                      {"max", FormatBytes(box.memory_bytes)}};
+  }
+  if (spec.least_cpu_millis != 0) {
+    json["cpu"] = {{"min", FormatCpuMillis(spec.least_cpu_millis)},
+                   {"max", FormatCpuMillis(box.cpu_millis)}};
+  }
   if (call.body_bytes != kByMode) json["body"] = FormatBytes(call.body_bytes);
   if (call.output_bytes != kByMode) json["output"] = FormatBytes(call.output_bytes);
   return json;
 }
 
 Json ScaleToJson(const ScaleSpec& scale) {
+  const bool freezes = scale.freeze_after != kNeverFreeze;
   Json json = {{"min", scale.min},
                {"max", scale.max},
                {"concurrency", scale.concurrency},
                {"queue", scale.queue},
                {"queue_wait", FormatDuration(scale.queue_wait)},
                {"parked", scale.parked},
-               {"idle", scale.idle == Duration::zero() ? "auto" : FormatDuration(scale.idle)}};
+               {"idle", scale.idle == Duration::zero() ? "auto" : FormatDuration(scale.idle)},
+               {"freeze_after", freezes ? FormatDuration(scale.freeze_after) : "never"}};
   if (scale.concurrency == 0) json.erase("concurrency");
+  if (scale.target != 0) json["target"] = scale.target;
+  if (scale.cpu_target != 0) json["cpu_target"] = scale.cpu_target;
+  if (scale.latency_target == Duration::zero()) return json;
+  json["latency_target"] = FormatDuration(scale.latency_target);
+  json["latency_percentile"] = scale.latency_percentile;
   return json;
 }
 
 }  // namespace
 
-Status CheckSpecDocument(std::string_view text) { return Status(ParseStrictly(text)); }
-
 Result<FunctionSpec> SpecFromJson(std::string_view text) {
-  PULGA_ASSIGN_OR_RETURN(const Json json, ParseStrictly(text));
+  PULGA_RETURN_IF_ERROR(CheckSpecDocument(text));
+  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   FunctionSpec spec;
   spec.sandbox.cpu_millis = kCpuNotGiven;
   PULGA_RETURN_IF_ERROR(
@@ -365,11 +531,12 @@ Result<FunctionSpec> SpecFromJson(std::string_view text) {
           .TakeObject("limits", [&spec](const Json& j) { return ReadLimits(j, spec); })
           .Take("allow_unenforced", ReadFlag, &spec.allow_unenforced)
           .TakeObject("scale", [&spec](const Json& j) { return ReadScale(j, spec.scale); })
-          .TakeObject("network", ReadNetwork)
+          .TakeObject("network", [&spec](const Json& j) { return ReadNetwork(j, spec.access); })
           .TakeOnly("root", "read-only")
           .TakeOnly("secrets", Json::array())
-          .TakeOnly("volumes", Json::array())
-          .TakeOnly("devices", Json::array())
+          .Take("volumes", ReadVolumes, &spec.access.volumes)
+          .Take("devices", ReadDevices, &spec.access.devices)
+          .Take("capabilities", ReadCapabilities, &spec.access.capabilities)
           .Take("labels", ReadTexts, &spec.labels)
           .Take("annotations", ReadTexts, &spec.annotations)
           .Finish());
@@ -390,6 +557,10 @@ std::string SpecToJson(const FunctionSpec& spec) {
                      {"init", NameOf(kInits, spec.init)},
                      {"limits", LimitsToJson(spec)},
                      {"scale", ScaleToJson(spec.scale)},
+                     {"network", NetworkToJson(spec.access.network)},
+                     {"volumes", VolumesToJson(spec.access.volumes)},
+                     {"devices", DevicesToJson(spec.access.devices)},
+                     {"capabilities", CapabilityNames(spec.access.capabilities)},
                      {"labels", Json::object()},
                      {"annotations", Json::object()}};
   Json out = json;

@@ -150,7 +150,47 @@ CREATE UNIQUE INDEX one_stored_number ON versions(function_id, number) WHERE sta
 CREATE INDEX versions_by_image ON versions(image_owner, image_digest);
 )sql";
 
-constexpr const char* kMigrations[] = {kSchema1, kSchema2};
+// Volumes have random ids, so that one made after an older database was restored never meets the
+// file of another. A name is free again as soon as its volume is on its way out.
+constexpr const char* kSchema3 = R"sql(
+CREATE TABLE volumes (
+  id INTEGER PRIMARY KEY,
+  owner TEXT NOT NULL,
+  name_space TEXT NOT NULL,
+  name TEXT NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('pending', 'ready', 'removing')),
+  size_bytes INTEGER NOT NULL,
+  image_owner TEXT,
+  image_digest TEXT,
+  created_unix_ms INTEGER NOT NULL,
+  FOREIGN KEY (image_owner, image_digest) REFERENCES images(owner, digest)
+) STRICT;
+CREATE UNIQUE INDEX one_volume_of_a_name ON volumes(owner, name_space, name)
+  WHERE state <> 'removing';
+CREATE INDEX volumes_by_image ON volumes(image_owner, image_digest);
+)sql";
+
+// What was learned, and who was called when (in hours since 1970): clustered by the hour, so that
+// what is written every few minutes, for however many functions, is on few pages. No index by
+// function, which only a deletion would use and each write would pay for.
+constexpr const char* kSchema4 = R"sql(
+CREATE TABLE habits (
+  function_id INTEGER PRIMARY KEY REFERENCES functions(id) ON DELETE CASCADE,
+  pauses TEXT NOT NULL,
+  costs TEXT NOT NULL,
+  calls_lately_milli INTEGER NOT NULL,
+  idle_since_unix_ms INTEGER NOT NULL,
+  saved_unix_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE call_hours (
+  hour INTEGER NOT NULL,
+  function_id INTEGER NOT NULL REFERENCES functions(id) ON DELETE CASCADE,
+  minutes TEXT NOT NULL,
+  PRIMARY KEY (hour, function_id)
+) STRICT, WITHOUT ROWID;
+)sql";
+
+constexpr const char* kMigrations[] = {kSchema1, kSchema2, kSchema3, kSchema4};
 
 Status CheckOwnership(Database& database) {
   PULGA_ASSIGN_OR_RETURN(const int64_t id, database.QueryInt("PRAGMA application_id"));

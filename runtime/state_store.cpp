@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -59,34 +60,28 @@ StoredVersion::State StateOf(const std::string& text) {
   return text == "active" ? StoredVersion::State::kActive : StoredVersion::State::kKept;
 }
 
+// Of the code's other reasons, descriptors and memory, no file that goes gives any back.
+bool IsDiskFull(const Error& error) {
+  if (error.code != Code::kNoSpace) return false;
+  const int why = error.sys_errno;
+  return why != EMFILE && why != ENFILE && why != ENOMEM;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<StateStore>> StateStore::Open(const std::string& data_dir) {
   auto store = OpenOnce(data_dir);
-  if (!store.ok() && store.error().code == Code::kNoSpace && Ballast(data_dir).Drop()) {
+  if (!store.ok() && IsDiskFull(store.error()) && Ballast(data_dir).Drop()) {
     store = OpenOnce(data_dir);
   }
   if (store.ok()) {
     (*store)->KeepBallast();
-  } else if (store.error().code == Code::kNoSpace) {
+  } else if (IsDiskFull(store.error())) {
     Error full = store.error();
     full.message += ": the disk is full: free some space where the data directory is";
     return full;
   }
   return store;
-}
-
-template <typename Change>
-auto StateStore::Freeing(Change change) -> decltype(change()) {
-  auto done = change();
-  if (!done.ok() && done.error().code == Code::kNoSpace && ballast_.Drop()) {
-    done = change();
-    // What the log took comes back with it: rows that go need no new room in the file.
-    const Status written = database_->Execute("PRAGMA wal_checkpoint(TRUNCATE)");
-    if (!written.ok()) LogWarning(written.error().message);
-  }
-  ballast_.Keep();
-  return done;
 }
 
 Result<std::unique_ptr<StateStore>> StateStore::OpenOnce(const std::string& data_dir) {
@@ -145,6 +140,8 @@ Result<StoredState> StateStore::Load() {
     StoredState state;
     PULGA_RETURN_IF_ERROR(LoadImages(state));
     PULGA_RETURN_IF_ERROR(LoadFunctions(state));
+    PULGA_RETURN_IF_ERROR(LoadVolumes(state));
+    PULGA_RETURN_IF_ERROR(LoadHabits(state));
     PULGA_RETURN_IF_ERROR(transaction.Commit());
     return state;
   });

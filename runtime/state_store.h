@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -13,11 +14,14 @@
 #include <vector>
 
 #include "base/layer_id.h"
+#include "base/log.h"
 #include "base/result.h"
 #include "images/image.h"
 #include "runtime/ballast.h"
 #include "runtime/database.h"
+#include "runtime/function_book.h"
 #include "runtime/function_spec.h"
+#include "runtime/policy/hour_of_calls.h"
 
 namespace pulga {
 
@@ -42,9 +46,37 @@ struct OwnedImage {
   std::string name;
 };
 
+// A volume, or a data set, which is an image that functions see as files.
+struct StoredVolume {
+  // kPending and kRemoving: what a crash left half done; nobody was told that it is there.
+  enum class State : uint8_t { kPending, kReady, kRemoving };
+  FunctionKey key;           // names are shared with nobody but their owner, as those of functions
+  uint64_t id = 0;           // random, never 0 and never above INT64_MAX
+  uint64_t bytes = 0;        // a volume's
+  std::string image_digest;  // a data set's; its owner is the key's
+  State state = State::kPending;
+  int64_t created_unix_ms = 0;
+  bool data_set() const { return !image_digest.empty(); }
+};
+
+struct StoredHabit {
+  FunctionKey key;
+  Learned learned;  // read back: without the minutes
+};
+
+// A function's calls in one hour.
+struct CallHour {
+  FunctionKey key;
+  int64_t hour = 0;     // since 1970
+  std::string minutes;  // as HourOfCalls writes them
+  std::string costs;    // the function's, as CostBook writes them; "" where none were seen
+};
+
 struct StoredState {
   std::vector<ImageRecord> images;
   std::vector<StoredFunction> functions;
+  std::vector<StoredVolume> volumes;
+  std::vector<StoredHabit> habits;  // without those that are damaged
 };
 
 class StateStore {
@@ -75,6 +107,18 @@ class StateStore {
   Status DropPending(uint64_t version_id);
   Status DeleteFunction(const FunctionKey& key);
 
+  // Habits replace what was stored, minutes add to it; functions that are gone are passed over.
+  // What is older than two weeks goes, and the oldest beyond 50,000 hours of all functions.
+  Status StoreHabits(const std::vector<StoredHabit>& habits);
+  // From the oldest; until `tell` fails.
+  Status ForEachHour(const std::function<Status(const CallHour&)>& tell);
+
+  // kAlreadyExists: its name is taken.
+  Status AddVolume(const StoredVolume& volume);
+  Status SetVolumeState(uint64_t id, StoredVolume::State state);
+  Status SetVolumeSize(uint64_t id, uint64_t bytes);
+  Status DeleteVolume(uint64_t id);
+
  private:
   StateStore(std::unique_ptr<Database> database, const std::string& data_dir)
       : database_(std::move(database)), ballast_(data_dir) {}
@@ -89,6 +133,12 @@ class StateStore {
   Status StoreImage(const ImageRecord& image, int64_t now_unix_ms);
   Status LoadImages(StoredState& state);
   Status LoadFunctions(StoredState& state);
+  Status LoadVolumes(StoredState& state);
+  Status LoadHabits(StoredState& state);
+  Status StoreHabit(int64_t function_id, const Learned& learned);
+  Status StoreMinutes(int64_t function_id, const std::vector<MinuteOfCalls>& minutes);
+  Result<HourOfCalls> HourOf(int64_t function_id, int64_t hour);
+  Status PruneHistory(Learned::WallTime now);
   Result<int64_t> FunctionId(const FunctionKey& key);
   Result<std::vector<std::string>> NamesOf(const ImageRecord& image);
   Result<std::vector<uint64_t>> Prune(int64_t function_id, uint32_t keep);
@@ -97,6 +147,20 @@ class StateStore {
   std::unique_ptr<Database> database_;
   std::map<const char*, Statement> statements_;
   Ballast ballast_;
+  int64_t pruned_hour_ = -1;
 };
+
+template <typename Change>
+auto StateStore::Freeing(Change change) -> decltype(change()) {
+  auto done = change();
+  if (!done.ok() && done.error().code == Code::kNoSpace && ballast_.Drop()) {
+    done = change();
+    // What the log took comes back with it: rows that go need no new room in the file.
+    const Status written = database_->Execute("PRAGMA wal_checkpoint(TRUNCATE)");
+    if (!written.ok()) LogWarning(written.error().message);
+  }
+  ballast_.Keep();
+  return done;
+}
 
 }  // namespace pulga

@@ -1,12 +1,26 @@
 #include "runtime/unpack_bridge.h"
 
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
 #include <utility>
 
 namespace pulga {
 namespace {
 
 Error Stopping() { return Error{Code::kUnavailable, 0, "the daemon is stopping"}; }
+// Its other writers are in a message that nobody receives, so it does not end: what is no event
+// wakes the thread that reads it.
+void Interrupt(int channel) {
+  pollfd room = {channel, POLLOUT, 0};
+  if (channel < 0 || poll(&room, 1, 0) != 1 || (room.revents & POLLOUT) == 0) return;
+  const std::array<char, 64> no_event = {};
+  (void)!write(channel, no_event.data(), no_event.size());
+}
+
 Error Cancelled() { return Error{Code::kUnavailable, 0, "the job was cancelled"}; }
 
 }  // namespace
@@ -15,6 +29,7 @@ struct UnpackBridge::Task {
   UnpackJob job;  // until it runs
   UnpackKind kind;
   uint64_t number = 0;  // while it runs; loop thread
+  UniqueFd channel;     // the same
   Handoff<Status> answer;
 };
 
@@ -62,12 +77,15 @@ void UnpackBridge::Add(std::shared_ptr<Task> task) {
 void UnpackBridge::Run(const std::shared_ptr<Task>& task) {
   if (task->kind == UnpackKind::kUnpackLayer) unpacking_ = true;
   running_[task.get()] = task;
+  task->channel = UniqueFd(fcntl(task->job.channel.get(), F_DUPFD_CLOEXEC, 0));
   task->number = sandbox_.RunUnpack(std::exchange(task->job, {}),
                                     [this, task](const Status& status) { OnDone(task, status); });
 }
 
 void UnpackBridge::OnDone(const std::shared_ptr<Task>& task, const Status& status) {
   if (running_.erase(task.get()) == 0) return;  // told by Stop() already
+  if (!status.ok() && status.error().code == Code::kTimeout) Interrupt(task->channel.get());
+  task->channel.Reset();
   task->answer.Set(status);
   if (task->kind != UnpackKind::kUnpackLayer) return;
   unpacking_ = false;
@@ -94,6 +112,7 @@ void UnpackBridge::Stop() {
   }
   for (const auto& [key, task] : std::exchange(running_, {})) {
     sandbox_.CancelUnpack(task->number);  // its channel and its input are read to their end
+    task->channel.Reset();
     task->answer.Set(Stopping());
   }
 }

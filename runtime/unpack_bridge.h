@@ -1,6 +1,7 @@
 // UnpackBridge: the importers' blocking UnpackRunner on their own threads, over the asynchronous
 // Sandbox on the loop thread. A waiting thread is always woken: by its job's end, by the launcher's
-// death (the Sandbox answers kUnavailable), or by Stop().
+// death (the Sandbox answers kUnavailable) or silence (kTimeout; then by a channel that carries no
+// event, too), or by Stop().
 // Layers are unpacked one at a time, in order of asking: they share one disk and the board's
 // memory.
 #pragma once

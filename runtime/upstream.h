@@ -70,6 +70,7 @@ class Upstream {
   void Cancel(UpstreamUser* user);
   void Return(std::unique_ptr<UpstreamConnection> connection);
   void DropIdle(UpstreamConnection* connection);
+  void DropKeptAlive() { idle_.clear(); }
   void Close();  // everything idle and unused
 
  private:

@@ -22,7 +22,8 @@ struct Version {
   std::string image_digest;  // "sha256:..."
   int64_t created_unix_ms = 0;
   // Resolved from image and spec.
-  std::vector<LayerId> layers;  // base first
+  std::vector<LayerId> layers;       // base first
+  std::vector<VolumeMount> volumes;  // the spec's, by id
   SandboxMode mode = SandboxMode::kExec;
   std::string mode_reason;  // "the image EXPOSEs 8080"
   std::vector<std::string> argv;

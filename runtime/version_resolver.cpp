@@ -104,11 +104,29 @@ Status CheckModeRules(const FunctionSpec& spec, const Version& version) {
                    "scale.concurrency: an exec instance serves one call at a time (" +
                        version.mode_reason + "); use \"scale.max\", or mode \"http\""};
     }
+    if (spec.scale.target > 1) {
+      return Error{Code::kInvalidArgument, 0,
+                   "scale.target: an exec instance serves one call at a time (" +
+                       version.mode_reason + "); leave it out, or use mode \"http\""};
+    }
+    for (const auto& [field, asked] :
+         {std::pair("scale.cpu_target", spec.scale.cpu_target != 0),
+          std::pair("scale.latency_target", spec.scale.latency_target != Duration::zero())}) {
+      if (!asked) continue;
+      return Error{Code::kInvalidArgument, 0,
+                   std::string(field) + ": an exec function has as many instances as calls (" +
+                       version.mode_reason + "); leave it out, or use mode \"http\""};
+    }
     if (spec.scale.max + spec.scale.parked > kMaxSlots) {
       return Error{Code::kInvalidArgument, 0,
                    "scale: max and parked together are more than " + std::to_string(kMaxSlots)};
     }
     return OkStatus();
+  }
+  if (spec.access.network.mode == NetworkMode::kHost && spec.scale.max > 1) {
+    return Error{Code::kInvalidArgument, 0,
+                 "scale.max: " + std::to_string(spec.scale.max) +
+                     " servers cannot have one port; on the host's network write \"max\": 1"};
   }
   if (spec.input == InputKind::kArgument) {
     return Error{

@@ -6,7 +6,6 @@
 
 #include <cstdint>
 #include <string_view>
-#include <vector>
 
 #include "base/result.h"
 
@@ -23,17 +22,15 @@ struct BuildReport {
   int32_t pid;
   int32_t sys_errno;
   uint32_t code;
-  char text[2048];
+  char text[4000];
 };
 static_assert(sizeof(BuildReport) < 4096);
 
-// Best effort: a launcher that is gone hears nothing.
-void SendReport(int report_fd, const BuildReport& report);
+// Fails when the launcher is gone.
+Status SendReport(int report_fd, const BuildReport& report);
+// Best effort.
 void ReportFailure(int report_fd, const Error& error, pid_t pid = -1);
 BuildReport MakeReport(ReportKind kind, pid_t pid, std::string_view text);
 Error ErrorOf(const BuildReport& report);
-
-// Closes every fd but `keep` and 0, 1, 2: first thing in a child forked from the launcher.
-void CloseAllBut(const std::vector<int>& keep);
 
 }  // namespace pulga

@@ -17,6 +17,7 @@
 #include "base/sys.h"
 #include "base/text.h"
 #include "sandbox/cgroup_files.h"
+#include "sandbox/slot_reclaim.h"
 
 namespace pulga {
 namespace {
@@ -24,6 +25,7 @@ namespace {
 namespace files = cgroup_files;
 
 constexpr Duration kSweepPatience = std::chrono::seconds(3);
+constexpr uint64_t kRoomPart = 16;  // of a lower limit has to be free
 
 std::string VersionName(uint64_t version_id) { return "v" + std::to_string(version_id); }
 std::string SlotName(uint64_t version_id, uint16_t slot) {
@@ -41,6 +43,18 @@ bool IsNeeded(const CgroupHierarchy& hierarchy, const SandboxLimits& limits) {
   return hierarchy.controllers.size() != 1 || !Carries(hierarchy, CgroupController::kIo);
 }
 
+// v1's cpuset: a new cgroup holds nobody before it has processors and memory nodes. Ours have the
+// same as the cgroup above, and those below them get theirs from the kernel.
+Status InheritSettings(const CgroupHierarchy& hierarchy, const std::string& directory) {
+  const CgroupDialect& dialect = DialectOf(hierarchy.version);
+  if (!Carries(hierarchy, dialect.inherited_by)) return OkStatus();
+  for (const std::string& file : dialect.inherited_files) {
+    PULGA_ASSIGN_OR_RETURN(const std::string value, ReadFile(hierarchy.base + "/" + file));
+    PULGA_RETURN_IF_ERROR(files::Write(directory + "/" + file, Trim(value)));
+  }
+  return files::Write(directory + "/cgroup.clone_children", "1");
+}
+
 // v2: what the cgroups below `directory` may use. Nothing to do on v1.
 Status EnableControllers(const CgroupHierarchy& hierarchy, const std::string& directory) {
   if (hierarchy.version == CgroupVersion::kV1) return OkStatus();
@@ -48,7 +62,8 @@ Status EnableControllers(const CgroupHierarchy& hierarchy, const std::string& di
   const std::string enabled = " " + (present.ok() ? *present : std::string());
   std::string wanted;
   for (const CgroupController controller : hierarchy.controllers) {
-    if (controller == CgroupController::kCpuacct || controller == CgroupController::kFreezer) {
+    if (controller == CgroupController::kCpuacct || controller == CgroupController::kFreezer ||
+        controller == CgroupController::kDevices) {
       continue;  // in every v2 cgroup, not controllers of their own
     }
     const std::string name(ControllerName(controller));
@@ -66,15 +81,22 @@ Status EnableControllers(const CgroupHierarchy& hierarchy, const std::string& di
 
 // One limit. A missing file is a warning where the dialect says so; a refused value is an error,
 // but for io: stacked disks have the file and no throttling.
-Status ApplyWrite(const std::string& directory, const CgroupWrite& write,
-                  std::vector<std::string>& warnings) {
+Status ApplyWrite(const std::string& directory, const CgroupWrite& write, CgroupReport& report) {
   const std::string path = directory + "/" + write.file;
   if (!write.file.empty() && (write.need == WriteNeed::kMust || files::Exists(path))) {
     Status status = files::Write(path, write.value);
+    if (status.ok()) report.Note(write, WriteMade::kYes);
     if (status.ok() || write.controller != CgroupController::kIo) return status;
   }
-  if (!write.lacking.empty()) warnings.push_back(write.lacking);
+  report.Note(write, WriteMade::kNo);
   return OkStatus();
+}
+
+Status SetTreeWeight(const CgroupHierarchy& hierarchy, const std::string& directory) {
+  const CgroupWrite& weight = DialectOf(hierarchy.version).tree_weight;
+  CgroupReport ignored;
+  return Carries(hierarchy, weight.controller) ? ApplyWrite(directory, weight, ignored)
+                                               : OkStatus();
 }
 
 struct LimitTarget {
@@ -83,11 +105,11 @@ struct LimitTarget {
 };
 
 Status MakeLimited(const LimitTarget& target, const SandboxLimits& limits, DeviceNumber disk,
-                   std::vector<std::string>& warnings) {
+                   CgroupReport& report) {
   PULGA_RETURN_IF_ERROR(files::Make(target.directory));
   for (const CgroupWrite& write : LimitWrites(target.hierarchy.version, limits, disk)) {
     if (!Carries(target.hierarchy, write.controller)) continue;
-    PULGA_RETURN_IF_ERROR(ApplyWrite(target.directory, write, warnings));
+    PULGA_RETURN_IF_ERROR(ApplyWrite(target.directory, write, report));
   }
   return OkStatus();
 }
@@ -122,6 +144,37 @@ void AddCounters(const LimitTarget& target, CounterFds& counters) {
   AddCounter(target, dialect.cpu_usage, counters.cpu_usage);
 }
 
+Status AddFreezer(const LimitTarget& target, FreezerFds& freezer) {
+  if (!Carries(target.hierarchy, CgroupController::kFreezer)) return OkStatus();
+  const CgroupDialect& dialect = DialectOf(target.hierarchy.version);
+  const std::string state = target.directory + "/" + dialect.freeze_file;
+  PULGA_ASSIGN_OR_RETURN(freezer.state, files::Open(state, O_WRONLY));
+  PULGA_ASSIGN_OR_RETURN(freezer.processes,
+                         files::Open(target.directory + "/cgroup.procs", O_RDONLY));
+  return OkStatus();
+}
+
+// For telling, like the counters.
+void AddMemory(const LimitTarget& target, MemoryFds& memory) {
+  const CgroupDialect& dialect = DialectOf(target.hierarchy.version);
+  for (const auto& [file, out] : {std::pair(&dialect.memory_stat, &memory.stat),
+                                  std::pair(&dialect.memory_swap, &memory.swap)}) {
+    if (file->file.empty() || !Carries(target.hierarchy, file->controller)) continue;
+    auto fd = files::Open(target.directory + "/" + file->file, O_RDONLY);
+    if (fd.ok()) *out = std::move(*fd);
+  }
+}
+
+void AddCpu(const LimitTarget& target, CpuFds& cpu) {
+  const CgroupDialect& dialect = DialectOf(target.hierarchy.version);
+  for (const auto& [file, out] : {std::pair(&dialect.cpu_usage, &cpu.usage),
+                                  std::pair(&dialect.cpu_throttled, &cpu.throttled)}) {
+    if (!Carries(target.hierarchy, file->controller)) continue;
+    auto fd = files::Open(target.directory + "/" + file->file, O_RDONLY);
+    if (fd.ok()) *out = std::move(*fd);
+  }
+}
+
 // v2: lets `uid` clone processes into `directory` (law 1); limits stay root's.
 Status GiveProcs(const LimitTarget& target, uid_t uid) {
   if (target.hierarchy.version == CgroupVersion::kV1) return OkStatus();
@@ -133,10 +186,16 @@ Status GiveProcs(const LimitTarget& target, uid_t uid) {
 // Warnings for limits whose controller is in no hierarchy at all.
 void WarnOfMissing(const CgroupLayout& layout, const SandboxLimits& limits,
                    std::vector<std::string>& warnings) {
+  constexpr const char* kNotGiven = ": this daemon runs as a user and was given no cgroup";
+  for (const auto& [controller, name] : {std::pair(CgroupController::kMemory, "memory"),
+                                         std::pair(CgroupController::kPids, "pids")}) {
+    if (layout.Find(controller) != nullptr) continue;
+    warnings.push_back("the " + std::string(name) + " limit is not enforced" + kNotGiven);
+  }
   for (const CgroupWrite& write : V2LimitWrites(limits, DeviceNumber{1, 0})) {
-    if (layout.Find(write.controller) == nullptr && !write.lacking.empty()) {
-      warnings.push_back(write.lacking);
-    }
+    if (layout.Find(write.controller) != nullptr || write.lacking.empty()) continue;
+    const std::string what = write.lacking.substr(0, write.lacking.find(':'));
+    warnings.push_back(layout.of_user ? what + kNotGiven : write.lacking);
   }
 }
 
@@ -157,23 +216,43 @@ SandboxLimits SpawnerLimits(const VersionCgroupOptions& options) {
   return limits;
 }
 
+// A second fence: without it there are still no other device nodes, and none can be made. So a
+// kernel, or a container around us, that does not allow it is a warning.
+Status LimitDevices(const LimitTarget& target, std::span<const DeviceRule> rules,
+                    VersionCgroups& out) {
+  if (!Carries(target.hierarchy, CgroupController::kDevices)) return OkStatus();
+  const DeviceLimits limits = DeviceLimitsFor(target.hierarchy.version, rules);
+  const Status done = ApplyDeviceLimits(target.directory, limits);
+  if (done.ok()) out.devices = {out.devices.name, FeatureState::kPresent, limits.how, ""};
+  const bool refused = !done.ok() && (done.error().code == Code::kUnsupported ||
+                                      done.error().code == Code::kPermission);
+  if (!refused) return done;
+  out.devices.detail = done.error().message;
+  out.warnings.push_back("devices are not limited by a cgroup: " + done.error().message);
+  return OkStatus();
+}
+
 // One version in one hierarchy.
 Status CreateIn(const CgroupHierarchy& hierarchy, const std::string& directory,
-                const VersionCgroupOptions& options, VersionCgroups& out) {
+                const VersionCgroupOptions& options, VersionCgroups& out, CgroupReport& report) {
   const LimitTarget version{hierarchy, directory};
   PULGA_RETURN_IF_ERROR(files::Make(directory));
+  PULGA_RETURN_IF_ERROR(LimitDevices(version, options.devices, out));
   PULGA_RETURN_IF_ERROR(EnableControllers(hierarchy, directory));
   PULGA_RETURN_IF_ERROR(GiveProcs(version, options.spawner_uid));
   const LimitTarget spawner{hierarchy, directory + "/spawner"};
-  std::vector<std::string> ignored;
+  CgroupReport ignored;
   PULGA_RETURN_IF_ERROR(MakeLimited(spawner, SpawnerLimits(options), options.disk, ignored));
   PULGA_RETURN_IF_ERROR(AddJoin(spawner, out.spawner));
-  for (uint16_t i = 0; i < options.slots; ++i) {
+  for (uint16_t i = 0; i < options.slots && !IsOfVersion(hierarchy); ++i) {
     const LimitTarget slot{hierarchy, directory + "/slot-" + std::to_string(i)};
-    PULGA_RETURN_IF_ERROR(MakeLimited(slot, options.limits, options.disk, out.warnings));
+    PULGA_RETURN_IF_ERROR(MakeLimited(slot, options.limits, options.disk, report));
     PULGA_RETURN_IF_ERROR(GiveProcs(slot, options.spawner_uid));
     PULGA_RETURN_IF_ERROR(AddJoin(slot, out.slots[i].join));
     AddCounters(slot, out.slots[i].counters);
+    AddMemory(slot, out.slots[i].memory);
+    if (options.metered) AddCpu(slot, out.slots[i].cpu);
+    if (options.freezable) PULGA_RETURN_IF_ERROR(AddFreezer(slot, out.slots[i].freezer));
   }
   return OkStatus();
 }
@@ -194,11 +273,28 @@ void SleepBriefly(Duration duration) {
 
 }  // namespace
 
+Status ApplyDeviceLimits(const std::string& directory, const DeviceLimits& limits) {
+  for (const CgroupWrite& write : limits.writes) {
+    PULGA_RETURN_IF_ERROR(files::Write(directory + "/" + write.file, write.value));
+  }
+  if (limits.program.empty()) return OkStatus();
+  PULGA_ASSIGN_OR_RETURN(const UniqueFd dir, files::Open(directory, O_RDONLY | O_DIRECTORY));
+  return AttachDeviceProgram(dir.get(), limits.program);
+}
+
 int JoinCgroup(std::span<const int> v1_tasks) {
   for (const int fd : v1_tasks) {
     if (PULGA_SYS(write, fd, "0", 1) != 1) return errno;
   }
   return 0;
+}
+
+Status JoinV1Cgroups(const CgroupJoin& join, const char* step) {
+  std::vector<int> tasks;
+  for (const UniqueFd& fd : join.v1_tasks) tasks.push_back(fd.get());
+  const int failed = sys::Faulted() ? errno : JoinCgroup(tasks);
+  if (failed != 0) return ErrnoError(step, failed);
+  return OkStatus();
 }
 
 CgroupTree::CgroupTree(std::string tree, CgroupLayout layout)
@@ -219,6 +315,9 @@ Result<std::unique_ptr<CgroupTree>> CgroupTree::Open(std::string tree, CgroupLay
   for (const CgroupHierarchy& hierarchy : out->layout_.hierarchies) {
     PULGA_RETURN_IF_ERROR(EnableControllers(hierarchy, hierarchy.base));
     PULGA_RETURN_IF_ERROR(files::Make(out->Directory(hierarchy, "")));
+    const Status inherited = InheritSettings(hierarchy, out->Directory(hierarchy, ""));
+    if (!inherited.ok()) return Prefix("cgroup", inherited.error());
+    PULGA_RETURN_IF_ERROR(SetTreeWeight(hierarchy, out->Directory(hierarchy, "")));
     PULGA_RETURN_IF_ERROR(EnableControllers(hierarchy, out->Directory(hierarchy, "")));
   }
   undo.Dismiss();
@@ -227,18 +326,31 @@ Result<std::unique_ptr<CgroupTree>> CgroupTree::Open(std::string tree, CgroupLay
 
 Result<VersionCgroups> CgroupTree::CreateVersion(const VersionCgroupOptions& options) {
   VersionCgroups out;
+  CgroupReport report;
   out.slots.resize(options.slots);
   const std::string name = VersionName(options.version_id);
   for (const CgroupHierarchy& hierarchy : layout_.hierarchies) {
     if (!IsNeeded(hierarchy, options.limits)) continue;
-    Status status = CreateIn(hierarchy, Directory(hierarchy, name), options, out);
+    Status status = CreateIn(hierarchy, Directory(hierarchy, name), options, out, report);
     if (status.ok()) continue;
     const Status removed = RemoveAll(name);
     if (!removed.ok()) LogWarning(removed.error().message);
     return status.error();
   }
+  out.warnings.insert(out.warnings.end(), report.warnings().begin(), report.warnings().end());
   WarnOfMissing(layout_, options.limits, out.warnings);
+  if (layout_.Find(CgroupController::kDevices) == nullptr) {
+    out.devices.detail = layout_.of_user ? "only root can limit them" : "not in this kernel";
+  }
+  if (layout_.Find(CgroupController::kDevices) == nullptr && options.devices != HarmlessDevices()) {
+    out.warnings.emplace_back("devices are not limited by a cgroup: this kernel has no such thing");
+  }
   DropRepeats(out.warnings);
+  out.layers = report.Layers(layout_);
+  out.layers.push_back(
+      FreezerLayer(layout_, options.freezable ? FreezerUse::kOpened : FreezerUse::kNotAsked));
+  out.layers.push_back(ReclaimLayer(*this, {options.version_id, 0, options.limits}));
+  out.layers.push_back(out.devices);
   return out;
 }
 
@@ -267,34 +379,100 @@ std::vector<UniqueFd> CgroupTree::KillAll(const std::string& name) {
     if (!dialect.kill_file.empty() && files::Exists(kill)) (void)files::Write(kill, "1").ok();
   }
   // A frozen process dies once it is thawed.
-  if (const CgroupHierarchy* hierarchy = layout_.Find(CgroupController::kFreezer)) {
-    const CgroupDialect& dialect = DialectOf(hierarchy->version);
-    for (const std::string& path : files::ListDeepestFirst(Directory(*hierarchy, name))) {
-      (void)files::Write(path + "/" + dialect.freeze_file, dialect.thaw_value).ok();
-    }
-  }
+  ThawBelow(name);
   return pidfds;
 }
 
 Status CgroupTree::RemoveVersion(uint64_t version_id) { return RemoveAll(VersionName(version_id)); }
 
-Status CgroupTree::WriteFreezer(uint64_t version_id, uint16_t slot, FreezerState state) {
-  const CgroupHierarchy* hierarchy = layout_.Find(CgroupController::kFreezer);
-  if (hierarchy == nullptr) {
-    return Error{Code::kUnsupported, 0, "freeze: this kernel has no cgroup freezer"};
+CgroupTree::Resized CgroupTree::ResizeSlots(const SlotResize& resize) {
+  using End = Resized::End;
+  Status status = MakeRoom(resize);
+  Resized out;
+  if (status.ok()) {
+    status = WriteSizes(resize);
+    const SlotResize back{resize.version_id, resize.slots, resize.to, resize.from};
+    if (!status.ok() && !(MakeRoom(back).ok() && WriteSizes(back).ok())) out.end = End::kBetween;
   }
+  if (!ReleaseBrakes(resize)) out.end = End::kBetween;
+  if (status.ok()) return out;
+  if (out.end != End::kBetween) out.end = End::kAsBefore;
+  out.error = status.error().sys_errno;
+  return out;
+}
+
+// For a lower memory limit. v2 kills what does not fit below a new memory.max, so memory.high comes
+// first, which only pushes out and slows down, and then it is looked whether that was enough. v1
+// refuses such a limit itself; but of the others none is to be cut short for one that stays.
+Status CgroupTree::MakeRoom(const SlotResize& resize) const {
+  const CgroupHierarchy* hierarchy = layout_.Find(CgroupController::kMemory);
+  const uint64_t to = resize.to.memory_bytes;
+  if (hierarchy == nullptr || to >= resize.from.memory_bytes) return OkStatus();
   const CgroupDialect& dialect = DialectOf(hierarchy->version);
-  return files::Write(Directory(*hierarchy, SlotName(version_id, slot)) + "/" + dialect.freeze_file,
-                      state == FreezerState::kFrozen ? dialect.freeze_value : dialect.thaw_value);
+  for (uint16_t slot = 0; slot < resize.slots; ++slot) {
+    const std::string directory = Directory(*hierarchy, SlotName(resize.version_id, slot));
+    const bool brakes = !dialect.memory_brake.empty();
+    if (brakes) {
+      PULGA_RETURN_IF_ERROR(
+          files::Write(directory + "/" + dialect.memory_brake, std::to_string(to)));
+    }
+    PULGA_ASSIGN_OR_RETURN(const std::string current,
+                           ReadFile(directory + "/" + dialect.memory_current.file));
+    PULGA_ASSIGN_OR_RETURN(const std::string stat,
+                           ReadFile(directory + "/" + dialect.memory_stat.file));
+    const uint64_t total = ParseCounter(dialect.memory_current.format, current).value_or(0);
+    const InstanceMemory memory = ParseMemoryStat(dialect.memory_keys, stat, total);
+    const uint64_t held = brakes ? total : memory.anon + memory.kernel;
+    if (held > to - to / kRoomPart) {
+      return Error{Code::kUnavailable, EBUSY, "an instance holds too much for the lower limit"};
+    }
+  }
+  return OkStatus();
 }
 
-Status CgroupTree::Freeze(uint64_t version_id, uint16_t slot) {
-  return WriteFreezer(version_id, slot, FreezerState::kFrozen);
+// Always: whoever did it before may have died of something in between.
+bool CgroupTree::ReleaseBrakes(const SlotResize& resize) const {
+  const CgroupHierarchy* hierarchy = layout_.Find(CgroupController::kMemory);
+  if (hierarchy == nullptr) return true;
+  const std::string& brake = DialectOf(hierarchy->version).memory_brake;
+  bool released = true;
+  if (brake.empty()) return released;
+  for (uint16_t slot = 0; slot < resize.slots; ++slot) {
+    const std::string directory = Directory(*hierarchy, SlotName(resize.version_id, slot));
+    const std::string path = directory + "/" + brake;
+    released = (files::Write(path, "max").ok() || files::Write(path, "max").ok()) && released;
+  }
+  return released;
 }
 
-Status CgroupTree::Thaw(uint64_t version_id, uint16_t slot) {
-  return WriteFreezer(version_id, slot, FreezerState::kThawed);
+// Each as far as it can be written: what undoes it must not stop at what was never done.
+Status CgroupTree::WriteSizes(const SlotResize& resize) const {
+  Status out;
+  for (const CgroupHierarchy& hierarchy : layout_.hierarchies) {
+    const auto writes = ResizeWrites(hierarchy.version, resize.from, resize.to);
+    for (uint16_t slot = 0; slot < resize.slots; ++slot) {
+      const std::string directory = Directory(hierarchy, SlotName(resize.version_id, slot));
+      for (const CgroupWrite& write : writes) {
+        if (!Carries(hierarchy, write.controller)) continue;
+        CgroupReport ignored;
+        const Status written = ApplyWrite(directory, write, ignored);
+        if (!written.ok() && out.ok()) out = written;
+      }
+    }
+  }
+  return out;
 }
+
+void CgroupTree::ThawBelow(const std::string& name) {
+  const CgroupHierarchy* hierarchy = layout_.Find(CgroupController::kFreezer);
+  if (hierarchy == nullptr) return;
+  const CgroupDialect& dialect = DialectOf(hierarchy->version);
+  for (const std::string& path : files::ListDeepestFirst(Directory(*hierarchy, name))) {
+    (void)files::Write(path + "/" + dialect.freeze_file, dialect.thaw_value).ok();
+  }
+}
+
+void CgroupTree::ThawVersion(uint64_t version_id) { ThawBelow(VersionName(version_id)); }
 
 void CgroupTree::KillSlot(uint64_t version_id, uint16_t slot) {
   KillAll(SlotName(version_id, slot));
@@ -305,11 +483,11 @@ Result<JobCgroup> CgroupTree::CreateJob(const std::string& name, const SandboxLi
     return Error{Code::kInvalidArgument, 0, "cgroup of a job: bad name " + Printable(name)};
   }
   JobCgroup out;
-  std::vector<std::string> warnings;
+  CgroupReport ignored;
   for (const CgroupHierarchy& hierarchy : layout_.hierarchies) {
-    if (!IsNeeded(hierarchy, limits)) continue;
+    if (!IsNeeded(hierarchy, limits) || IsOfVersion(hierarchy)) continue;
     const LimitTarget job{hierarchy, Directory(hierarchy, name)};
-    Status status = MakeLimited(job, limits, DeviceNumber{}, warnings);
+    Status status = MakeLimited(job, limits, DeviceNumber{}, ignored);
     if (status.ok()) status = AddJoin(job, out.join);
     if (!status.ok()) {
       (void)RemoveAll(name).ok();
@@ -347,13 +525,19 @@ Status CgroupTree::Sweep() {
 
 Status CgroupTree::Remove() {
   PULGA_RETURN_IF_ERROR(Sweep());
-  return RemoveAll("");
+  const Status removed = RemoveAll("");
+  return removed.ok() ? removed : RemoveAll("");  // nobody else is coming to do it
 }
 
 std::string CgroupTree::SlotDirectory(CgroupController controller, uint64_t version_id,
                                       uint16_t slot) const {
   const CgroupHierarchy* hierarchy = layout_.Find(controller);
   return hierarchy == nullptr ? "" : Directory(*hierarchy, SlotName(version_id, slot));
+}
+
+std::string CgroupTree::SpawnerDirectory(CgroupController controller, uint64_t version_id) const {
+  const CgroupHierarchy* hierarchy = layout_.Find(controller);
+  return hierarchy == nullptr ? "" : Directory(*hierarchy, VersionName(version_id) + "/spawner");
 }
 
 Status EnterCgroupLeaf(const CgroupLayout& layout) {

@@ -20,6 +20,11 @@
 #include "sandbox/cgroup_counters.h"
 #include "sandbox/cgroup_dialect.h"
 #include "sandbox/cgroup_layout.h"
+#include "sandbox/cgroup_report.h"
+#include "sandbox/kernel_features.h"
+#include "sandbox/slot_cpu.h"
+#include "sandbox/slot_freezer.h"
+#include "sandbox/slot_memory.h"
 
 namespace pulga {
 
@@ -32,16 +37,23 @@ struct CgroupJoin {
 // The calling thread joins the v1 cgroups. 0 or the errno; async-signal-safe. Single-threaded
 // callers only, and before unsharing the cgroup namespace (else the host-side name shows inside).
 [[nodiscard]] int JoinCgroup(std::span<const int> v1_tasks);
+// The same where memory may be allocated; an error names `step`.
+Status JoinV1Cgroups(const CgroupJoin& join, const char* step);
 
 struct SlotCgroup {
   CgroupJoin join;
   CounterFds counters;
+  FreezerFds freezer;
+  MemoryFds memory;
+  CpuFds cpu;
 };
 
 struct VersionCgroups {
   CgroupJoin spawner;
   std::vector<SlotCgroup> slots;
   std::vector<std::string> warnings;  // limits this kernel does not enforce, in words
+  Feature devices{"cgroup.devices", FeatureState::kAbsent, "", ""};  // what limits them
+  std::vector<Feature> layers;  // all of it, for the isolation report
 };
 
 struct VersionCgroupOptions {
@@ -52,6 +64,16 @@ struct VersionCgroupOptions {
   uint32_t spawner_pids = 1024;
   uid_t spawner_uid = 0;  // v2: owns cgroup.procs of the version and its slots (law 1)
   DeviceNumber disk;      // for io limits
+  std::vector<DeviceRule> devices = HarmlessDevices();  // which may be opened
+  bool freezable = false;  // slots come with a freezer where the kernel has one
+  bool metered = false;    // slots tell their use of processors
+};
+
+struct SlotResize {
+  uint64_t version_id = 0;
+  uint16_t slots = 0;
+  SandboxLimits from;  // as they are in force
+  SandboxLimits to;    // other memory_bytes and cpu_millis, nothing else
 };
 
 struct JobCgroup {
@@ -69,8 +91,16 @@ class CgroupTree {
   // is kUnavailable: call again a little later. Removing what does not exist is fine.
   Status RemoveVersion(uint64_t version_id);
 
-  Status Freeze(uint64_t version_id, uint16_t slot);
-  Status Thaw(uint64_t version_id, uint16_t slot);
+  // Blocks while the kernel makes room below a lower memory limit; EBUSY where some instance holds
+  // too much for it: nothing is ever killed for a lower limit. On an error all have `from` again.
+  struct Resized {
+    enum class End : uint8_t { kDone, kAsBefore, kBetween } end = End::kDone;  // kBetween: not so
+    int error = 0;
+  };
+  Resized ResizeSlots(const SlotResize& resize);
+
+  // Whatever holds a slot's freezer: on v1 what is frozen cannot even be killed.
+  void ThawVersion(uint64_t version_id);
   // Second line of defence: PID 1 of the instance normally takes all of it along. Thaws.
   void KillSlot(uint64_t version_id, uint16_t slot);
 
@@ -87,18 +117,25 @@ class CgroupTree {
   // Where the slot's memory files are, for people and tests.
   std::string SlotDirectory(CgroupController controller, uint64_t version_id, uint16_t slot) const;
 
+  std::string SpawnerDirectory(CgroupController controller, uint64_t version_id) const;
+
  private:
+  Status WriteSizes(const SlotResize& resize) const;
+  Status MakeRoom(const SlotResize& resize) const;
+  bool ReleaseBrakes(const SlotResize& resize) const;
   CgroupTree(std::string tree, CgroupLayout layout);
   std::string Directory(const CgroupHierarchy& hierarchy, const std::string& name) const;
   Status RemoveAll(const std::string& name);
   std::vector<UniqueFd> KillAll(const std::string& name);  // pidfds of what was alive
-  enum class FreezerState { kFrozen, kThawed };
-  Status WriteFreezer(uint64_t version_id, uint16_t slot, FreezerState state);
+  void ThawBelow(const std::string& name);
 
   std::string tree_;
   CgroupLayout layout_;
 };
 
+// Of a cgroup that is new. kUnsupported or kPermission: this kernel, or what is around us, has no
+// such limits.
+Status ApplyDeviceLimits(const std::string& directory, const DeviceLimits& limits);
 // Where the own cgroup is a delegated v2 one: moves the caller into the leaf kCgroupLeafName, which
 // its children inherit. The keeper calls it first; does nothing elsewhere.
 Status EnterCgroupLeaf(const CgroupLayout& layout);

@@ -21,8 +21,13 @@ struct CloseDir {
 };
 
 void Collect(const std::string& directory, std::vector<std::string>& out) {
-  const std::unique_ptr<DIR, CloseDir> dir(opendir(directory.c_str()));
-  if (!dir) return;
+  UniqueFd fd(PULGA_SYS(open, directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const std::unique_ptr<DIR, CloseDir> dir(fdopendir(fd.get()));
+  if (!dir) {  // what can not be looked into may still be removed, or its removal tells why not
+    if (errno != ENOENT && errno != ENOTDIR) out.push_back(directory);
+    return;
+  }
+  (void)fd.Release();
   while (const dirent* entry = readdir(dir.get())) {
     const std::string_view name = entry->d_name;
     if (entry->d_type != DT_DIR || name == "." || name == "..") continue;
@@ -32,12 +37,17 @@ void Collect(const std::string& directory, std::vector<std::string>& out) {
 }
 
 // The pidfd is opened first: if the pid still is in our cgroup afterwards, it is that process.
-UniqueFd OpenMember(pid_t pid, std::string_view mark) {
-  UniqueFd fd(sys::PidfdOpen(pid));
-  if (!fd.valid()) return UniqueFd();
+// Without pidfds (before Linux 5.3) the pid alone has to do, looked at a moment before. Returns an
+// empty one then, and when nothing was killed.
+UniqueFd KillMember(pid_t pid, std::string_view mark) {
+  UniqueFd fd(PULGA_SYS(sys::PidfdOpen, pid));
+  const bool by_pid = !fd.valid() && errno == ENOSYS;
+  if (!fd.valid() && !by_pid) return fd;
   const auto text = ReadFile("/proc/" + std::to_string(pid) + "/cgroup");
   if (!text.ok() || text->find(mark) == std::string::npos) return UniqueFd();
-  return fd;
+  const int killed =
+      by_pid ? kill(pid, SIGKILL) : PULGA_SYS(sys::PidfdSendSignal, fd.get(), SIGKILL);
+  return killed == 0 ? std::move(fd) : UniqueFd();
 }
 
 }  // namespace
@@ -77,7 +87,7 @@ std::vector<std::string> ListDeepestFirst(const std::string& directory) {
 Status RemoveDeepestFirst(const std::string& directory) {
   Status first;
   for (const std::string& path : ListDeepestFirst(directory)) {
-    if (rmdir(path.c_str()) == 0 || errno == ENOENT || !first.ok()) continue;
+    if (PULGA_SYS(rmdir, path.c_str()) == 0 || errno == ENOENT || !first.ok()) continue;
     Error error = LastError("remove cgroup " + path);
     if (error.sys_errno == EBUSY) error.code = Code::kUnavailable;
     first = std::move(error);
@@ -93,9 +103,8 @@ std::vector<UniqueFd> KillProcesses(const std::string& directory, std::string_vi
     for (const std::string_view line : Split(*procs, '\n')) {
       const auto pid = ParseUint(line, INT32_MAX);
       if (!pid || *pid == 0) continue;
-      UniqueFd fd = OpenMember(static_cast<pid_t>(*pid), mark);
-      if (!fd.valid()) continue;
-      if (sys::PidfdSendSignal(fd.get(), SIGKILL) == 0) killed.push_back(std::move(fd));
+      UniqueFd fd = KillMember(static_cast<pid_t>(*pid), mark);
+      if (fd.valid()) killed.push_back(std::move(fd));
     }
   }
   return killed;

@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 #include <sys/xattr.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <map>
@@ -9,6 +10,7 @@
 
 #include "base/file_io.h"
 #include "base/text.h"
+#include "sandbox/id_ranges.h"
 
 namespace pulga {
 namespace {
@@ -16,7 +18,7 @@ namespace {
 struct ControllerInfo {
   CgroupController controller;
   const char* v1_name;
-  const char* v2_name;  // empty: in every v2 cgroup, no controller of its own
+  const char* v2_name;  // empty: in every v2 cgroup, no controller of its own; null: v1 only
   const char* lacking;
 };
 
@@ -32,6 +34,10 @@ constexpr ControllerInfo kControllers[] = {
     // v2 freezes every cgroup since Linux 5.2.
     {CgroupController::kFreezer, "freezer", "", "no freezer: idle instances stay runnable"},
     {CgroupController::kIo, "blkio", "io", "no io controller: io limits are not enforced"},
+    {CgroupController::kCpuset, "cpuset", nullptr, nullptr},
+    // v2 asks a BPF program, which any cgroup may have.
+    {CgroupController::kDevices, "devices", "",
+     "no devices controller: only namespaces keep devices away"},
 };
 
 bool Contains(const std::vector<std::string>& list, std::string_view word) {
@@ -45,21 +51,6 @@ std::vector<std::string> SplitWords(std::string_view text, char separator) {
     if (!trimmed.empty()) words.emplace_back(trimmed);
   }
   return words;
-}
-
-// mountinfo writes blanks and the like as \040.
-std::string Unescape(std::string_view text) {
-  std::string out;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const std::string_view digits = text.substr(i + 1, 3);
-    if (text[i] == '\\' && digits.size() == 3) {
-      out += static_cast<char>((digits[0] - '0') * 64 + (digits[1] - '0') * 8 + (digits[2] - '0'));
-      i += 3;
-    } else {
-      out += text[i];
-    }
-  }
-  return out;
 }
 
 // "4:memory:/a/b" -> "/a/b" for "memory"; "0::/c" -> "/c" for "".
@@ -93,6 +84,17 @@ std::string WithoutLeaf(std::string path) {
   return path.empty() ? "/" : path;
 }
 
+// The kernel takes another mount of a hierarchy only with the very options of the first.
+std::string MountOptions(const std::vector<std::string>& shown) {
+  std::vector<std::string> options;
+  for (const std::string& option : shown) {
+    const bool own_way = option == "rw" || option == "ro" || option == "clone_children" ||
+                         option.starts_with("release_agent=");
+    if (!own_way) options.push_back(option);
+  }
+  return Join(options, ",");
+}
+
 struct Choice {
   std::string base;
   bool base_is_own = false;
@@ -103,6 +105,10 @@ struct Choice {
 Choice ChooseV2Base(const CgroupSnapshot& snapshot, const CgroupMount& mount) {
   const std::string path = OwnPath(snapshot.self_cgroup, "").value_or("/");
   const std::string own = DirectoryOf(mount, WithoutLeaf(path));
+  if (snapshot.of_user) {
+    if (!snapshot.v2_own_delegated) return {};
+    return {own, true, SplitWords(snapshot.v2_own_controllers, ' ')};
+  }
   Choice choice{mount.mount_point, !snapshot.v2_top_is_root,
                 SplitWords(snapshot.v2_top_controllers, ' ')};
   if (own != mount.mount_point && snapshot.v2_own_delegated) {
@@ -128,6 +134,15 @@ CgroupHierarchy& HierarchyAt(CgroupLayout& layout, CgroupHierarchy wanted) {
   return layout.hierarchies.back();
 }
 
+// A cgroup is delegated by making it somebody's: the directory and the two files that matter.
+bool IsGivenTo(const std::string& directory, uid_t uid) {
+  for (const char* file : {"", "/cgroup.procs", "/cgroup.subtree_control"}) {
+    struct stat st = {};
+    if (stat((directory + file).c_str(), &st) != 0 || st.st_uid != uid) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 std::string_view ControllerName(CgroupController controller) {
@@ -144,8 +159,19 @@ std::string_view ControllerName(CgroupController controller) {
       return "freezer";
     case CgroupController::kIo:
       return "io";
+    case CgroupController::kCpuset:
+      return "cpuset";
+    case CgroupController::kDevices:
+      return "devices";
   }
   return "unknown";
+}
+
+bool IsOfVersion(const CgroupHierarchy& hierarchy) {
+  const auto& list = hierarchy.controllers;
+  return std::all_of(list.begin(), list.end(), [](CgroupController controller) {
+    return controller == CgroupController::kCpuset || controller == CgroupController::kDevices;
+  });
 }
 
 const CgroupHierarchy* CgroupLayout::Find(CgroupController controller) const {
@@ -167,8 +193,8 @@ std::vector<CgroupMount> ParseCgroupMounts(std::string_view mountinfo) {
     if (after[0] != "cgroup" && after[0] != "cgroup2") continue;
     CgroupMount mount;
     mount.version = after[0] == "cgroup" ? CgroupVersion::kV1 : CgroupVersion::kV2;
-    mount.mount_root = Unescape(before[3]);
-    mount.mount_point = Unescape(before[4]);
+    mount.mount_root = UnescapeOctal(before[3]);
+    mount.mount_point = UnescapeOctal(before[4]);
     if (mount.version == CgroupVersion::kV1) mount.controllers = SplitWords(after[2], ',');
     mounts.push_back(std::move(mount));
   }
@@ -183,16 +209,26 @@ CgroupLayout FindControllers(const CgroupSnapshot& snapshot) {
   Choice v2_choice;
   if (v2 != mounts.end()) v2_choice = ChooseV2Base(snapshot, *v2);
   CgroupLayout layout;
+  layout.of_user = snapshot.of_user;
   for (const ControllerInfo& info : kControllers) {
-    if (const CgroupMount* mount = FindV1(mounts, info.v1_name)) {
+    const CgroupMount* mount = snapshot.of_user ? nullptr : FindV1(mounts, info.v1_name);
+    if (mount != nullptr) {
       const std::string own = OwnPath(snapshot.self_cgroup, info.v1_name).value_or("/");
-      HierarchyAt(layout, {CgroupVersion::kV1, {}, DirectoryOf(*mount, own), false})
+      HierarchyAt(layout, {CgroupVersion::kV1,
+                           {},
+                           DirectoryOf(*mount, own),
+                           false,
+                           MountOptions(mount->controllers)})
           .controllers.push_back(info.controller);
       continue;
     }
+    if (info.v2_name == nullptr) continue;
     const std::string name = info.v2_name;
-    if (v2 != mounts.end() && (name.empty() || Contains(v2_choice.available, name))) {
-      HierarchyAt(layout, {CgroupVersion::kV2, {}, v2_choice.base, v2_choice.base_is_own})
+    // The program asks for root over the host.
+    const bool ours = !snapshot.of_user || info.controller != CgroupController::kDevices;
+    const bool usable = v2 != mounts.end() && !v2_choice.base.empty() && ours;
+    if (usable && (name.empty() || Contains(v2_choice.available, name))) {
+      HierarchyAt(layout, {CgroupVersion::kV2, {}, v2_choice.base, v2_choice.base_is_own, {}})
           .controllers.push_back(info.controller);
       continue;
     }
@@ -204,7 +240,7 @@ CgroupLayout FindControllers(const CgroupSnapshot& snapshot) {
 Result<CgroupLayout> PlanCgroupLayout(const CgroupSnapshot& snapshot) {
   CgroupLayout layout = FindControllers(snapshot);
   for (const CgroupController controller : {CgroupController::kMemory, CgroupController::kPids}) {
-    if (layout.Find(controller) != nullptr) continue;
+    if (layout.Find(controller) != nullptr || layout.of_user) continue;
     const std::string name(ControllerName(controller));
     return Error{Code::kUnsupported, 0,
                  "cgroup: this kernel offers no " + name +
@@ -215,8 +251,11 @@ Result<CgroupLayout> PlanCgroupLayout(const CgroupSnapshot& snapshot) {
   return layout;
 }
 
-Result<CgroupSnapshot> ReadCgroupSnapshot() {
+Result<CgroupSnapshot> ReadCgroupSnapshot(CgroupsFor whose) {
   CgroupSnapshot snapshot;
+  const auto uid_map = ReadFile("/proc/self/uid_map");
+  const bool own_namespace = uid_map.ok() && !IsHostIdMap(*uid_map);
+  snapshot.of_user = whose == CgroupsFor::kUser || own_namespace;
   PULGA_ASSIGN_OR_RETURN(snapshot.mountinfo, ReadFile("/proc/self/mountinfo", 16 << 20));
   PULGA_ASSIGN_OR_RETURN(snapshot.self_cgroup, ReadFile("/proc/self/cgroup"));
   for (const CgroupMount& mount : ParseCgroupMounts(snapshot.mountinfo)) {
@@ -230,6 +269,10 @@ Result<CgroupSnapshot> ReadCgroupSnapshot() {
     struct stat st = {};
     snapshot.v2_top_is_root = stat((mount.mount_point + "/cgroup.type").c_str(), &st) != 0;
     char mark = 0;
+    if (snapshot.of_user) {
+      snapshot.v2_own_delegated = IsGivenTo(own, own_namespace ? 0 : geteuid());
+      break;
+    }
     for (const char* name : {"trusted.delegate", "user.delegate"}) {
       const bool marked = getxattr(own.c_str(), name, &mark, 1) == 1 && mark == '1';
       snapshot.v2_own_delegated = snapshot.v2_own_delegated || marked;

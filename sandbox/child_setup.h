@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "sandbox/exec_arguments.h"
+#include "sandbox/landlock.h"
 #include "sandbox/mount_plan.h"
 #include "sandbox/privileges.h"
 #include "sandbox/same_cpu.h"
@@ -26,10 +27,12 @@ namespace pulga {
 struct ChildPlan {
   std::vector<MountEntry> mounts;
   std::vector<MountEntry> late_mounts;  // what a spare mount namespace still lacks
+  Landlock fence;
   std::string working_dir;
-  std::vector<std::string> working_dir_parts;  // below the instance's own /tmp: made there first
+  std::vector<std::string> working_dir_parts;  // below its own /tmp or /run: made there first
   std::string program;
   Ids ids;
+  CapabilitySet capabilities = 0;  // by grant
   uint32_t nofile = 1024;
   InitKind init = InitKind::kPulga;
   std::span<const sock_filter> filter;
@@ -43,6 +46,7 @@ struct ChildRun {
   std::span<const int> v1_tasks;
   int netns = -1;                   // -1: the spawner's own
   int mount_namespace = -1;         // -1: already in its own, nothing mounted yet
+  int ruleset = -1;                 // of that mount namespace, where there is a fence
   int stdio[3] = {-1, -1, -1};      // cold
   const SameCpu* stayed = nullptr;  // the caller narrowed its processors: undone before execve
   int wake = -1;                    // parked: says one byte when ready, then waits for kWake

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <new>
 
 #include "base/sys.h"
 
@@ -73,7 +74,8 @@ pid_t LegacyClone(const CloneOptions& options, CloneEntry entry, void* argument)
   if (options.cgroup_fd >= 0) return errno = ENOSYS, -1;
   const unsigned long flags =
       static_cast<unsigned long>(options.flags) | static_cast<unsigned long>(options.exit_signal);
-  const long pid = syscall(SYS_clone, flags, nullptr, nullptr, nullptr, nullptr);
+  const long pid = syscall(SYS_clone, flags, nullptr, nullptr, nullptr, nullptr,
+                           static_cast<unsigned long>(sys::kSetupMark));
   if (pid == 0) {
     entry(argument);
     _exit(127);
@@ -85,6 +87,9 @@ struct ProgramStart {
   CloneEntry entry;
   void* argument;
 };
+
+constexpr size_t kStartBytes = 64;  // a stack begins aligned
+static_assert(sizeof(ProgramStart) <= kStartBytes);
 
 int ProgramMain(void* raw) {
   const auto* start = static_cast<const ProgramStart*>(raw);
@@ -122,11 +127,12 @@ pid_t CloneChild(const CloneOptions& options, CloneEntry entry, void* argument) 
 }
 
 pid_t CloneProgram(CloneMemory memory, CloneEntry entry, void* argument) {
+  if (sys::Faulted()) return -1;
   if (memory != CloneMemory::kFork && kMayShareMemory) {
-    static ProgramStart start;
-    start = {entry, argument};
+    // At the top of its stack, whose page is written to anyway: each further one is a page fault.
+    auto* start = new (g_stack + sizeof g_stack - kStartBytes) ProgramStart{entry, argument};
     const int stop = memory == CloneMemory::kVfork ? CLONE_VFORK : 0;
-    return clone(ProgramMain, g_stack + sizeof g_stack, CLONE_VM | stop | SIGCHLD, &start);
+    return clone(ProgramMain, start, CLONE_VM | stop | SIGCHLD, start);
   }
   const long pid = syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, nullptr);
   if (pid == 0) {

@@ -9,41 +9,43 @@
 
 #include "base/sys.h"
 #include "base/unique_fd.h"
-#include "sandbox/id_ranges.h"
 
 namespace pulga {
 
-namespace {
-
-Status WriteMaps(int proc_fd, pid_t child, const std::string& map) {
+Status WriteIdMapTexts(int proc_fd, pid_t child, const IdMapTexts& maps) {
   struct statfs fs = {};
-  if (fstatfs(proc_fd, &fs) != 0 || fs.f_type != PROC_SUPER_MAGIC) {
+  if (PULGA_SYS(fstatfs, proc_fd, &fs) != 0 || fs.f_type != PROC_SUPER_MAGIC) {
     return Error{Code::kIo, 0, "id-maps: /proc is no proc file system"};
   }
-  for (const char* name : {"/uid_map", "/gid_map"}) {
-    const std::string path = std::to_string(child) + name;
+  for (const std::string* map : {&maps.uids, &maps.gids}) {
+    const std::string path = std::to_string(child) + (map == &maps.uids ? "/uid_map" : "/gid_map");
     const UniqueFd fd(PULGA_SYS(openat, proc_fd, path.c_str(), O_WRONLY | O_CLOEXEC));
     if (!fd.valid()) return LastError("id-maps: open " + path);
     // One write: the kernel takes a map whole or not at all.
-    if (PULGA_SYS(write, fd.get(), map.data(), map.size()) != static_cast<ssize_t>(map.size())) {
+    if (PULGA_SYS(write, fd.get(), map->data(), map->size()) != static_cast<ssize_t>(map->size())) {
       return LastError("id-maps: write " + path);
     }
   }
   return OkStatus();
 }
 
-}  // namespace
-
-Status WriteIdMaps(int proc_fd, pid_t child, std::optional<uid_t> extra_host_id) {
-  std::string map = "0 " + std::to_string(kOwnerIdBase) + " " + std::to_string(kMappedIds) + "\n";
-  if (extra_host_id.has_value()) {
+Status WriteIdMaps(int proc_fd, pid_t child, const HostIds& ids,
+                   std::optional<uid_t> extra_host_id) {
+  std::string map;
+  for (const IdExtent& extent : ids.owner) {
+    map += std::to_string(extent.inside) + " " + std::to_string(extent.host) + " " +
+           std::to_string(extent.count) + "\n";
+  }
+  // With one id for everything it is mapped already, and may be only once.
+  if (extra_host_id.has_value() && !ids.IsSingle()) {
     map += std::to_string(kSpawnerInnerId) + " " + std::to_string(*extra_host_id) + " 1\n";
   }
-  return WriteMaps(proc_fd, child, map);
+  return WriteIdMapTexts(proc_fd, child, {map, map});
 }
 
 Status WriteSingleIdMap(int proc_fd, pid_t child, uid_t host_id) {
-  return WriteMaps(proc_fd, child, "0 " + std::to_string(host_id) + " 1\n");
+  const std::string map = "0 " + std::to_string(host_id) + " 1\n";
+  return WriteIdMapTexts(proc_fd, child, {map, map});
 }
 
 }  // namespace pulga

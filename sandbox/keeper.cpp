@@ -3,13 +3,11 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/epoll.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <utility>
 
 #include "base/event_loop.h"
@@ -18,8 +16,8 @@
 #include "base/message_socket.h"
 #include "base/process.h"
 #include "base/sys.h"
-#include "sandbox/build_report.h"
 #include "sandbox/cgroup.h"
+#include "sandbox/daemon_start.h"
 #include "sandbox/keeper_setup.h"
 #include "sandbox/privileges.h"
 
@@ -58,8 +56,6 @@ class Keeper {
   Status WatchLifeline();
   void FinishAfterLauncher(int status);
   void Finish(int status);
-  [[noreturn]] void BecomeDaemon(const std::vector<std::string>& args, int keeper_fd,
-                                 int launcher_fd) const;
 
   EventLoop& loop_;
   const KeeperOptions& options_;
@@ -89,6 +85,7 @@ Status Keeper::StartLauncher() {
   daemons_launcher_fd_ = sockets.second.TakeFd();
   constexpr int kSocketFd = 3;
   constexpr int kLayersFd = 4;
+  constexpr int kVolumesFd = 5;
   SpawnOptions spawn;
   spawn.argv = {options_.launcher_path,
                 "launcher",
@@ -96,44 +93,26 @@ Status Keeper::StartLauncher() {
                 std::to_string(kSocketFd),
                 "--layers-fd",
                 std::to_string(kLayersFd),
+                "--volumes-fd",
+                std::to_string(kVolumesFd),
                 "--tree",
                 CgroupTreeName(data_.path)};
-  spawn.fds = {
-      {0, 0}, {1, 1}, {2, 2}, {sockets.first.fd(), kSocketFd}, {data_.layers.get(), kLayersFd}};
+  if (!options_.grants_file.empty()) {
+    spawn.argv.insert(spawn.argv.end(), {"--grants", options_.grants_file});
+  }
+  if (!options_.apparmor.empty()) {
+    spawn.argv.insert(spawn.argv.end(), {"--apparmor", options_.apparmor});
+  }
+  spawn.fds = {{0, 0},
+               {1, 1},
+               {2, 2},
+               {sockets.first.fd(), kSocketFd},
+               {data_.layers.get(), kLayersFd},
+               {data_.volumes.get(), kVolumesFd}};
+  spawn.blocked = {SIGHUP};  // one that comes before the launcher listens must not end it
   PULGA_ASSIGN_OR_RETURN(launcher_.process, SpawnProcess(spawn));
   launcher_.started = loop_.Now();
   return WatchOrEnd(launcher_, [this](uint32_t) { OnLauncherExit(); });
-}
-
-void Keeper::BecomeDaemon(const std::vector<std::string>& args, int keeper_fd,
-                          int launcher_fd) const {
-  std::vector<char*> argv;
-  argv.reserve(args.size() + 1);
-  for (const std::string& arg : args) argv.push_back(const_cast<char*>(arg.c_str()));
-  argv.push_back(nullptr);
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, nullptr);
-  CloseAllBut({keeper_fd, launcher_fd});
-  fcntl(keeper_fd, F_SETFD, 0);
-  fcntl(launcher_fd, F_SETFD, 0);
-  const char* step = nullptr;
-  for (const StepResult& done : {DropBounding(), LockSecurebits(), SetIds({ids_.uid, ids_.gid, {}}),
-                                 NoNewPrivs(), ClearAllCapabilities()}) {
-    if (done.ok()) continue;
-    step = done.step;
-    errno = done.sys_errno;
-    break;
-  }
-  if (step == nullptr) {
-    step = "exec";
-    // Dozens of calls at once hold more blocks of one size than its cache keeps by default: 5 % of
-    // the calls per second. What the user has set is kept.
-    setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=100", 0);
-    if (prctl(PR_SET_PDEATHSIG, SIGTERM) == 0) execv(argv[0], argv.data());
-  }
-  LogError(LastError("start the daemon: " + std::string(step) + " " + args[0]).message);
-  _exit(127);
 }
 
 Status Keeper::StartDaemon() {
@@ -153,7 +132,7 @@ Status Keeper::StartDaemon() {
   args.insert(args.end(), options_.daemon_args.begin(), options_.daemon_args.end());
   const pid_t pid = fork();
   if (pid < 0) return LastError("fork");
-  if (pid == 0) BecomeDaemon(args, keeper_fd, launcher_fd);
+  if (pid == 0) BecomeDaemon({args, ids_, {keeper_fd, launcher_fd}, data_.path});
   auto process = PidFd::OfChild(pid);
   if (!process.ok()) {
     kill(pid, SIGKILL);
@@ -264,7 +243,9 @@ void Keeper::StartBoth() {
 
 void Keeper::OnSignal(int signo) {
   if (signo == SIGHUP) {
-    if (daemon_.process.valid()) (void)daemon_.process.Signal(SIGHUP);
+    for (Charge* charge : {&daemon_, &launcher_}) {
+      if (charge->process.valid()) (void)charge->process.Signal(SIGHUP);
+    }
     return;
   }
   const bool again = stopping_;
@@ -344,7 +325,11 @@ int RunKeeper(const KeeperOptions& options) {
   SetLogTag("keeper");
   if (geteuid() != 0)
     return Fail(Error{Code::kPermission, 0, "the keeper must be started by root"});
-  const auto ids = FindDaemonIds(options.user);
+  // Launcher and daemon inherit it. Where root may not, `pulga doctor` says so.
+  (void)SetOomScore(kSparedOomScore);
+  const auto host = ReadHostIds();
+  if (!host.ok()) return Fail(host.error());
+  const auto ids = FindDaemonIds(options.user, *host);
   if (!ids.ok()) return Fail(ids.error());
   auto data = OpenDataDirectory(options.data_dir, *ids);
   if (!data.ok()) return Fail(data.error());

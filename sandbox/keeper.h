@@ -6,7 +6,8 @@
 // did so ends the keeper with the same status (a port in use is no crash). The keeper sends one
 // byte 'L' with a new launcher socket beside it after each restart of the launcher. A process that
 // cannot be started is tried again, also with back-off; only the very first failure ends the
-// keeper. SIGTERM and SIGINT: SIGTERM to the daemon, its drain is awaited. SIGHUP is passed on.
+// keeper. SIGTERM and SIGINT: SIGTERM to the daemon, its drain is awaited. SIGHUP is passed on to
+// both.
 #pragma once
 
 #include <chrono>
@@ -18,12 +19,16 @@
 
 namespace pulga {
 
+inline constexpr const char* kDefaultDaemonUser = "pulga";
+
 struct KeeperOptions {
   std::string launcher_path;  // this executable
   std::string pulga_path;     // the daemon: `PATH serve-daemon ARGS...`
   std::string data_dir;
-  std::string user = "pulga";
-  std::vector<std::string> daemon_args;  // passed on, after the fds
+  std::string user = kDefaultDaemonUser;  // that one need not be there
+  std::string grants_file;                // "" = the launcher's default
+  std::string apparmor;                   // "" = the launcher's default
+  std::vector<std::string> daemon_args;   // passed on, after the fds
   int lifeline_fd = -1;  // a pipe or socket; its other end closed means the same as SIGTERM
   Duration stop_limit = std::chrono::seconds(40);
 };

@@ -15,15 +15,21 @@
 #include "base/log.h"
 #include "base/sys.h"
 #include "base/text.h"
-#include "sandbox/id_ranges.h"
+#include "sandbox/keeper.h"
 
 namespace pulga {
 namespace {
 
 constexpr size_t kMaxPasswd = 1 << 20;
 
-Status OwnDirectory(int fd, const std::string& name, const DaemonIds& ids) {
-  if (PULGA_SYS(fchown, fd, ids.uid, ids.gid) != 0 || PULGA_SYS(fchmod, fd, 0700) != 0) {
+struct Owner {
+  uid_t uid = 0;
+  gid_t gid = 0;
+  mode_t mode = 0700;
+};
+
+Status OwnDirectory(int fd, const std::string& name, const Owner& owner) {
+  if (PULGA_SYS(fchown, fd, owner.uid, owner.gid) != 0 || PULGA_SYS(fchmod, fd, owner.mode) != 0) {
     return LastError("own " + name);
   }
   return OkStatus();
@@ -56,10 +62,33 @@ Status CheckAdoptable(int dir, const std::string& name) {
                    ") and nothing of pulga's: choose a new or empty directory"};
 }
 
+// The key in it is for the user, who is another id than the daemon.
+Owner OwnerOfData(const DaemonIds& ids) {
+  if (ids.on_host || ids.uid == 0) return {ids.uid, ids.gid};
+  return {0, ids.gid, 0770};
+}
+
+// What lies in it is mounted as file systems, so it is never adopted from anybody: whoever has the
+// data directory, the daemon too, could have put one of their own there.
+Result<UniqueFd> OpenVolumes(int dir, const std::string& path) {
+  const std::string name = path + "/volumes";
+  if (PULGA_SYS(mkdirat, dir, "volumes", 0700) != 0 && errno != EEXIST) {
+    return LastError("mkdir " + name);
+  }
+  PULGA_ASSIGN_OR_RETURN(UniqueFd fd,
+                         OpenFileAt(dir, "volumes", O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+  struct stat st = {};
+  if (fstat(fd.get(), &st) != 0) return LastError("stat " + name);
+  if (st.st_uid == 0 && (st.st_mode & 0077) == 0) return fd;
+  return Error{Code::kPermission, 0,
+               name + " is not root's alone (0700): move it away, and find out who made it"};
+}
+
 }  // namespace
 
 // A static program cannot load the host's name services; the file is what a board has.
-Result<DaemonIds> FindDaemonIds(const std::string& user) {
+Result<DaemonIds> FindDaemonIds(const std::string& user, const HostIds& host) {
+  if (!host.on_host) return DaemonIds{host.daemon, host.daemon, false};
   if (const auto number = ParseUint(user, UINT32_MAX - 1); number.has_value() && *number != 0) {
     return DaemonIds{static_cast<uid_t>(*number), static_cast<gid_t>(*number)};
   }
@@ -74,6 +103,10 @@ Result<DaemonIds> FindDaemonIds(const std::string& user) {
       return Error{Code::kInvalidArgument, 0, "user " + user + ": the daemon must not be root"};
     }
     return DaemonIds{static_cast<uid_t>(*uid), static_cast<gid_t>(*gid)};
+  }
+  if (user != kDefaultDaemonUser) {
+    return Error{Code::kInvalidArgument, 0,
+                 "user " + Printable(user) + ": this host has none of that name"};
   }
   LogInfo("no user " + Printable(user) + " on this host: the daemon runs as id " +
           std::to_string(kDaemonFallbackId));
@@ -96,13 +129,14 @@ Result<DataDirectory> OpenDataDirectory(const std::string& path, const DaemonIds
         Code::kAlreadyExists, errno,
         "another pulga daemon is using " + out.path + ": stop it, or choose another --data"};
   }
-  PULGA_RETURN_IF_ERROR(OwnDirectory(dir.get(), out.path, ids));
+  PULGA_RETURN_IF_ERROR(OwnDirectory(dir.get(), out.path, OwnerOfData(ids)));
   if (PULGA_SYS(mkdirat, dir.get(), "layers", 0700) != 0 && errno != EEXIST) {
     return LastError("mkdir " + out.path + "/layers");
   }
   PULGA_ASSIGN_OR_RETURN(out.layers,
                          OpenFileAt(dir.get(), "layers", O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
-  PULGA_RETURN_IF_ERROR(OwnDirectory(out.layers.get(), out.path + "/layers", DaemonIds{0, 0}));
+  PULGA_RETURN_IF_ERROR(OwnDirectory(out.layers.get(), out.path + "/layers", Owner{}));
+  PULGA_ASSIGN_OR_RETURN(out.volumes, OpenVolumes(dir.get(), out.path));
   return out;
 }
 

@@ -1,7 +1,11 @@
 #include "sandbox/kernel_features.h"
 
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/netlink.h>
 #include <sched.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -11,11 +15,19 @@
 #include <string>
 
 #include "base/file_io.h"
+#include "base/root_switch.h"
 #include "base/text.h"
+#include "base/unique_fd.h"
 #include "base/units.h"
+#include "sandbox/apparmor.h"
+#include "sandbox/cgroup_dialect.h"
 #include "sandbox/cgroup_layout.h"
+#include "sandbox/id_ranges.h"
+#include "sandbox/isolation.h"
 #include "sandbox/kernel_probes.h"
 #include "sandbox/program_lookup.h"
+#include "sandbox/rootless.h"
+#include "sandbox/volumes/volume_tools.h"
 
 namespace pulga {
 namespace {
@@ -25,7 +37,17 @@ using Features = std::vector<Feature>;
 
 constexpr const char* kNeedsRoot = "needs root";
 
+constexpr const char* kOnlyRoot = "of daemons started by root only";
+
 bool IsRefusal(int error) { return error == EPERM || error == EACCES; }
+
+// Root of no more than a user namespace: a user's daemon, or somebody in one.
+bool IsOfUser() {
+  const auto ids = ReadHostIds();
+  return ids.ok() && !ids->on_host;
+}
+
+bool IsHostRoot() { return geteuid() == 0 && !IsOfUser(); }
 
 struct Probed {
   const char* name;
@@ -34,12 +56,16 @@ struct Probed {
   FeatureState missing;  // how bad that is
 };
 
-// errno of a probe to a feature. A refusal to somebody without root says nothing.
-void AddProbed(Features& out, const Probed& probed) {
+// To somebody without root, where root might have it: nothing. To the user who is asked about: no.
+enum class Refusal { kSaysNothing, kSaysNo };
+
+// errno of a probe to a feature.
+void AddProbed(Features& out, const Probed& probed, Refusal refusal = Refusal::kSaysNothing) {
   if (probed.error == 0) {
     out.push_back({probed.name, FeatureState::kPresent, "", ""});
-  } else if (IsRefusal(probed.error) && geteuid() != 0) {
-    out.push_back({probed.name, FeatureState::kUnknown, kNeedsRoot, ""});
+  } else if (IsRefusal(probed.error) && !IsHostRoot() && refusal == Refusal::kSaysNothing) {
+    const char* why = IsOfUser() ? "not for the daemon to find out" : kNeedsRoot;
+    out.push_back({probed.name, FeatureState::kUnknown, why, ""});
   } else {
     const std::string detail =
         probed.error == probes::kChildDied ? "the probe was killed" : strerror(probed.error);
@@ -47,7 +73,7 @@ void AddProbed(Features& out, const Probed& probed) {
   }
 }
 
-void AddNamespaces(Features& out) {
+void AddNamespaces(Features& out, CgroupsFor whose) {
   struct Kind {
     const char* name;
     int flag;
@@ -62,8 +88,26 @@ void AddNamespaces(Features& out) {
             ? "functions cannot run without it: set kernel.unprivileged_userns_clone=1 and "
               "user.max_user_namespaces above 0, or use a kernel with CONFIG_USER_NS"
             : "functions cannot run without it: use a kernel built with this namespace";
-    AddProbed(out, {kind.name, probes::Namespace(kind.flag), advice, FeatureState::kAbsent});
+    const int error = probes::Namespace(kind.flag);
+    const std::string users = whose == CgroupsFor::kUser ? WhyNoUserNamespace(error) : "";
+    AddProbed(out,
+              {kind.name, error, users.empty() ? advice : users.c_str(), FeatureState::kAbsent},
+              users.empty() ? Refusal::kSaysNothing : Refusal::kSaysNo);
   }
+}
+
+// pivot_root needs a root that hangs on another mount.
+void AddRoot(Features& out) {
+  const auto mounts = ReadFile("/proc/self/mountinfo", 16 << 20);
+  Feature feature{"old_root", FeatureState::kUnknown, "", ""};
+  if (mounts.ok()) {
+    feature.state = FeatureState::kPresent;
+    feature.detail =
+        WhatOldRoot(IsFirstRoot(*mounts) ? RootSwitch::kMovedOver : RootSwitch::kPivoted);
+  } else {
+    feature.detail = mounts.error().message;
+  }
+  out.push_back(std::move(feature));
 }
 
 std::string ControllerAdvice(CgroupController controller) {
@@ -76,27 +120,61 @@ std::string ControllerAdvice(CgroupController controller) {
   return "limits of this kind are accepted with a warning only";
 }
 
-void AddCgroups(Features& out) {
-  const auto snapshot = ReadCgroupSnapshot();
+std::string UsersAdvice() {
+  return "see cgroup.delegation; or deploy with allow_unenforced, without this limit";
+}
+
+std::string WhyNotAUsers(CgroupController controller) {
+  if (controller == CgroupController::kDevices) return "only root can limit them";
+  return "no cgroup with it was given to this user";
+}
+
+// Whether a cgroup was given to this user. Its presence tells a rootless daemon from root's.
+void AddDelegation(Features& out, const CgroupLayout& layout) {
+  if (!layout.of_user) return;
+  const CgroupHierarchy* memory = layout.Find(CgroupController::kMemory);
+  const bool whole = memory != nullptr && layout.Find(CgroupController::kPids) != nullptr;
+  out.push_back({"cgroup.delegation", whole ? FeatureState::kPresent : FeatureState::kAbsent,
+                 memory != nullptr ? memory->base : "", whole ? "" : kHowToDelegate});
+}
+
+// It may be there and refused all the same: in a container, or without programs for cgroups.
+void TryDeviceLimits(const CgroupHierarchy& hierarchy, Feature& feature) {
+  feature.detail += ", " + DeviceLimitsFor(hierarchy.version, HarmlessDevices()).how;
+  const int error = probes::DeviceLimits(hierarchy);
+  if (error == 0) return;
+  const bool unasked = IsRefusal(error) && !IsHostRoot();
+  feature.state = unasked ? FeatureState::kUnknown : FeatureState::kAbsent;
+  feature.detail = unasked ? kNeedsRoot : feature.detail + ": " + strerror(error);
+  if (!unasked) feature.advice = "a kernel with CONFIG_CGROUP_DEVICE, and CONFIG_CGROUP_BPF on v2";
+}
+
+void AddCgroups(Features& out, CgroupsFor whose) {
+  const auto snapshot = ReadCgroupSnapshot(whose);
   if (!snapshot.ok()) {
     out.push_back({"cgroup", FeatureState::kUnknown, snapshot.error().message, "mount /proc"});
     return;
   }
   const CgroupLayout layout = FindControllers(*snapshot);
+  AddDelegation(out, layout);
   std::string v2_base;
   for (int i = 0; i < kCgroupControllers; ++i) {
     const auto controller = static_cast<CgroupController>(i);
     const CgroupHierarchy* hierarchy = layout.Find(controller);
+    if (hierarchy == nullptr && controller == CgroupController::kCpuset)
+      continue;  // of no use on v2
     Feature feature{"cgroup." + std::string(ControllerName(controller)), FeatureState::kPresent, "",
                     ""};
     if (hierarchy == nullptr) {
       const bool mandatory =
           controller == CgroupController::kMemory || controller == CgroupController::kPids;
       feature.state = mandatory ? FeatureState::kAbsent : FeatureState::kDegraded;
-      feature.advice = ControllerAdvice(controller);
+      feature.detail = layout.of_user ? WhyNotAUsers(controller) : "no such controller here";
+      feature.advice = layout.of_user ? UsersAdvice() : ControllerAdvice(controller);
     } else {
       feature.detail = hierarchy->version == CgroupVersion::kV1 ? "v1" : "v2";
       if (hierarchy->version == CgroupVersion::kV2) v2_base = hierarchy->base;
+      if (controller == CgroupController::kDevices) TryDeviceLimits(*hierarchy, feature);
     }
     out.push_back(std::move(feature));
   }
@@ -112,30 +190,44 @@ void AddCgroups(Features& out) {
                   "processes are killed one by one", FeatureState::kDegraded});
 }
 
-void AddCalls(Features& out) {
-  AddProbed(out, {"seccomp", probes::SeccompFilter(),
-                  "functions cannot run without it: use a kernel with CONFIG_SECCOMP_FILTER",
-                  FeatureState::kAbsent});
+void AddOverlay(Features& out, CgroupsFor whose) {
+  if (whose == CgroupsFor::kUser) {
+    AddProbed(out,
+              {"overlay.userns", probes::OverlayInUserNamespace(),
+               "functions cannot run without it as a user: use Linux 5.11 or later, or root",
+               FeatureState::kAbsent},
+              Refusal::kSaysNo);
+    return;
+  }
   AddProbed(out, {"overlay.userns", probes::OverlayInUserNamespace(),
                   "images of several layers cannot be imported; Linux 5.11 can",
                   FeatureState::kDegraded});
-  AddProbed(out, {"mount.idmapped", probes::IdMappedMount(),
-                  "functions of one owner share one id range", FeatureState::kDegraded});
+}
+
+void AddCalls(Features& out, bool of_user) {
+  AddProbed(out, {"seccomp", probes::SeccompFilter(),
+                  "functions cannot run without it: use a kernel with CONFIG_SECCOMP_FILTER",
+                  FeatureState::kAbsent});
+  out.push_back(RefusalLayer(probes::FilterListener()));
+  if (of_user) {
+    out.push_back({"mount.idmapped", FeatureState::kDegraded, kOnlyRoot, ""});
+  } else {
+    AddProbed(
+        out,
+        {"mount.idmapped", probes::IdMappedMount(),
+         "host directories can have no owner= (grants.conf); Linux 5.12 can, on most file systems",
+         FeatureState::kDegraded});
+  }
   AddProbed(out, {"openat2", probes::OpenAt2(), "paths are walked step by step instead",
                   FeatureState::kDegraded});
   AddProbed(out, {"clone3", probes::Clone3(), "clone is used instead", FeatureState::kDegraded});
-  AddProbed(out,
-            {"pidfd", probes::PidFd(), "functions cannot run without it: use Linux 5.3 or later",
-             FeatureState::kAbsent});
+  AddProbed(out, {"pidfd", probes::PidFd(), "children are watched by SIGCHLD instead",
+                  FeatureState::kDegraded});
   AddProbed(out, {"close_range", probes::CloseRangeCloexec(),
                   "descriptors are closed one by one instead", FeatureState::kDegraded});
   const int landlock = probes::LandlockVersion();
-  if (landlock > 0) {
-    out.push_back({"landlock", FeatureState::kPresent, "ABI " + std::to_string(landlock), ""});
-  } else {
-    out.push_back({"landlock", FeatureState::kAbsent, strerror(-landlock),
-                   "optional second fence; lsm=landlock,... on the kernel command line"});
-  }
+  out.push_back(LandlockLayer(std::max(landlock, 0), -std::min(landlock, 0)));
+  out.push_back(AppArmorLayer(probes::AppArmorProfile()));
 }
 
 // First field after `key` in a "key: value" file.
@@ -146,6 +238,29 @@ std::string FieldOf(const std::string& path, std::string_view key) {
     if (line.starts_with(key)) return std::string(Trim(line.substr(key.size())));
   }
   return "";
+}
+
+// What outbound network (net/) needs of this machine, as far as it shows without trying it.
+void AddEgress(Features& out, bool of_user) {
+  Feature feature{"network.egress", FeatureState::kPresent, "", ""};
+  if (of_user) {
+    out.push_back({feature.name, FeatureState::kAbsent, kOnlyRoot, "run pulga serve as root"});
+    return;
+  }
+  const UniqueFd netfilter(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER));
+  char self[PATH_MAX] = "";
+  const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+  const std::string path(self, static_cast<size_t>(std::max<ssize_t>(n, 0)));
+  if (access((path.substr(0, path.rfind('/') + 1) + "pulga-netadmin").c_str(), X_OK) != 0) {
+    feature.detail = "pulga-netadmin is not installed";
+    feature.advice = "functions get no outbound network; none and host work";
+  } else if (!netfilter.valid()) {
+    feature.detail = std::string("no nf_tables: ") + strerror(errno);
+    feature.advice =
+        "functions get no outbound network: a kernel with nf_tables, tproxy, bridge, veth";
+  }
+  if (!feature.detail.empty()) feature.state = FeatureState::kAbsent;
+  out.push_back(std::move(feature));
 }
 
 void AddMemory(Features& out) {
@@ -188,12 +303,43 @@ void AddBoard(Features& out) {
       {"board.page_size", FeatureState::kPresent, std::to_string(sysconf(_SC_PAGESIZE)), ""});
 }
 
+// What functions can have volumes by.
+void AddVolumes(Features& out, bool of_user) {
+  if (of_user) {
+    out.push_back({"volume.loop", FeatureState::kAbsent, kOnlyRoot, "run pulga serve as root"});
+    return;
+  }
+  const UniqueFd control(open("/dev/loop-control", O_RDWR | O_CLOEXEC));
+  AddProbed(out, {"volume.loop", control.valid() ? 0 : errno,
+                  "functions cannot have volumes: modprobe loop, or use a kernel with "
+                  "CONFIG_BLK_DEV_LOOP",
+                  FeatureState::kAbsent});
+  const auto known = ReadFile("/proc/filesystems");
+  const bool ext4 = known.ok() && known->find("\text4\n") != std::string::npos;
+  out.push_back(
+      {"volume.ext4", ext4 ? FeatureState::kPresent : FeatureState::kUnknown,
+       ext4 ? "" : "not loaded",
+       ext4 ? "" : "volumes are ext4: modprobe ext4, or use a kernel with CONFIG_EXT4_FS"});
+  std::string missing;
+  for (const char* tool : {"mke2fs", "e2fsck"}) {
+    if (FindVolumeTool(tool).empty()) missing += (missing.empty() ? "" : ", ") + std::string(tool);
+  }
+  out.push_back({"volume.tools", missing.empty() ? FeatureState::kPresent : FeatureState::kAbsent,
+                 missing.empty() ? "" : missing + " not found",
+                 missing.empty() ? "" : "volumes cannot be made or repaired: install e2fsprogs"});
+}
+
 // Some containers and virtual machines give root without this: hard limits then only go down.
 void AddPrivileges(Features& out) {
   constexpr uint64_t kSysResource = 1ULL << 24;
+  if (IsOfUser()) {
+    out.push_back({"privilege.root", FeatureState::kAbsent, "a daemon of an ordinary user",
+                   "docs/rootless.md says what differs"});
+    return;
+  }
   if (geteuid() != 0) {
     out.push_back({"privilege.root", FeatureState::kUnknown, "running without root",
-                   "some of this list needs root to find out: sudo pulga doctor"});
+                   "root can find out more of this list: sudo pulga doctor"});
     return;
   }
   out.push_back({"privilege.root", FeatureState::kPresent, "", ""});
@@ -204,6 +350,40 @@ void AddPrivileges(Features& out) {
   out.push_back({"privilege.sys_resource", has ? FeatureState::kPresent : FeatureState::kDegraded,
                  has ? "" : "root without CAP_SYS_RESOURCE",
                  has ? "" : "limits above the present hard ones and OOM scores cannot be set"});
+}
+
+// Of the caller: the daemon, or a doctor who tells what a daemon would have.
+void AddOomProtection(Features& out) {
+  const auto score = ReadFile("/proc/self/oom_score_adj");
+  const bool spared = score.ok() && score->starts_with('-');
+  const Feature* may = FindFeature(out, "privilege.sys_resource");
+  if (spared || (may != nullptr && may->state == FeatureState::kPresent)) {
+    out.push_back({"privilege.oom_score", FeatureState::kPresent,
+                   "keeper, launcher and daemon are the last the kernel ends", ""});
+    return;
+  }
+  out.push_back({"privilege.oom_score", FeatureState::kDegraded,
+                 "the daemon is not spared when memory is short, but functions go first",
+                 "start it as root with CAP_SYS_RESOURCE, or by a unit with OOMScoreAdjust=-900"});
+}
+
+// Of a rootless daemon: which ids there are for the ids of images.
+void AddIds(Features& out, CgroupsFor whose) {
+  Feature feature{"rootless.ids", FeatureState::kPresent, "", ""};
+  if (whose == CgroupsFor::kUser) {
+    feature.advice = WhyOneIdOnly();
+  } else {
+    const auto ids = ReadHostIds();
+    if (!ids.ok() || ids->on_host) return;
+    if (ids->IsSingle()) feature.advice = "pulga doctor, run as that user, says what is missing";
+    const uint32_t most = ids->owner.back().inside + ids->owner.back().count;
+    feature.detail = std::to_string(most) + (most == 1 ? " id" : " ids") + " for images";
+  }
+  if (!feature.advice.empty()) {
+    feature.state = FeatureState::kDegraded;
+    feature.detail = "one id for the user, the daemon and all functions";
+  }
+  out.push_back(std::move(feature));
 }
 
 // What the daemon raises its own limit to.
@@ -241,16 +421,23 @@ std::string_view FeatureStateName(FeatureState state) {
   return "unknown";
 }
 
-std::vector<Feature> ProbeKernelFeatures() {
+std::vector<Feature> ProbeKernelFeatures(CgroupsFor whose) {
+  const bool of_user = whose == CgroupsFor::kUser || IsOfUser();
   Features out;
   AddBoard(out);
   AddMemory(out);
   AddTemperature(out);
   AddPrivileges(out);
+  AddOomProtection(out);
+  AddIds(out, whose);
   AddOpenFiles(out);
-  AddNamespaces(out);
-  AddCgroups(out);
-  AddCalls(out);
+  AddNamespaces(out, whose);
+  AddRoot(out);
+  AddCgroups(out, whose);
+  AddOverlay(out, whose);
+  AddCalls(out, of_user);
+  AddEgress(out, of_user);
+  AddVolumes(out, of_user);
   return out;
 }
 

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "sandbox/cgroup_layout.h"
+
 namespace pulga {
 
 enum class FeatureState : uint8_t { kPresent, kDegraded, kAbsent, kUnknown };
@@ -21,7 +23,8 @@ struct Feature {
   std::string advice;  // what to do about it; empty when nothing
 };
 
-std::vector<Feature> ProbeKernelFeatures();
+// kUser: for a daemon an ordinary user, the caller, would start (doctor without root).
+std::vector<Feature> ProbeKernelFeatures(CgroupsFor whose = CgroupsFor::kOwn);
 // How many client connections a limit of open files has room for: two descriptors each (its own and
 // its function's), beside a reserve for instances, imports and what the daemon itself holds open.
 uint32_t ConnectionsWithin(uint64_t open_files);

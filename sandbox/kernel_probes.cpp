@@ -19,6 +19,9 @@
 #include "base/seccomp.h"
 #include "base/sys.h"
 #include "base/unique_fd.h"
+#include "sandbox/apparmor.h"
+#include "sandbox/cgroup.h"
+#include "sandbox/id_ranges.h"
 #include "sandbox/privileges.h"
 #include "sandbox/seccomp_profile.h"
 
@@ -154,7 +157,11 @@ class ScratchCgroup {
 }  // namespace
 
 int Namespace(int clone_flag) {
-  const int together = geteuid() == 0 ? clone_flag : clone_flag | CLONE_NEWUSER;
+  // Without the right to it, as launchers of users make theirs. Root of a user namespace, as some
+  // daemons are, may have none.
+  const auto ids = ReadHostIds();
+  const bool root = geteuid() == 0 && ids.ok() && ids->on_host;
+  const int together = root ? clone_flag : clone_flag | CLONE_NEWUSER;
   return InChild([together] { return Outcome(unshare(together)); });
 }
 
@@ -163,6 +170,13 @@ int SeccompFilter() {
     if (!NoNewPrivs().ok()) return EPERM;
     const int failed = LoadSeccomp(SpawnerFilter());
     return failed != 0 ? failed : LoadSeccomp(InstanceFilter());
+  });
+}
+
+int FilterListener() {
+  return InChild([] {
+    if (!NoNewPrivs().ok()) return EPERM;
+    return Outcome(LoadSeccompWithListener(CountingSpawnerFilter()));
   });
 }
 
@@ -199,6 +213,11 @@ int LandlockVersion() {
   return version < 0 ? -errno : static_cast<int>(version);
 }
 
+// By asking for it in a child that then ends, as a spawner does.
+int AppArmorProfile() {
+  return InChild([] { return AskForAppArmor(); });
+}
+
 int CloneIntoCgroup(const std::string& v2_base) {
   const ScratchCgroup cgroup(v2_base);
   if (cgroup.error() != 0) return cgroup.error();
@@ -213,6 +232,14 @@ int CloneIntoCgroup(const std::string& v2_base) {
   if (pid == 0) _exit(0);
   waitpid(static_cast<pid_t>(pid), nullptr, 0);
   return 0;
+}
+
+int DeviceLimits(const CgroupHierarchy& hierarchy) {
+  const ScratchCgroup cgroup(hierarchy.base);
+  if (cgroup.error() != 0) return cgroup.error();
+  const Status done =
+      ApplyDeviceLimits(cgroup.path(), DeviceLimitsFor(hierarchy.version, HarmlessDevices()));
+  return done.ok() ? 0 : done.error().sys_errno;
 }
 
 int FileInNewCgroup(const std::string& v2_base, const std::string& file) {

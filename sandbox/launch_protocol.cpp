@@ -2,7 +2,10 @@
 
 #include <algorithm>
 
+#include "base/text.h"
+#include "sandbox/access_wire.h"
 #include "sandbox/job_rules.h"
+#include "sandbox/volumes/volume_jobs.h"
 
 namespace pulga {
 namespace {
@@ -11,13 +14,15 @@ Error Invalid(std::string message) { return Error{Code::kInvalidArgument, 0, std
 
 constexpr uint64_t kMinMemory = 1ULL << 20;
 constexpr uint64_t kMaxQuantity = 1ULL << 50;
+constexpr uint32_t kMaxCpuMillis = 1000 * 1024;
+constexpr uint32_t kMinCpuMillis = 10;
 
 Status CheckLimits(const SandboxLimits& limits) {
   if (limits.memory_bytes < kMinMemory || limits.memory_bytes > kMaxQuantity) {
     return Invalid("memory limit is out of range: at least 1Mi");
   }
   if (limits.swap_bytes > kMaxQuantity) return Invalid("swap limit is out of range");
-  if (limits.cpu_millis > 1000 * 1024) return Invalid("cpu limit is out of range");
+  if (limits.cpu_millis > kMaxCpuMillis) return Invalid("cpu limit is out of range");
   if (limits.cpu_weight < 1 || limits.cpu_weight > 10000) {
     return Invalid("cpu weight is out of range: 1 to 10000");
   }
@@ -28,6 +33,20 @@ Status CheckLimits(const SandboxLimits& limits) {
   if (limits.tmp_bytes > kMaxQuantity) return Invalid("tmp limit is out of range");
   if (limits.nofile < 16 || limits.nofile > 1U << 20) {
     return Invalid("nofile limit is out of range: 16 to 1048576");
+  }
+  return OkStatus();
+}
+
+Status CheckMost(const VersionSpec& spec) {
+  const InstanceSize& most = spec.most;
+  if (most.memory_bytes != 0 &&
+      (most.memory_bytes < spec.limits.memory_bytes || most.memory_bytes > kMaxQuantity)) {
+    return Invalid("the most memory is out of range: at least the memory limit");
+  }
+  if (most.cpu_millis == 0) return OkStatus();
+  if (spec.limits.cpu_millis == 0 || most.cpu_millis < spec.limits.cpu_millis ||
+      most.cpu_millis > kMaxCpuMillis) {
+    return Invalid("the most cpu is out of range: at least the cpu limit");
   }
   return OkStatus();
 }
@@ -49,6 +68,12 @@ bool IsHostname(std::string_view name) {
          });
 }
 
+bool IsFunction(std::string_view text) {
+  const size_t slash = text.find('/');
+  return slash != std::string_view::npos && IsPlainName(text.substr(0, slash)) &&
+         IsPlainName(text.substr(slash + 1));
+}
+
 WireReader BodyOf(std::string_view message) {
   WireReader reader(message);
   reader.Take<LaunchHeader>();
@@ -65,6 +90,11 @@ LayerId TakeLayer(WireReader& reader) {
 void PutLayer(WireWriter& writer, const LayerId& id) { writer.Put(id.bytes); }
 
 }  // namespace
+
+InstanceSize MostOf(const VersionSpec& spec) {
+  return {std::max(spec.most.memory_bytes, spec.limits.memory_bytes),
+          std::max(spec.most.cpu_millis, spec.limits.cpu_millis)};
+}
 
 Status CheckVersionSpec(const VersionSpec& spec) {
   if (spec.version_id == 0) return Invalid("version id 0");
@@ -87,12 +117,21 @@ Status CheckVersionSpec(const VersionSpec& spec) {
     return Invalid("working directory is not an absolute path");
   }
   if (!IsHostname(spec.hostname)) return Invalid("hostname has other characters than a-z 0-9 . -");
+  if (!spec.owner.empty() && !IsPlainName(spec.owner)) return Invalid("owner is no name");
+  if (!spec.function.empty() && !IsFunction(spec.function)) {
+    return Invalid("function is no NAMESPACE/NAME");
+  }
+  PULGA_RETURN_IF_ERROR(CheckAccess(spec.access));
   if (spec.slots < 1 || spec.slots > kMaxSlots) return Invalid("slots out of range: 1 to 256");
   if (spec.spare_netns > spec.slots) return Invalid("more spare network namespaces than slots");
   if (spec.mode != SandboxMode::kExec && spec.mode != SandboxMode::kHttp) {
     return Invalid("unknown mode");
   }
   if (spec.init != InitKind::kPulga && spec.init != InitKind::kNone) return Invalid("unknown init");
+  if (spec.meter != VersionSpec::Meter::kNone && spec.meter != VersionSpec::Meter::kCpu) {
+    return Invalid("unknown meter");
+  }
+  PULGA_RETURN_IF_ERROR(CheckMost(spec));
   return CheckLimits(spec.limits);
 }
 
@@ -100,6 +139,8 @@ WireWriter EncodeBuildVersion(uint64_t request, const VersionSpec& spec) {
   BuildVersionBody body = {};
   body.version_id = spec.version_id;
   body.memory_bytes = spec.limits.memory_bytes;
+  body.most_memory_bytes = spec.most.memory_bytes;
+  body.most_cpu_millis = spec.most.cpu_millis;
   body.swap_bytes = spec.limits.swap_bytes;
   body.io_read_bps = spec.limits.io_read_bps;
   body.io_write_bps = spec.limits.io_write_bps;
@@ -116,10 +157,13 @@ WireWriter EncodeBuildVersion(uint64_t request, const VersionSpec& spec) {
   body.user_bytes = static_cast<uint16_t>(spec.user.size());
   body.working_dir_bytes = static_cast<uint16_t>(spec.working_dir.size());
   body.hostname_bytes = static_cast<uint16_t>(spec.hostname.size());
+  body.owner_bytes = static_cast<uint16_t>(spec.owner.size());
+  body.function_bytes = static_cast<uint16_t>(spec.function.size());
   body.slots = spec.slots;
   body.spare_netns = spec.spare_netns;
   body.mode = static_cast<uint8_t>(spec.mode);
   body.init = static_cast<uint8_t>(spec.init);
+  body.meter = static_cast<uint8_t>(spec.meter);
   WireWriter writer;
   writer.Put(LaunchHeader{kLaunchMagic, LaunchKind::kBuildVersion, request});
   writer.Put(body);
@@ -129,12 +173,22 @@ WireWriter EncodeBuildVersion(uint64_t request, const VersionSpec& spec) {
   writer.PutBytes(spec.user);
   writer.PutBytes(spec.working_dir);
   writer.PutBytes(spec.hostname);
+  writer.PutBytes(spec.owner);
+  writer.PutBytes(spec.function);
+  PutAccess(writer, spec.access);
   return writer;
 }
 
 WireWriter EncodeSlot(LaunchKind kind, uint64_t request, const SlotBody& body) {
   WireWriter writer;
   writer.Put(LaunchHeader{kLaunchMagic, kind, request});
+  writer.Put(body);
+  return writer;
+}
+
+WireWriter EncodeResize(uint64_t request, const ResizeBody& body) {
+  WireWriter writer;
+  writer.Put(LaunchHeader{kLaunchMagic, LaunchKind::kResizeVersion, request});
   writer.Put(body);
   return writer;
 }
@@ -166,6 +220,23 @@ WireWriter EncodeCancelUnpack(uint64_t request, const CancelUnpackBody& body) {
 WireWriter EncodeListLayers(uint64_t request) {
   WireWriter writer;
   writer.Put(LaunchHeader{kLaunchMagic, LaunchKind::kListLayers, request});
+  return writer;
+}
+
+WireWriter EncodeOpenNetwork(uint64_t request, const NetworkPlan& plan) {
+  WireWriter writer;
+  writer.Put(LaunchHeader{kLaunchMagic, LaunchKind::kOpenNetwork, request});
+  OpenNetworkBody body = {plan.range.base.value, plan.range.bits, {}};
+  const size_t count = std::min(plan.management_ports.size(), kMaxManagementPorts);
+  std::copy_n(plan.management_ports.begin(), count, body.management_ports);
+  writer.Put(body);
+  return writer;
+}
+
+WireWriter EncodeVolume(LaunchKind kind, uint64_t request, const VolumeRequestBody& body) {
+  WireWriter writer;
+  writer.Put(LaunchHeader{kLaunchMagic, kind, request});
+  writer.Put(body);
   return writer;
 }
 
@@ -206,16 +277,23 @@ Result<VersionSpec> DecodeBuildVersion(std::string_view message) {
   spec.version_id = body.version_id;
   spec.mode = static_cast<SandboxMode>(body.mode);
   spec.init = static_cast<InitKind>(body.init);
+  spec.meter = static_cast<VersionSpec::Meter>(body.meter);
   spec.slots = body.slots;
   spec.spare_netns = body.spare_netns;
   spec.limits = {body.memory_bytes, body.swap_bytes,   body.cpu_millis, body.cpu_weight, body.pids,
                  body.io_read_bps,  body.io_write_bps, body.tmp_bytes,  body.nofile};
+  spec.most = {body.most_memory_bytes, body.most_cpu_millis};
   for (uint32_t i = 0; i < body.layer_count; ++i) spec.layers.push_back(TakeLayer(reader));
   spec.argv = reader.TakeStrings(body.argc, body.argv_bytes);
   spec.env = reader.TakeStrings(body.envc, body.env_bytes);
   spec.user = std::string(reader.TakeBytes(body.user_bytes));
   spec.working_dir = std::string(reader.TakeBytes(body.working_dir_bytes));
   spec.hostname = std::string(reader.TakeBytes(body.hostname_bytes));
+  spec.owner = std::string(reader.TakeBytes(body.owner_bytes));
+  spec.function = std::string(reader.TakeBytes(body.function_bytes));
+  auto access = TakeAccess(reader);
+  if (!access.ok()) return Prefix("build-version", access.error());
+  spec.access = std::move(*access);
   if (!reader.finished()) return Invalid("build-version: sizes do not add up");
   Status checked = CheckVersionSpec(spec);
   if (!checked.ok()) return Prefix("build-version", checked.error());
@@ -228,6 +306,22 @@ Result<SlotBody> DecodeSlot(std::string_view message) {
   if (!reader.finished()) return Invalid("wrong size");
   if (body.version_id == 0) return Invalid("version id 0");
   if (body.slot >= kMaxSlots || body.zero != 0) return Invalid("slot out of range");
+  return body;
+}
+
+Result<ResizeBody> DecodeResize(std::string_view message) {
+  WireReader reader = BodyOf(message);
+  const auto body = reader.Take<ResizeBody>();
+  if (!reader.finished()) return Invalid("resize: wrong size");
+  if (body.version_id == 0) return Invalid("resize: version id 0");
+  if (body.memory_bytes < kMinMemory || body.memory_bytes > kMaxQuantity) {
+    return Invalid("resize: memory is out of range: at least 1Mi");
+  }
+  if (body.cpu_millis > kMaxCpuMillis ||
+      (body.cpu_millis != 0 && body.cpu_millis < kMinCpuMillis)) {
+    return Invalid("resize: cpu is out of range: at least 10m");
+  }
+  if (body.zero != 0) return Invalid("resize: a field it has no use for");
   return body;
 }
 
@@ -258,8 +352,56 @@ Result<CancelUnpackBody> DecodeCancelUnpack(std::string_view message) {
   return body;
 }
 
+Result<VolumeRequestBody> DecodeVolume(std::string_view message) {
+  WireReader reader(message);
+  const LaunchKind kind = reader.Take<LaunchHeader>().kind;
+  const auto body = reader.Take<VolumeRequestBody>();
+  if (!reader.finished()) return Invalid("volume: wrong size");
+  if ((kind == LaunchKind::kListVolumes) != (body.id == 0)) return Invalid("volume: id");
+  const std::string_view label(body.label, sizeof body.label);
+  const std::string_view text = label.substr(0, label.find('\0'));
+  if (label.find_first_not_of('\0', text.size()) != std::string_view::npos) {
+    return Invalid("volume: label");
+  }
+  const bool sized = kind == LaunchKind::kCreateVolume || kind == LaunchKind::kResizeVolume;
+  if ((!sized && body.bytes != 0) || (kind != LaunchKind::kCreateVolume && !text.empty())) {
+    return Invalid("volume: fields it has no use for");
+  }
+  if (!sized) return body;
+  if (text.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") != std::string_view::npos) {
+    return Invalid("volume: label");
+  }
+  if (body.bytes < kMinVolumeBytes || body.bytes > kMaxVolumeBytes) {
+    return Invalid("volume: size is out of range: 4Mi to 1Ti");
+  }
+  return body;
+}
+
 Status DecodeListLayers(std::string_view message) {
   return BodyOf(message).finished() ? OkStatus() : Invalid("list-layers: wrong size");
+}
+
+Result<NetworkPlan> DecodeOpenNetwork(std::string_view message) {
+  WireReader reader = BodyOf(message);
+  const auto body = reader.Take<OpenNetworkBody>();
+  if (!reader.finished()) return Invalid("open-network: wrong size");
+  if (body.range_bits > 32) return Invalid("open-network: range out of range");
+  NetworkPlan plan;
+  plan.range = {{body.range_base}, static_cast<uint8_t>(body.range_bits)};
+  bool over = false;
+  for (const uint16_t port : body.management_ports) {
+    if (port == 0) {
+      over = true;
+    } else if (over ||
+               (!plan.management_ports.empty() && port <= *plan.management_ports.rbegin())) {
+      return Invalid("open-network: ports are not rising");
+    } else {
+      plan.management_ports.insert(port);
+    }
+  }
+  const Status checked = CheckNetworkRange(plan.range);
+  if (!checked.ok()) return Prefix("open-network", checked.error());
+  return plan;
 }
 
 Result<LaunchReply> DecodeReply(std::string_view message) {
@@ -279,6 +421,37 @@ Result<LaunchReply> DecodeReply(std::string_view message) {
     reply.status = Error{static_cast<Code>(body.code), body.sys_errno, std::move(text)};
   }
   return reply;
+}
+
+std::string EncodeReclaimed(const Reclaimed& reclaimed) {
+  return std::to_string(reclaimed.before_bytes) + " " + std::to_string(reclaimed.after_bytes);
+}
+
+Result<Reclaimed> DecodeReclaimed(std::string_view text) {
+  const size_t space = text.find(' ');
+  const auto before = ParseUint(text.substr(0, space));
+  const auto after = ParseUint(space == std::string_view::npos ? "" : text.substr(space + 1));
+  if (!before || !after) return Invalid("reclaim: no two numbers");
+  return Reclaimed{*before, *after};
+}
+
+std::string EncodeGrants(const std::vector<GrantLine>& grants) {
+  std::string out;
+  for (const GrantLine& grant : grants) {
+    out += std::to_string(grant.number) + "\t" + grant.text + "\n";
+  }
+  return out;
+}
+
+std::vector<GrantLine> DecodeGrants(std::string_view text) {
+  std::vector<GrantLine> grants;
+  for (const std::string_view line : Split(text, '\n')) {
+    const size_t tab = line.find('\t');
+    if (tab == std::string_view::npos) continue;
+    const auto number = ParseUint(line.substr(0, tab));
+    if (number) grants.push_back({*number, std::string(line.substr(tab + 1))});
+  }
+  return grants;
 }
 
 }  // namespace pulga

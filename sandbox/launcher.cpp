@@ -14,19 +14,41 @@
 #include "base/sys.h"
 #include "base/text.h"
 #include "sandbox/launcher_state.h"
+#include "sandbox/privileges.h"
 
 namespace pulga {
+namespace {
+
+// Straight into a v2 cgroup, if one is named: joining it later would wait for RCU.
+pid_t ForkInto(int cgroup_fd) {
+  if (cgroup_fd < 0) return fork();
+  constexpr uint64_t kIntoCgroup = 0x200000000ULL;  // CLONE_INTO_CGROUP, absent from older headers
+  clone_args args = {};
+  args.flags = kIntoCgroup;
+  args.exit_signal = SIGCHLD;
+  args.cgroup = static_cast<uint64_t>(cgroup_fd);
+  return static_cast<pid_t>(sys::Clone3(args));
+}
+
+// It waits for its children and for cgroups to empty.
+constexpr Duration kPatienceWithPredecessor = std::chrono::seconds(20);
+// Beyond what its socket holds. Each may have a descriptor.
+constexpr size_t kMaxUnreadReplies = 512;
+
+}  // namespace
 
 Launcher::Launcher(EventLoop& loop, LauncherOptions options, LayersDir layers)
     : loop_(loop),
       options_(std::move(options)),
       socket_(std::move(options_.socket)),
+      outgoing_(loop_, socket_),
       layers_(std::move(layers)) {}
 
 Launcher::~Launcher() { Shutdown(); }
 
 Result<std::unique_ptr<Launcher>> Launcher::Create(EventLoop& loop, LauncherOptions options) {
-  PULGA_ASSIGN_OR_RETURN(LayersDir layers, LayersDir::Open(std::move(options.layers)));
+  PULGA_ASSIGN_OR_RETURN(LayersDir layers,
+                         LayersDir::Open(std::move(options.layers), options.ids.OwnerRoot()));
   std::unique_ptr<Launcher> launcher(new Launcher(loop, std::move(options), std::move(layers)));
   const Status started = launcher->Start();
   if (!started.ok()) return started.error();
@@ -34,12 +56,16 @@ Result<std::unique_ptr<Launcher>> Launcher::Create(EventLoop& loop, LauncherOpti
 }
 
 Status Launcher::Start() {
+  PULGA_ASSIGN_OR_RETURN(alone_, layers_.LockAlone(kPatienceWithPredecessor));
   PULGA_ASSIGN_OR_RETURN(const CgroupSnapshot snapshot, ReadCgroupSnapshot());
   PULGA_ASSIGN_OR_RETURN(CgroupLayout layout, PlanCgroupLayout(snapshot));
   PULGA_ASSIGN_OR_RETURN(cgroups_, CgroupTree::Open(options_.tree_name, std::move(layout)));
   PULGA_RETURN_IF_ERROR(cgroups_->Sweep());
   const Status swept = layers_.RemoveLeftovers();
   if (!swept.ok()) LogWarning("sweep: " + swept.error().message);
+  ReloadGrants();
+  OpenVolumes();
+  network_ = std::make_unique<EgressNetwork>(loop_, NetworkParts());
   PULGA_RETURN_IF_ERROR(SetNonBlocking(socket_.fd()));
   return loop_.Watch(socket_.fd(), EPOLLIN, [this](uint32_t) { ServeSocket(); });
 }
@@ -80,16 +106,27 @@ void Launcher::ServeMessage(const LaunchHeader& header, Message message) {
       return BuildVersion(header.request, std::move(message));
     case LaunchKind::kDropVersion:
       return DropVersion(header.request, std::move(message));
-    case LaunchKind::kFreeze:
-    case LaunchKind::kThaw:
     case LaunchKind::kKill:
-      return ServeSlot(header, std::move(message));
+      return KillSlot(header.request, message);
+    case LaunchKind::kReclaim:
+      return Reclaim(header.request, message);
+    case LaunchKind::kCancelReclaim:
+      return CancelReclaim(header.request, message);
+    case LaunchKind::kResizeVersion:
+      return ResizeVersion(header.request, message);
     case LaunchKind::kUnpack:
       return Unpack(header.request, std::move(message));
     case LaunchKind::kCancelUnpack:
       return CancelUnpack(header.request, message);
     case LaunchKind::kListLayers:
       return ListLayers(header.request, message);
+    case LaunchKind::kOpenNetwork:
+      return OpenNetwork(header.request, message);
+    case LaunchKind::kCreateVolume:
+    case LaunchKind::kResizeVolume:
+    case LaunchKind::kRemoveVolume:
+    case LaunchKind::kListVolumes:
+      return ServeVolume(header, message);
     case LaunchKind::kReply:
       break;
   }
@@ -103,38 +140,32 @@ void Launcher::Reply(uint64_t request, const Status& status, const std::string& 
   reply.request = request;
   reply.status = status;
   reply.text = text;
-  const Status sent = socket_.Send(EncodeReply(reply).bytes(), fds);
-  if (sent.ok()) return;
-  // A daemon that is gone is no fault; one that does not read is not worth serving.
+  const Status sent = outgoing_.Send(EncodeReply(reply).bytes(), fds);
+  if (sent.ok() && outgoing_.kept() <= kMaxUnreadReplies) return;
+  if (sent.ok()) {
+    broken_ = true;
+    return Stop("the daemon does not read its replies");
+  }
+  // A daemon that is gone is no fault.
   const int why = sent.error().sys_errno;
   broken_ = why != EPIPE && why != ECONNRESET;
   Stop(("reply to the daemon: " + sent.error().message).c_str());
 }
 
-void Launcher::ServeSlot(const LaunchHeader& header, Message message) {
-  const auto body = DecodeSlot(message.bytes);
-  if (!body.ok()) return Reply(header.request, body.error());
-  const auto found = versions_.find(body->version_id);
-  if (found == versions_.end() || found->second->tearing_down ||
-      body->slot >= found->second->slots) {
-    return Reply(header.request, Error{Code::kNotFound, 0, "no such version or slot"});
-  }
-  const uint16_t slot = static_cast<uint16_t>(body->slot);
-  std::set<uint16_t>& frozen = found->second->frozen;
-  if (header.kind == LaunchKind::kFreeze) frozen.insert(slot);
-  if (header.kind != LaunchKind::kFreeze) frozen.erase(slot);
-  Status done;
-  if (header.kind == LaunchKind::kFreeze) done = cgroups_->Freeze(body->version_id, slot);
-  if (header.kind == LaunchKind::kThaw) done = cgroups_->Thaw(body->version_id, slot);
-  if (header.kind == LaunchKind::kKill) cgroups_->KillSlot(body->version_id, slot);
-  Reply(header.request, done);
+Launcher::Version* Launcher::FindSlot(const SlotBody& body) {
+  const auto found = versions_.find(body.version_id);
+  if (found == versions_.end() || found->second->tearing_down) return nullptr;
+  return body.slot < found->second->slots ? found->second.get() : nullptr;
 }
 
-void Launcher::ThawAll(Version& version) {
-  for (const uint16_t slot : std::exchange(version.frozen, {})) {
-    const Status thawed = cgroups_->Thaw(version.id, slot);
-    if (!thawed.ok()) LogWarning("thaw: " + thawed.error().message);
-  }
+void Launcher::KillSlot(uint64_t request, const Message& message) {
+  const auto body = DecodeSlot(message.bytes);
+  if (!body.ok()) return Reply(request, body.error());
+  if (FindSlot(*body) == nullptr) return Reply(request, NoSuchSlot());
+  const auto slot = static_cast<uint16_t>(body->slot);
+  EndReclaims(body->version_id, slot);
+  cgroups_->KillSlot(body->version_id, slot);
+  Reply(request, OkStatus());
 }
 
 void Launcher::ListLayers(uint64_t request, const Message& message) {
@@ -152,13 +183,19 @@ void Launcher::ListLayers(uint64_t request, const Message& message) {
   Reply(request, OkStatus(), "", {fd.get()});
 }
 
-Result<PidFd> Launcher::Fork(const std::function<int()>& body) {
+Result<PidFd> Launcher::Fork(const std::function<int()>& body, int cgroup_fd) {
   const pid_t launcher = getpid();
-  const pid_t pid = sys::Faulted() ? -1 : fork();
+  const pid_t pid = sys::Faulted() ? -1 : ForkInto(cgroup_fd);
   if (pid < 0) return LastError("fork");
   if (pid == 0) {
     // A successor sweeps: nothing of ours may still be at work then.
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != launcher) _exit(1);
+    if (PULGA_SYS(prctl, PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != launcher) _exit(1);
+    // What is for one function is not spared as we are when memory is short.
+    const Status scored = SetOomScore(0);
+    if (!scored.ok()) {
+      LogError(scored.error().message);
+      _exit(1);
+    }
     // Ends whose closing means something must not live on in a child.
     close(socket_.fd());
     for (auto& [id, version] : versions_) {
@@ -193,6 +230,12 @@ Status Launcher::WatchChild(PidFd child, ExitCallback done) {
   return watched;
 }
 
+void Launcher::KillChild(pid_t pid) {
+  for (auto& [fd, child] : children_) {
+    if (child.pid() == pid) (void)child.Signal(SIGKILL);
+  }
+}
+
 Result<UniqueFd> Launcher::WatchReports(std::function<void()> on_readable, UniqueFd& read_end) {
   int fds[2];
   if (PULGA_SYS(pipe2, fds, O_CLOEXEC | O_NONBLOCK) != 0) return LastError("pipe2");
@@ -204,14 +247,33 @@ Result<UniqueFd> Launcher::WatchReports(std::function<void()> on_readable, Uniqu
   return write_end;
 }
 
+// One that is killed has done half of it: another begins anew.
+void Launcher::RunJanitor(Cleaning cleaning, std::function<void()> done, int tries) {
+  auto child = Fork(cleaning.all);
+  if (child.ok()) {
+    const auto on_exit = [this, cleaning, done, tries](const ExitInfo& info) {
+      if (info.wait_status == 0 || tries <= 1 || stopping_) return done();
+      LogWarning("a janitor ended, wait status " + std::to_string(info.wait_status) +
+                 ": starting another");
+      RunJanitor(cleaning, done, tries - 1);
+    };
+    if (WatchChild(std::move(*child), on_exit).ok()) return;
+  }
+  (void)cleaning.least();  // better slow than left behind
+  loop_.Post(std::move(done));
+}
+
 // A set-up child killed between its clone and its report leaves a child nobody knows. Only when no
-// set-up is under way can every unknown pid be such a one.
+// set-up is under way, and no report unread, can every unknown pid be such a one.
 void Launcher::ReapStrays() {
+  const auto may_tell = [](const auto& one) {
+    return one->setup >= 0 || (one->report.valid() && !one->started);
+  };
   for (const auto& [id, version] : versions_) {
-    if (version->setup >= 0) return;
+    if (may_tell(version)) return;
   }
   for (const auto& [number, job] : jobs_) {
-    if (job->setup >= 0) return;
+    if (may_tell(job)) return;
   }
   siginfo_t info = {};
   while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0) {
@@ -231,13 +293,16 @@ void Launcher::Shutdown() {
     loop_.Unwatch(fd);
     (void)child.Signal(SIGKILL);
   }
-  for (auto& [id, version] : versions_) ThawAll(*version);
+  for (auto& [id, version] : versions_) cgroups_->ThawVersion(id);
   for (auto& [fd, child] : children_) (void)child.Reap();
   children_.clear();
   for (auto& [id, version] : versions_) {
     loop_.Cancel(version->timer);
     if (version->report.valid()) loop_.Unwatch(version->report.get());
+    if (version->attach.valid()) loop_.Unwatch(version->attach.fd());
   }
+  if (reclaim_) loop_.Cancel(reclaim_->timer);
+  network_.reset();  // the namespace goes with its last descriptor
   for (auto& [number, job] : jobs_) {
     loop_.Cancel(job->timer);
     if (job->report.valid()) loop_.Unwatch(job->report.get());

@@ -3,16 +3,29 @@
 #include <cerrno>
 
 #include "base/file_io.h"
+#include "base/log.h"
 #include "base/text.h"
+#include "base/units.h"
+#include "sandbox/grants_file.h"
+#include "sandbox/isolation.h"
 #include "sandbox/spawner_client.h"
+#include "sandbox/volumes/volume_jobs.h"
 
 namespace pulga {
 namespace {
 
 constexpr size_t kMaxReply = 16 * 1024;
 constexpr size_t kMaxListedLayers = 1 << 16;
+constexpr size_t kMaxGrantsText = 2 * kMaxGrantsBytes;  // with the numbers of its lines
 
 Error LauncherGone() { return Error{Code::kUnavailable, 0, "the launcher is not there"}; }
+
+// Its end is not heard of yet.
+Error Unsent(const Error& why) {
+  if (why.sys_errno != EPIPE && why.sys_errno != ECONNRESET) return why;
+  return {Code::kUnavailable, why.sys_errno,
+          "the launcher has just ended and the next one starts; try again (" + why.message + ")"};
+}
 
 Result<std::vector<LayerId>> ReadLayerList(int fd) {
   std::vector<LayerId> out;
@@ -26,10 +39,17 @@ Result<std::vector<LayerId>> ReadLayerList(int fd) {
   return out;
 }
 
-std::vector<std::string> Lines(const std::string& text) {
-  std::vector<std::string> out;
-  for (std::string_view line : Split(text, '\n')) {
-    if (!line.empty()) out.emplace_back(line);
+Result<std::vector<VolumeState>> ReadVolumeList(int fd) {
+  std::vector<VolumeState> out;
+  VolumeRecord record = {};
+  if (lseek(fd, 0, SEEK_SET) != 0) return LastError("volume list");
+  PULGA_ASSIGN_OR_RETURN(const std::string raw, ReadFd(fd, kMaxVolumeFiles * sizeof record));
+  for (size_t at = 0; at + sizeof record <= raw.size(); at += sizeof record) {
+    memcpy(&record, raw.data() + at, sizeof record);
+    out.push_back({record.id, record.file_bytes, record.total_bytes, record.free_bytes,
+                   (record.flags & kVolumeMounted) != 0, (record.flags & kVolumeDamaged) != 0,
+                   (record.flags & kVolumeQuota) != 0 ? VolumeStorage::kProjectQuota
+                                                      : VolumeStorage::kLoopFile});
   }
   return out;
 }
@@ -37,6 +57,7 @@ std::vector<std::string> Lines(const std::string& text) {
 }  // namespace
 
 LauncherClient::~LauncherClient() {
+  loop_.Cancel(look_timer_);
   if (socket_.valid()) loop_.Unwatch(socket_.fd());
   for (SpawnerClient* spawner : std::exchange(spawners_, {})) spawner->Gone(LauncherGone());
 }
@@ -52,7 +73,10 @@ Status LauncherClient::AdoptLauncher(UniqueFd socket) {
 void LauncherClient::Lose(const char* why) {
   const Error error{Code::kUnavailable, 0, why};
   loop_.Unwatch(socket_.fd());
+  outgoing_.Clear();
   socket_ = MessageSocket();
+  network_open_ = false;
+  if (on_gateway_) on_gateway_(UniqueFd());
   // Each callback may destroy spawners or make calls, which fail at once now.
   while (!spawners_.empty()) {
     SpawnerClient* spawner = spawners_.back();
@@ -62,8 +86,20 @@ void LauncherClient::Lose(const char* why) {
   LaunchReply reply;
   reply.status = error;
   auto pending = std::exchange(pending_, {});
-  for (auto& [request, done] : pending) done(reply, {});
+  question_ = 0;
+  for (auto& [request, waiting] : pending) waiting.done(reply, {});
+  grants_ = Grants();
+  if (on_grants_) on_grants_({});
   if (on_gone_) on_gone_();
+}
+
+void LauncherClient::OnGrants(std::span<const UniqueFd> fds) {
+  if (fds.size() != 1 || lseek(fds[0].get(), 0, SEEK_SET) != 0) return;
+  const auto text = ReadFd(fds[0].get(), kMaxGrantsText);
+  if (!text.ok()) return;
+  const auto lines = DecodeGrants(*text);
+  grants_ = GrantsOf(lines);
+  if (on_grants_) on_grants_(lines);
 }
 
 void LauncherClient::OnReadable() {
@@ -73,25 +109,76 @@ void LauncherClient::OnReadable() {
     if (!message.ok() || message->bytes.empty()) return Lose("the launcher died");
     const auto reply = DecodeReply(message->bytes);
     if (!reply.ok()) return Lose("the launcher sent nonsense");
+    if (reply->request == kGrantsRequest) {
+      OnGrants(message->fds);
+      continue;
+    }
     auto node = pending_.extract(reply->request);
     if (node.empty()) continue;
     if (!message->fds_lost) {
-      node.mapped()(*reply, std::move(message->fds));
+      node.mapped().done(*reply, std::move(message->fds));
       continue;
     }
     LaunchReply failed = *reply;
     failed.status = NoDescriptorFree("receive the launcher's reply");
-    node.mapped()(failed, {});
+    node.mapped().done(failed, {});
+  }
+}
+
+void LauncherClient::LookSoon() {
+  if (look_timer_ != 0) return;
+  look_timer_ = loop_.CallAfter(patience_ / 3, [this] {
+    look_timer_ = 0;
+    LookForSilence();
+  });
+}
+
+void LauncherClient::LookForSilence() {
+  if (pending_.empty()) return;
+  const TimePoint now = loop_.Now();
+  if (question_ == 0) {
+    // Answered at once, whatever it works on: there is no such job.
+    question_ = next_request_++;
+    asked_ = now;
+    Call(EncodeCancelUnpack(question_, {0}), question_,
+         [this](const LaunchReply&, const std::vector<UniqueFd>&) { question_ = 0; });
+  } else if (now - asked_ >= patience_ / 2) {
+    GiveUpOverdue(now);
+  }
+  LookSoon();
+}
+
+// What was sent stays in its socket, and what takes it back goes behind it. Late answers find
+// nobody, and their descriptors are closed.
+void LauncherClient::GiveUpOverdue(TimePoint now) {
+  std::vector<uint64_t> overdue;
+  for (const auto& [request, waiting] : pending_) {
+    if (request != question_ && now - waiting.sent >= patience_) overdue.push_back(request);
+  }
+  if (overdue.empty()) return;
+  const auto waited = FormatDuration(patience_);
+  LogWarning("the launcher has not answered for " + waited + ": " + std::to_string(overdue.size()) +
+             " requests to it are given up");
+  LaunchReply reply;
+  reply.status = Error{Code::kTimeout, ETIMEDOUT,
+                       "the launcher did not answer within " + waited +
+                           ": it is stopped, or this board is overloaded; try again later"};
+  for (const uint64_t request : overdue) {
+    const auto node = pending_.extract(request);
+    if (node.empty()) continue;
+    if (node.mapped().take_back) node.mapped().take_back();
+    node.mapped().done(reply, {});
   }
 }
 
 void LauncherClient::Call(const WireWriter& message, uint64_t request, ReplyCallback done,
-                          std::span<const int> fds) {
-  const Status sent = socket_.valid() ? socket_.Send(message.bytes(), fds) : Status(LauncherGone());
+                          std::span<const int> fds, std::function<void()> take_back) {
+  Status sent = socket_.valid() ? outgoing_.Send(message.bytes(), fds) : Status(LauncherGone());
   if (sent.ok()) {
-    pending_[request] = std::move(done);
-    return;
+    pending_[request] = {std::move(done), loop_.Now(), std::move(take_back)};
+    return LookSoon();
   }
+  sent = Unsent(sent.error());
   loop_.Post([sent, done = std::move(done)] {
     LaunchReply reply;
     reply.status = sent;
@@ -114,8 +201,35 @@ void LauncherClient::BuildVersion(const VersionSpec& spec, SpawnerEvents& events
     loop_.Post([valid, done = std::move(done)] { done(valid.error()); });
     return;
   }
+  if (spec.access.network.mode != NetworkMode::kEgress || network_open_) {
+    return Build(spec, events, std::move(done));
+  }
+  OpenNetwork([this, spec, &events, done = std::move(done)](const Status& opened) {
+    if (!opened.ok()) return done(opened.error());
+    Build(spec, events, done);
+  });
+}
+
+void LauncherClient::OpenNetwork(std::function<void(Status)> done) {
+  network_waiters_.push_back(std::move(done));
+  if (network_waiters_.size() > 1) return;
+  const uint64_t request = next_request_++;
+  Call(EncodeOpenNetwork(request, network_plan_), request,
+       [this](const LaunchReply& reply, std::vector<UniqueFd> fds) {
+         Status opened = reply.status;
+         if (opened.ok() && fds.size() != 1) {
+           opened = Error{Code::kInternal, 0, "the launcher sent no gateway"};
+         }
+         network_open_ = opened.ok();
+         if (opened.ok() && on_gateway_) on_gateway_(std::move(fds[0]));
+         for (auto& waiter : std::exchange(network_waiters_, {})) waiter(opened);
+       });
+}
+
+void LauncherClient::Build(const VersionSpec& spec, SpawnerEvents& events, BuildDone done) {
   const uint64_t request = next_request_++;
   const auto on_reply = [this, &events, id = spec.version_id, slots = spec.slots,
+                         swap = spec.limits.swap_bytes, wishes = Wishes{spec.function, spec.access},
                          done = std::move(done)](const LaunchReply& reply,
                                                  std::vector<UniqueFd> fds) {
     if (!reply.status.ok()) {
@@ -127,9 +241,11 @@ void LauncherClient::BuildVersion(const VersionSpec& spec, SpawnerEvents& events
     SpawnerClient::Parts parts;
     parts.version_id = id;
     parts.slots = slots;
+    parts.swap_limit = swap;
     parts.socket = std::move(fds[0]);
     parts.records = std::move(fds[1]);
-    parts.warnings = Lines(reply.text);
+    parts.report = reply.text;
+    parts.wishes = wishes;
     auto spawner = SpawnerClient::Create(loop_, *this, events, std::move(parts));
     if (!spawner.ok()) {
       Drop(id, nullptr);
@@ -138,7 +254,8 @@ void LauncherClient::BuildVersion(const VersionSpec& spec, SpawnerEvents& events
     spawners_.push_back(spawner->get());
     done(std::unique_ptr<Spawner>(std::move(*spawner)));
   };
-  Call(EncodeBuildVersion(request, spec), request, on_reply);
+  Call(EncodeBuildVersion(request, spec), request, on_reply, {},
+       [this, id = spec.version_id] { Drop(id, nullptr); });
 }
 
 void LauncherClient::Forget(const SpawnerClient* spawner) {
@@ -146,16 +263,30 @@ void LauncherClient::Forget(const SpawnerClient* spawner) {
   if (socket_.valid()) CallSlot(LaunchKind::kDropVersion, {spawner->version_id(), 0, 0}, nullptr);
 }
 
-void LauncherClient::Freeze(uint64_t version_id, uint16_t slot, std::function<void(Status)> done) {
-  CallSlot(LaunchKind::kFreeze, {version_id, slot, 0}, std::move(done));
-}
-
-void LauncherClient::Thaw(uint64_t version_id, uint16_t slot, std::function<void(Status)> done) {
-  CallSlot(LaunchKind::kThaw, {version_id, slot, 0}, std::move(done));
-}
-
 void LauncherClient::Kill(uint64_t version_id, uint16_t slot, std::function<void(Status)> done) {
   CallSlot(LaunchKind::kKill, {version_id, slot, 0}, std::move(done));
+}
+
+void LauncherClient::Reclaim(uint64_t version_id, uint16_t slot, Spawner::ReclaimDone done) {
+  const uint64_t request = next_request_++;
+  Call(EncodeSlot(LaunchKind::kReclaim, request, {version_id, slot, 0}), request,
+       [done = std::move(done)](const LaunchReply& reply, const std::vector<UniqueFd>&) {
+         if (!reply.status.ok()) return done(reply.status.error());
+         done(DecodeReclaimed(reply.text));
+       });
+}
+
+void LauncherClient::CancelReclaim(uint64_t version_id, uint16_t slot) {
+  CallSlot(LaunchKind::kCancelReclaim, {version_id, slot, 0}, nullptr);
+}
+
+void LauncherClient::Resize(uint64_t version_id, const InstanceSize& size,
+                            std::function<void(Status)> done) {
+  const uint64_t request = next_request_++;
+  Call(EncodeResize(request, {version_id, size.memory_bytes, size.cpu_millis, 0}), request,
+       [done = std::move(done)](const LaunchReply& reply, const std::vector<UniqueFd>&) {
+         done(reply.status);
+       });
 }
 
 void LauncherClient::Drop(uint64_t version_id, std::function<void(Status)> done) {
@@ -179,12 +310,15 @@ uint64_t LauncherClient::RunUnpack(UnpackJob job, std::function<void(Status)> do
       [done = std::move(done)](const LaunchReply& reply, const std::vector<UniqueFd>&) {
         done(reply.status);
       },
-      fds);
+      fds, [this, request] { SendCancelUnpack(request); });
   return request;
 }
 
 void LauncherClient::CancelUnpack(uint64_t job) {
-  if (!pending_.contains(job)) return;
+  if (pending_.contains(job)) SendCancelUnpack(job);
+}
+
+void LauncherClient::SendCancelUnpack(uint64_t job) {
   const uint64_t request = next_request_++;
   Call(EncodeCancelUnpack(request, {job}), request,
        [](const LaunchReply&, const std::vector<UniqueFd>&) {});
@@ -197,6 +331,46 @@ void LauncherClient::ListLayers(std::function<void(Result<std::vector<LayerId>>)
          if (!reply.status.ok()) return done(reply.status.error());
          if (fds.size() != 1) return done(Error{Code::kInternal, 0, "no list of layers came"});
          done(ReadLayerList(fds[0].get()));
+       });
+}
+
+void LauncherClient::CallVolume(LaunchKind kind, const VolumeRequestBody& body,
+                                std::function<void(Status)> done) {
+  const uint64_t request = next_request_++;
+  Call(EncodeVolume(kind, request, body), request,
+       [done = std::move(done)](const LaunchReply& reply, const std::vector<UniqueFd>&) {
+         done(reply.status);
+       });
+}
+
+void LauncherClient::CreateVolume(const NewVolume& volume, std::function<void(Status)> done) {
+  VolumeRequestBody body = {};
+  body.id = volume.id;
+  body.bytes = volume.bytes;
+  volume.name.copy(body.label, sizeof body.label);
+  CallVolume(LaunchKind::kCreateVolume, body, std::move(done));
+}
+
+void LauncherClient::ResizeVolume(uint64_t id, uint64_t bytes, std::function<void(Status)> done) {
+  VolumeRequestBody body = {};
+  body.id = id;
+  body.bytes = bytes;
+  CallVolume(LaunchKind::kResizeVolume, body, std::move(done));
+}
+
+void LauncherClient::RemoveVolume(uint64_t id, std::function<void(Status)> done) {
+  VolumeRequestBody body = {};
+  body.id = id;
+  CallVolume(LaunchKind::kRemoveVolume, body, std::move(done));
+}
+
+void LauncherClient::ListVolumes(std::function<void(Result<std::vector<VolumeState>>)> done) {
+  const uint64_t request = next_request_++;
+  Call(EncodeVolume(LaunchKind::kListVolumes, request, {}), request,
+       [done = std::move(done)](const LaunchReply& reply, const std::vector<UniqueFd>& fds) {
+         if (!reply.status.ok()) return done(reply.status.error());
+         if (fds.size() != 1) return done(Error{Code::kInternal, 0, "no list of volumes came"});
+         done(ReadVolumeList(fds[0].get()));
        });
 }
 

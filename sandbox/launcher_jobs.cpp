@@ -111,6 +111,7 @@ Status Launcher::StartJob(Job& job, const JobRules& rules, UnpackJob unpack) {
   start.cgroup = std::move(made);
   start.layers_fd = layers_.fd();
   start.network = rules.network;
+  start.ids = options_.ids;
   start.program_fd = ProgramOf(rules).get();
   start.report_fd = report.get();
   start.executable = NameOf(rules.program);
@@ -152,7 +153,7 @@ void Launcher::CancelUnpack(uint64_t request, const Message& message) {
 
 void Launcher::OnJobReport(Job& job) {
   BuildReport report;
-  const ssize_t n = read(job.report.get(), &report, sizeof report);
+  const ssize_t n = PULGA_SYS(read, job.report.get(), &report, sizeof report);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (n != sizeof report) {  // end of file: it executes, or it is dead
     loop_.Unwatch(job.report.get());
@@ -173,9 +174,12 @@ void Launcher::OnJobReport(Job& job) {
     job.unpacker = -1;
     OnJobExit(job, info);
   });
-  if (watched.ok()) return;
-  job.unpacker = -1;
-  job.failed = watched;
+  if (!watched.ok()) {
+    job.unpacker = -1;
+    job.failed = watched;
+    return;
+  }
+  if (job.cancelled || job.timed_out) KillJob(job);  // said before we knew of it
 }
 
 // Called as each of set-up child, unpacker and report pipe ends; acts on the last.
@@ -224,23 +228,23 @@ void Launcher::FinishJob(Job& job, const Status& status) {
   if (job.report.valid()) loop_.Unwatch(job.report.get());
   job.report.Reset();
   const uint64_t number = job.number;
-  auto child = Fork([this, &job] {
-    const int left = job.cgroup.empty() ? 0 : RemoveJobCgroup(*cgroups_, job.cgroup);
+  const auto remove_cgroup = [this, &job] {
+    return job.cgroup.empty() ? 0 : RemoveJobCgroup(*cgroups_, job.cgroup);
+  };
+  const auto remove_all = [this, &job, remove_cgroup] {
+    const int left = remove_cgroup();
     for (const std::string& name : {job.staging, job.trash}) {
       if (name.empty()) continue;
       const Status removed = layers_.Remove(name);
       if (!removed.ok()) LogWarning("remove " + name + ": " + removed.error().message);
     }
     return left;
-  });
-  const auto forget = [this, number] { jobs_.erase(number); };
-  if (child.ok() && WatchChild(std::move(*child), [forget](const ExitInfo&) { forget(); }).ok()) {
-    return;
-  }
-  // No process to spare: better slow than a cgroup left behind; files wait for the next start.
-  if (!job.cgroup.empty()) (void)RemoveJobCgroup(*cgroups_, job.cgroup);
-  LogWarning("unpack: files of job " + std::to_string(number) + " are removed at the next start");
-  loop_.Post(forget);
+  };
+  const auto remove_least = [remove_cgroup, number] {
+    LogWarning("unpack: files of job " + std::to_string(number) + " are removed at the next start");
+    return remove_cgroup();
+  };
+  RunJanitor({remove_all, remove_least}, [this, number] { jobs_.erase(number); });
 }
 
 }  // namespace pulga

@@ -22,7 +22,8 @@ namespace {
 
 constexpr int kUsageError = 2;
 constexpr const char* kUsage =
-    "usage: pulga-launcher keeper --pulga PATH --data DIR [--user NAME] [--lifeline-fd N]\n"
+    "usage: pulga-launcher keeper --pulga PATH --data DIR [--user NAME] [--grants FILE]\n"
+    "                             [--apparmor auto|require|off] [--lifeline-fd N]\n"
     "                             [-- DAEMON-ARGS...]\n"
     "       (started by `pulga serve`; there is nothing to run by hand)\n";
 
@@ -64,6 +65,10 @@ int KeeperMain(const std::vector<std::string>& args) {
       options.data_dir = value;
     else if (name == "--user")
       options.user = value;
+    else if (name == "--grants")
+      options.grants_file = value;
+    else if (name == "--apparmor" && ParseAppArmorUse(value))
+      options.apparmor = value;
     else if (const auto fd = ParseUint(value, INT_MAX); name == "--lifeline-fd" && fd)
       options.lifeline_fd = static_cast<int>(*fd);
     else
@@ -84,13 +89,18 @@ void RaiseFileLimit() {
 int RunLauncher(LauncherOptions options) {
   auto loop = EventLoop::Create();
   if (!loop.ok()) return LogError(loop.error().message), 1;
-  const Status signals = (*loop)->OnSignals({SIGTERM, SIGINT}, [&](int) { (*loop)->Stop(); });
+  std::unique_ptr<Launcher> serving;
+  const Status signals = (*loop)->OnSignals({SIGTERM, SIGINT, SIGHUP}, [&](int signo) {
+    if (signo != SIGHUP) return (*loop)->Stop();
+    if (serving != nullptr) serving->ReloadGrants();
+  });
   if (!signals.ok()) return LogError(signals.error().message), 1;
   auto launcher = Launcher::Create(**loop, std::move(options));
   if (!launcher.ok()) return LogError(launcher.error().message), 1;
+  serving = std::move(*launcher);
   (*loop)->Run();
-  (*launcher)->Shutdown();
-  return (*launcher)->broken() ? 1 : 0;
+  serving->Shutdown();
+  return serving->broken() ? 1 : 0;
 }
 
 int LauncherMain(const std::vector<std::string>& args) {
@@ -105,25 +115,40 @@ int LauncherMain(const std::vector<std::string>& args) {
     const auto number = ParseUint(value, INT_MAX);
     if (name == "--tree")
       options.tree_name = value;
+    else if (name == "--grants")
+      options.grants_file = value;
+    else if (const auto use = ParseAppArmorUse(value); name == "--apparmor" && use)
+      options.apparmor = *use;
     else if (name == "--socket-fd" && number)
       options.socket.Reset(static_cast<int>(*number));
     else if (name == "--layers-fd" && number)
       options.layers.Reset(static_cast<int>(*number));
+    else if (name == "--volumes-fd" && number)
+      options.volumes.Reset(static_cast<int>(*number));
     else
       return Usage();
   }
   if (!options.socket.valid() || !options.layers.valid() || options.tree_name.empty()) {
     return Usage();
   }
-  for (const UniqueFd* fd : {&options.socket, &options.layers}) {
-    if (fcntl(fd->get(), F_SETFD, FD_CLOEXEC) != 0) return Usage();
+  for (const UniqueFd* fd : {&options.socket, &options.layers, &options.volumes}) {
+    if (fd->valid() && fcntl(fd->get(), F_SETFD, FD_CLOEXEC) != 0) return Usage();
   }
   const std::string self = OwnPath();
   const std::string beside = self.substr(0, self.rfind('/') + 1);
-  options.unpacker.Reset(open((beside + "pulga-unpacker").c_str(), O_PATH | O_CLOEXEC));
-  options.fetcher.Reset(open((beside + "pulga-fetcher").c_str(), O_PATH | O_CLOEXEC));
+  for (const auto& [name, fd] : {std::pair("pulga-unpacker", &options.unpacker),
+                                 std::pair("pulga-fetcher", &options.fetcher),
+                                 std::pair("pulga-netadmin", &options.netadmin),
+                                 std::pair("pulga-router", &options.router)}) {
+    fd->Reset(open((beside + name).c_str(), O_PATH | O_CLOEXEC));
+    // One that is there and can not be had now is no missing one: the next launcher has it.
+    if (!fd->valid() && errno != ENOENT) return LogError(LastError(name).message), 1;
+  }
   if (!options.unpacker.valid()) LogWarning("no pulga-unpacker beside " + self);
   if (!options.fetcher.valid()) LogWarning("no pulga-fetcher beside " + self + ": no pulls");
+  auto ids = ReadHostIds();
+  if (!ids.ok()) return LogError(ids.error().message), 1;
+  options.ids = std::move(*ids);
   RaiseFileLimit();
   return RunLauncher(std::move(options));
 }

@@ -12,22 +12,37 @@
 #include "base/sys.h"
 #include "base/text.h"
 #include "base/units.h"
+#include "sandbox/isolation.h"
 #include "sandbox/launcher_state.h"
 #include "sandbox/spawn_protocol.h"
 #include "sandbox/version_builder.h"
+#include "sandbox/volumes/version_volumes.h"
+#include "sandbox/volumes/volume_host.h"
 
 namespace pulga {
 namespace {
 
 constexpr size_t kMaxAllSlots = 4096;
+// A damaged file system is repaired before it is mounted.
+constexpr Duration kVolumeCheckTime = std::chrono::minutes(5);
+
+uint64_t BoardBytes(const struct sysinfo& info) {
+  return static_cast<uint64_t>(info.totalram) * info.mem_unit;
+}
+
+bool HoldsAllItMay(size_t versions, size_t slots) {
+  struct sysinfo info = {};
+  const uint64_t board = sysinfo(&info) == 0 ? BoardBytes(info) : 0;
+  return versions >= VersionsThatFit(board) || slots > kMaxAllSlots;
+}
 
 // What only this board can say about a request.
 Status CheckAgainstBoard(const VersionSpec& spec) {
   struct sysinfo info = {};
   if (sysinfo(&info) != 0) return LastError("sysinfo");
-  const uint64_t board = static_cast<uint64_t>(info.totalram) * info.mem_unit;
+  const uint64_t board = BoardBytes(info);
   const uint64_t swap = static_cast<uint64_t>(info.totalswap) * info.mem_unit;
-  if (spec.limits.memory_bytes <= board && spec.limits.swap_bytes <= swap) return OkStatus();
+  if (MostOf(spec).memory_bytes <= board && spec.limits.swap_bytes <= swap) return OkStatus();
   return Error{Code::kInvalidArgument, 0,
                "limits.memory and limits.swap ask for more than this board has: " +
                    HumanBytes(board) + " memory, " + HumanBytes(swap) + " swap"};
@@ -37,7 +52,7 @@ Status CheckAgainstBoard(const VersionSpec& spec) {
 Result<UniqueFd> MakeRecords(uint16_t slots) {
   UniqueFd fd(sys::Faulted() ? -1 : sys::MemfdCreate("slots", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!fd.valid()) return LastError("slot-records: memfd");
-  if (PULGA_SYS(ftruncate, fd.get(), static_cast<off_t>(sizeof(SlotRecord)) * slots) != 0 ||
+  if (PULGA_SYS(ftruncate, fd.get(), static_cast<off_t>(RecordsBytes(slots))) != 0 ||
       PULGA_SYS(fcntl, fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
     return LastError("slot-records");
   }
@@ -63,6 +78,13 @@ void Launcher::BuildVersion(uint64_t request, Message message) {
   if (!spec.ok()) return Reply(request, spec.error());
   const Status fits = CheckAgainstBoard(*spec);
   if (!fits.ok()) return Reply(request, fits);
+  const Status granted = CheckAgainstGrants({spec->function, spec->access}, grants_);
+  if (!granted.ok()) return Reply(request, granted);
+  auto rules = EgressRules(spec->access.network.allow);
+  if (!rules.ok()) return Reply(request, rules.error());
+  if (spec->access.network.mode == NetworkMode::kEgress && !network_->is_open()) {
+    return Reply(request, Error{Code::kUnavailable, 0, "network.mode: egress: it is not open"});
+  }
   if (const auto found = versions_.find(spec->version_id); found != versions_.end()) {
     Version& there = *found->second;
     if (!there.tearing_down || there.next) {
@@ -73,21 +95,42 @@ void Launcher::BuildVersion(uint64_t request, Message message) {
   }
   size_t all_slots = spec->slots;
   for (const auto& [id, version] : versions_) all_slots += version->slots;
-  if (versions_.size() >= kMaxVersions || all_slots > kMaxAllSlots) {
-    return Reply(request, Error{Code::kNoSpace, 0, "too many versions or slots at once"});
-  }
-  for (const LayerId& id : spec->layers) {
-    if (layers_.Has(id)) continue;
-    return Reply(request, Error{Code::kNotFound, ENOENT, "layer " + id.Hex() + " is missing"});
-  }
+  if (HoldsAllItMay(versions_.size(), all_slots)) return Reply(request, LauncherFull());
+  const Status there = CheckPresent(*spec);
+  if (!there.ok()) return Reply(request, there);
+  auto devices = LeaseDevices({spec->function, spec->access});
+  if (!devices.ok()) return Reply(request, devices.error());
   auto owned = std::make_unique<Version>();
   Version& version = *owned;
+  version.devices = std::move(*devices);
   version.id = spec->version_id;
   version.build_request = request;
   version.slots = spec->slots;
+  version.limits = spec->limits;
+  version.most = MostOf(*spec);
+  version.wishes = {spec->function, spec->access};
+  version.build = next_build_++;
+  version.egress = spec->access.network.mode == NetworkMode::kEgress;
+  version.egress_rules = std::move(*rules);
   versions_[version.id] = std::move(owned);
   const Status started = StartBuild(version, std::move(*spec));
   if (!started.ok()) TearDown(version, started.error());
+}
+
+Status Launcher::CheckPresent(const VersionSpec& spec) const {
+  std::vector<LayerId> layers = spec.layers;
+  PULGA_RETURN_IF_ERROR(CheckResolved(spec.access.volumes));
+  for (const VolumeMount& volume : spec.access.volumes) {
+    layers.insert(layers.end(), volume.layers.begin(), volume.layers.end());
+    if (volume.kind != VolumeKind::kVolume) continue;
+    if (volumes_ && volumes_->StorageOf(VolumeIdOf(volume.source))) continue;
+    return Error{Code::kNotFound, ENOENT, "volume at " + volume.path + ": its file is missing"};
+  }
+  for (const LayerId& id : layers) {
+    if (layers_.Has(id)) continue;
+    return Error{Code::kNotFound, ENOENT, "layer " + id.Hex() + " is missing"};
+  }
+  return OkStatus();
 }
 
 Status Launcher::StartBuild(Version& version, VersionSpec spec) {
@@ -103,14 +146,31 @@ Status Launcher::StartBuild(Version& version, VersionSpec spec) {
       const UniqueFd report,
       WatchReports([this, &version] { OnBuildReport(version); }, version.report));
   VersionBuild build;
+  const Duration patience =
+      options_.build_timeout + (spec.access.volumes.empty() ? Duration{0} : kVolumeCheckTime);
   build.spec = std::move(spec);
+  build.devices = version.devices;
+  build.host_owners = version.host_owners = FindHostOwners(version.wishes, grants_);
   build.cgroups = cgroups_.get();
+  build.ids = options_.ids;
+  build.apparmor = options_.apparmor;
   build.disk = DiskOf(layers_.fd());
+  build.volumes = volumes_ ? &*volumes_ : nullptr;
   build.layers_fd = layers_.fd();
   build.socket_fd = spawner_end.get();
   build.records_fd = version.records.get();
   build.report_fd = report.get();
   build.lifeline_fd = lifeline_read.get();
+  MessageSocket attach_end;
+  if (version.egress) {
+    build.router = network_->router();
+    if (build.spec.mode == SandboxMode::kHttp) {
+      PULGA_ASSIGN_OR_RETURN(auto pair, MessageSocket::Pair());
+      version.attach = std::move(pair.first);
+      attach_end = std::move(pair.second);
+      build.attach_fd = attach_end.fd();
+    }
+  }
   PULGA_ASSIGN_OR_RETURN(PidFd child,
                          Fork([&build]() -> int { BuildVersionAndExit(std::move(build)); }));
   const pid_t pid = child.pid();
@@ -119,7 +179,7 @@ Status Launcher::StartBuild(Version& version, VersionSpec spec) {
     Continue(version);
   }));
   version.setup = pid;
-  version.timer = loop_.CallAfter(options_.build_timeout, [this, &version] {
+  version.timer = loop_.CallAfter(patience, [this, &version] {
     version.timer = 0;
     TearDown(version, Error{Code::kTimeout, ETIMEDOUT, "building the version took too long"});
   });
@@ -128,7 +188,7 @@ Status Launcher::StartBuild(Version& version, VersionSpec spec) {
 
 void Launcher::OnBuildReport(Version& version) {
   BuildReport report;
-  const ssize_t n = read(version.report.get(), &report, sizeof report);
+  const ssize_t n = PULGA_SYS(read, version.report.get(), &report, sizeof report);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (n != sizeof report) {
     return TearDown(version, Error{Code::kInternal, 0, "the set-up ended without a word"});
@@ -153,18 +213,27 @@ void Launcher::OnBuildReport(Version& version) {
     });
     if (!watched.ok()) {
       version.spawner = -1;
-      TearDown(version, watched.error());
+      return TearDown(version, watched.error());
     }
+    const Status networked = StartNetwork(version);
+    if (!networked.ok()) TearDown(version, Prefix("network", networked.error()));
     return;
   }
-  if (report.kind == ReportKind::kReady && version.started) return FinishBuild(version);
+  if (report.kind == ReportKind::kReady && version.started) {
+    version.ready = true;
+    version.warnings = WithLayers(version.warnings, report.text);
+    loop_.Unwatch(version.report.get());
+    version.report.Reset();
+    return FinishBuild(version);
+  }
   if (report.kind == ReportKind::kFailed) return TearDown(version, ErrorOf(report));
   TearDown(version, Error{Code::kInternal, 0, "the set-up spoke out of turn"});
 }
 
+// Called when the spawner is ready and as its namespaces are attached; acts once all of it is so.
 void Launcher::FinishBuild(Version& version) {
-  loop_.Unwatch(version.report.get());
-  version.report.Reset();
+  if (!version.ready || version.build_request == 0) return;
+  if (version.egress && version.ports.empty()) return;
   loop_.Cancel(version.timer);
   version.timer = 0;
   const uint64_t request = std::exchange(version.build_request, 0);
@@ -197,20 +266,23 @@ void Launcher::TearDown(Version& version, const Error& why) {
     if (version.report.valid()) loop_.Unwatch(version.report.get());
     version.report.Reset();
     version.lifeline.Reset();
+    EndNetwork(version);
+    EndReclaims(version.id);
     version.socket.Reset();
     version.records.Reset();
     for (auto& [fd, child] : children_) {
-      if (child.pid() == version.setup || child.pid() == version.spawner) {
+      if (child.pid() == version.setup || child.pid() == version.spawner ||
+          child.pid() == version.resizer) {
         (void)child.Signal(SIGKILL);
       }
     }
-    ThawAll(version);
+    cgroups_->ThawVersion(version.id);
   }
   Continue(version);
 }
 
 void Launcher::Continue(Version& version) {
-  if (!version.tearing_down || version.setup >= 0 || version.spawner >= 0 ||
+  if (!version.tearing_down || version.setup >= 0 || version.spawner >= 0 || version.resizer >= 0 ||
       version.janitor_running) {
     return;
   }
@@ -224,14 +296,8 @@ void Launcher::Continue(Version& version) {
     for (uint64_t request : gone->drop_requests) Reply(request, OkStatus());
     if (gone->next && !stopping_) BuildVersion(gone->next->first, std::move(gone->next->second));
   };
-  auto child = Fork([this, id] { return RemoveCgroups(*cgroups_, id); });
-  if (child.ok()) {
-    const Status watched = WatchChild(std::move(*child), [removed](const ExitInfo&) { removed(); });
-    if (watched.ok()) return;
-  }
-  // No process to spare: better slow than left behind.
-  (void)RemoveCgroups(*cgroups_, id);
-  loop_.Post(removed);
+  const auto remove = [this, id] { return RemoveCgroups(*cgroups_, id); };
+  RunJanitor({remove, remove}, removed);
 }
 
 }  // namespace pulga

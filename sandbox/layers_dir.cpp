@@ -1,7 +1,8 @@
 #include "sandbox/layers_dir.h"
 
-#include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,7 +11,6 @@
 
 #include "base/file_io.h"
 #include "base/sys.h"
-#include "sandbox/id_ranges.h"
 #include "sandbox/version_builder.h"
 
 namespace pulga {
@@ -20,6 +20,7 @@ constexpr const char* kStagingPrefix = ".staging-";
 constexpr const char* kTrashPrefix = ".trash-";
 constexpr const char* kUpper = "/upper";
 constexpr const char* kVictim = "/victim";
+constexpr int kLockPauseMs = 10;
 
 bool StartsWith(const std::string& text, const char* prefix) { return text.rfind(prefix, 0) == 0; }
 
@@ -27,11 +28,11 @@ bool StartsWith(const std::string& text, const char* prefix) { return text.rfind
 
 std::string TrashName(uint64_t number) { return kTrashPrefix + std::to_string(number); }
 
-Result<LayersDir> LayersDir::Open(UniqueFd fd) {
+Result<LayersDir> LayersDir::Open(UniqueFd fd, uid_t owner) {
   if (PULGA_SYS(mkdirat, fd.get(), kBuildDirectory, 0700) != 0 && errno != EEXIST) {
     return LastError("layers: mkdir " + std::string(kBuildDirectory));
   }
-  return LayersDir(std::move(fd));
+  return LayersDir(std::move(fd), owner);
 }
 
 bool LayersDir::Has(const LayerId& id) const {
@@ -39,21 +40,11 @@ bool LayersDir::Has(const LayerId& id) const {
   return fstatat(fd_.get(), id.Hex().c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
 }
 
-Result<std::vector<std::string>> LayersDir::Names() const {
-  PULGA_ASSIGN_OR_RETURN(UniqueFd copy, OpenFileAt(fd_.get(), ".", O_RDONLY | O_DIRECTORY));
-  DIR* dir = fdopendir(copy.get());
-  if (dir == nullptr) return LastError("layers: read directory");
-  (void)copy.Release();
-  std::vector<std::string> names;
-  while (const dirent* entry = readdir(dir)) names.emplace_back(entry->d_name);
-  closedir(dir);
-  return names;
-}
-
 Result<std::vector<LayerId>> LayersDir::List() const {
-  PULGA_ASSIGN_OR_RETURN(const std::vector<std::string> names, Names());
+  const auto names = ListNames(fd_.get());
+  if (!names.ok()) return Prefix("layers", names.error());
   std::vector<LayerId> out;
-  for (const std::string& name : names) {
+  for (const std::string& name : *names) {
     const auto id = LayerId::FromHex(name);
     if (id.has_value() && Has(*id)) out.push_back(*id);
   }
@@ -63,8 +54,7 @@ Result<std::vector<LayerId>> LayersDir::List() const {
 Result<std::string> LayersDir::MakeStaging(uint64_t number) const {
   const std::string name = kStagingPrefix + std::to_string(number);
   if (PULGA_SYS(mkdirat, fd_.get(), name.c_str(), 0700) != 0) return LastError("mkdir " + name);
-  if (PULGA_SYS(fchownat, fd_.get(), name.c_str(), kOwnerIdBase, kOwnerIdBase,
-                AT_SYMLINK_NOFOLLOW) != 0) {
+  if (PULGA_SYS(fchownat, fd_.get(), name.c_str(), owner_, owner_, AT_SYMLINK_NOFOLLOW) != 0) {
     const Error error = LastError("chown " + name);
     unlinkat(fd_.get(), name.c_str(), AT_REMOVEDIR);
     return error;
@@ -109,14 +99,30 @@ Status LayersDir::Publish(const std::string& staging, const LayerId& id) const {
 Status LayersDir::Remove(const std::string& name) const { return RemoveTree(fd_.get(), name); }
 
 Status LayersDir::RemoveLeftovers() const {
-  PULGA_ASSIGN_OR_RETURN(const std::vector<std::string> names, Names());
+  const auto names = ListNames(fd_.get());
+  if (!names.ok()) return Prefix("layers", names.error());
   Status result;
-  for (const std::string& name : names) {
+  for (const std::string& name : *names) {
     if (!StartsWith(name, kStagingPrefix) && !StartsWith(name, kTrashPrefix)) continue;
     const Status removed = Remove(name);
     if (!removed.ok()) result = removed;
   }
   return result;
+}
+
+Result<UniqueFd> LayersDir::LockAlone(Duration patience) const {
+  // A lock belongs to an open file; fd_ is shared with the keeper.
+  PULGA_ASSIGN_OR_RETURN(UniqueFd own, OpenFileAt(fd_.get(), ".", O_RDONLY | O_DIRECTORY));
+  const TimePoint deadline = std::chrono::steady_clock::now() + patience;
+  while (PULGA_SYS(flock, own.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return LastError("layers: lock");
+    if (std::chrono::steady_clock::now() >= deadline) {
+      return Error{Code::kUnavailable, EWOULDBLOCK,
+                   "layers: the launcher before this one has not ended"};
+    }
+    poll(nullptr, 0, kLockPauseMs);
+  }
+  return own;
 }
 
 }  // namespace pulga

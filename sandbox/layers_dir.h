@@ -4,9 +4,12 @@
 // The daemon never names anything here but by LayerId.
 #pragma once
 
+#include <sys/types.h>
+
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/layer_id.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -15,8 +18,8 @@ namespace pulga {
 
 class LayersDir {
  public:
-  // Makes what has to be there.
-  static Result<LayersDir> Open(UniqueFd fd);
+  // Makes what has to be there. `owner`: id 0 of the layers' range.
+  static Result<LayersDir> Open(UniqueFd fd, uid_t owner);
 
   bool Has(const LayerId& id) const;
   Result<std::vector<LayerId>> List() const;
@@ -29,15 +32,19 @@ class LayersDir {
   Status Publish(const std::string& staging, const LayerId& id) const;
   // Staging or trash with everything in it.
   Status Remove(const std::string& name) const;
-  // All staging and trash directories: nothing is running.
+  // All staging and trash directories: the caller holds LockAlone, and nothing is running.
   Status RemoveLeftovers() const;
+
+  // One launcher at a time: a keeper that was killed leaves one that is still tidying up when the
+  // next keeper starts its own. kUnavailable: it did not end in time. Held until the fd is closed.
+  Result<UniqueFd> LockAlone(Duration patience) const;
 
   int fd() const { return fd_.get(); }
 
  private:
-  explicit LayersDir(UniqueFd fd) : fd_(std::move(fd)) {}
-  Result<std::vector<std::string>> Names() const;
+  LayersDir(UniqueFd fd, uid_t owner) : fd_(std::move(fd)), owner_(owner) {}
   UniqueFd fd_;
+  uid_t owner_;
 };
 
 std::string TrashName(uint64_t number);

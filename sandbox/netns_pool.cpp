@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "base/sys.h"
+#include "sandbox/attach_protocol.h"
 
 namespace pulga {
 namespace {
@@ -37,8 +38,9 @@ StepResult PrepareNetns() {
   return OpenPorts();
 }
 
-StepResult NetnsPool::Init(uint16_t spare) {
+StepResult NetnsPool::Init(uint16_t spare, int attach_fd) {
   spare_ = spare;
+  attach_fd_ = attach_fd;
   own_.Reset(PULGA_SYS(open, kOwnNetns, O_RDONLY | O_CLOEXEC));
   if (!own_.valid()) return {"net-own", errno};
   return {};
@@ -46,43 +48,105 @@ StepResult NetnsPool::Init(uint16_t spare) {
 
 StepResult NetnsPool::Refill(uint16_t at_most) {
   while (at_most-- > 0 && !full()) {
-    if (PULGA_SYS(unshare, CLONE_NEWNET) != 0) return {"net-new", errno};
+    if (PULGA_SYS(sys::MarkedUnshare, CLONE_NEWNET) != 0) return {"net-new", errno};
     StepResult prepared = PrepareNetns();
     UniqueFd fd(PULGA_SYS(open, kOwnNetns, O_RDONLY | O_CLOEXEC));
     if (prepared.ok() && !fd.valid()) prepared = {"net-new", errno};
-    if (setns(own_.get(), CLONE_NEWNET) != 0) return {"net-own", errno};
+    if (PULGA_SYS(sys::MarkedSetNs, own_.get(), CLONE_NEWNET) != 0) return {"net-own", errno};
     if (!prepared.ok()) return prepared;
-    ready_.push_back(std::move(fd));
+    if (attach_fd_ < 0) {
+      ready_.push_back({std::move(fd), 0});
+      continue;
+    }
+    const StepResult asked = Attach(std::move(fd));
+    if (!asked.ok()) return asked;
   }
   return {};
 }
 
-UniqueFd NetnsPool::Take() {
-  if (ready_.empty()) {
+StepResult NetnsPool::Attach(UniqueFd fd) {
+  AttachRequest request;
+  request.number = next_number_++;
+  iovec data = {&request, sizeof request};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message = {};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  cmsghdr* head = CMSG_FIRSTHDR(&message);
+  head->cmsg_level = SOL_SOCKET;
+  head->cmsg_type = SCM_RIGHTS;
+  head->cmsg_len = CMSG_LEN(sizeof(int));
+  const int number = fd.get();
+  memcpy(CMSG_DATA(head), &number, sizeof number);
+  if (PULGA_SYS(sendmsg, attach_fd_, &message, MSG_NOSIGNAL) < 0) return {"net-attach", errno};
+  waiting_.push_back({std::move(fd), request.number});
+  return {};
+}
+
+void NetnsPool::OnAnswer() {
+  AttachAnswer answer;
+  const ssize_t n = recv(attach_fd_, &answer, sizeof answer, MSG_DONTWAIT);
+  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  if (n != sizeof answer) _exit(1);  // without the launcher there is nothing to live for
+  for (size_t i = 0; i < waiting_.size(); ++i) {
+    if (waiting_[i].number != answer.number) continue;
+    refused_ = answer.sys_errno;
+    if (refused_ == 0) ready_.push_back(std::move(waiting_[i]));
+    waiting_.erase(waiting_.begin() + static_cast<ptrdiff_t>(i));
+    return;
+  }
+}
+
+SpareNetns NetnsPool::Take(const std::function<bool()>& await) {
+  if (ready_.empty() && waiting_.empty()) {
     const uint16_t spare = spare_;
     spare_ = 1;
+    refused_ = 0;
     const StepResult made = Refill(1);
     spare_ = spare;
-    if (!made.ok()) errno = made.sys_errno;
+    if (!made.ok()) {
+      errno = made.sys_errno;
+      return {};
+    }
   }
-  if (ready_.empty()) return UniqueFd();
-  UniqueFd out = std::move(ready_.back());
+  while (ready_.empty() && !waiting_.empty()) {
+    if (!await()) {
+      errno = ETIMEDOUT;
+      return {};
+    }
+    OnAnswer();
+  }
+  if (ready_.empty()) {
+    errno = refused_;
+    return {};
+  }
+  SpareNetns out = std::move(ready_.back());
   ready_.pop_back();
   return out;
 }
 
-int NetnsPool::MakeSockets(int netns, std::vector<UniqueFd>& fds, uint16_t count) const {
-  if (PULGA_SYS(setns, netns, CLONE_NEWNET) != 0) return errno;
-  int failed = 0;
-  for (uint16_t i = 0; i < count && failed == 0; ++i) {
+void NetnsPool::Release(SpareNetns used) {
+  if (attach_fd_ < 0 || !used.fd.valid()) return;
+  const AttachRequest request{AttachKind::kRelease, used.number};
+  if (send(attach_fd_, &request, sizeof request, MSG_NOSIGNAL) < 0) _exit(1);
+}
+
+int MakeTcpSockets(std::vector<UniqueFd>& fds, uint16_t count) {
+  for (uint16_t i = 0; i < count; ++i) {
     UniqueFd fd(PULGA_SYS(socket, AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    if (!fd.valid())
-      failed = errno;
-    else
-      fds.push_back(std::move(fd));
+    if (!fd.valid()) return errno;
+    fds.push_back(std::move(fd));
   }
+  return 0;
+}
+
+int NetnsPool::MakeSockets(int netns, std::vector<UniqueFd>& fds, uint16_t count) const {
+  if (PULGA_SYS(sys::MarkedSetNs, netns, CLONE_NEWNET) != 0) return errno;
+  const int failed = MakeTcpSockets(fds, count);
   // Staying in an instance's namespace would hand it to the next one: better to die.
-  if (setns(own_.get(), CLONE_NEWNET) != 0) _exit(1);
+  if (PULGA_SYS(sys::MarkedSetNs, own_.get(), CLONE_NEWNET) != 0) _exit(1);
   return failed;
 }
 

@@ -1,13 +1,17 @@
 #include "sandbox/privileges.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/securebits.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cstdio>
+
 #include "base/sys.h"
+#include "base/unique_fd.h"
 
 namespace pulga {
 namespace {
@@ -28,8 +32,9 @@ StepResult Failed(const char* step) { return {step, errno}; }
 
 }  // namespace
 
-StepResult DropBounding() {
+StepResult DropBounding(CapabilitySet but) {
   for (unsigned long cap = 0; cap <= 63; ++cap) {
+    if ((but >> cap & 1) != 0) continue;
     if (PULGA_SYS(prctl, PR_CAPBSET_DROP, cap, 0, 0, 0) == 0) continue;
     if (errno == EINVAL && cap > CAP_CHOWN) return {};  // past the kernel's last capability
     return Failed("drop-bounding");
@@ -37,16 +42,19 @@ StepResult DropBounding() {
   return {};
 }
 
-StepResult LockSecurebits() {
+StepResult LockSecurebits(CapabilitySet keep) {
   constexpr unsigned long kBits = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
-                                  SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_KEEP_CAPS_LOCKED |
-                                  SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
-  if (PULGA_SYS(prctl, PR_SET_SECUREBITS, kBits, 0, 0, 0) != 0) return Failed("lock-securebits");
+                                  SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_KEEP_CAPS_LOCKED;
+  constexpr unsigned long kNoAmbient =
+      SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
+  const unsigned long bits = keep == 0 ? kBits | kNoAmbient : kBits;
+  if (PULGA_SYS(prctl, PR_SET_SECUREBITS, bits, 0, 0, 0) != 0) return Failed("lock-securebits");
   return {};
 }
 
 StepResult SetIds(const Ids& ids) {
-  if (PULGA_SYS(syscall, kSetGroups, ids.groups.size(), ids.groups.data()) != 0) {
+  if (!ids.keep_groups &&
+      PULGA_SYS(syscall, kSetGroups, ids.groups.size(), ids.groups.data()) != 0) {
     return Failed("set-groups");
   }
   if (PULGA_SYS(syscall, kSetResGid, ids.gid, ids.gid, ids.gid) != 0) return Failed("set-gid");
@@ -59,15 +67,30 @@ StepResult NoNewPrivs() {
   return {};
 }
 
-StepResult ClearAllCapabilities() {
+StepResult KeepCapabilities(CapabilitySet keep) {
   // Kernels before 4.3 have no ambient set to clear.
   if (PULGA_SYS(prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0 && errno != EINVAL) {
     return Failed("clear-ambient");
   }
-  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
-  const __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {};
-  if (PULGA_SYS(syscall, SYS_capset, &header, none) != 0) return Failed("clear-capabilities");
+  if (PULGA_SYS(sys::SetCapabilities, keep, keep) != 0) return Failed("clear-capabilities");
+  for (unsigned long cap = 0; keep >> cap != 0; ++cap) {
+    if ((keep >> cap & 1) == 0) continue;
+    if (PULGA_SYS(prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) != 0) {
+      return Failed("raise-ambient");
+    }
+  }
   return {};
+}
+
+Status SetOomScore(int score) {
+  char text[16];
+  const int size = snprintf(text, sizeof text, "%d", score);
+  const UniqueFd fd(PULGA_SYS(open, "/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC));
+  if (!fd.valid()) return LastError("oom-score: open /proc/self/oom_score_adj");
+  // EACCES: less than it has to stay at, so it is no more spared than asked for.
+  const ssize_t n = PULGA_SYS(write, fd.get(), text, static_cast<size_t>(size));
+  if (n < 0 && errno != EACCES) return LastError("oom-score: write /proc/self/oom_score_adj");
+  return OkStatus();
 }
 
 }  // namespace pulga

@@ -53,14 +53,8 @@ struct Candidate {
   UniqueFd fd;  // readable; invalid where only execution is allowed
 };
 
-UniqueFd OpenInRoot(int root_fd, const std::string& path, uint64_t flags) {
-  open_how how = {};
-  how.flags = flags | O_CLOEXEC;
-  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-  UniqueFd fd(sys::OpenAt2(root_fd, path.c_str(), how));
-  if (fd.valid() || errno != ENOSYS) return fd;
-  // Without openat2 the root is the caller's own: an absolute path is inside it.
-  return UniqueFd(open(path.c_str(), static_cast<int>(how.flags)));
+UniqueFd OpenInRoot(int root_fd, const std::string& path, int flags) {
+  return UniqueFd(PULGA_SYS(sys::OpenInRoot, root_fd, path.c_str(), flags));
 }
 
 Candidate Examine(int root_fd, const std::string& path) {
@@ -146,45 +140,71 @@ std::string ReadHead(const UniqueFd& fd) {
   return head;
 }
 
-Status CheckInterpreter(const ProgramQuery& query, const std::string& interpreter) {
+// Why an image for `platform` is not for this board; ok when its programs make the board's calls.
+Result<ProgramAbi> AbiOf(const ProgramQuery& query, const std::string& platform) {
+  const Board& board = query.board;
+  if (platform == board.platform) return ProgramAbi::kBoard;
+  const std::string other = "this image is " + platform + ", this board is " + board.platform;
+  if (platform == "linux/arm" && board.platform == "linux/arm64") {
+    const Status runs = board.try_arm32();
+    if (runs.ok()) return ProgramAbi::kArm32;
+    return CannotRun(query.name, other + ": " + runs.error().message, runs.error().code);
+  }
+  const bool i386 = platform == "linux/386" && board.platform == "linux/amd64";
+  return CannotRun(query.name, i386 ? other + ": 32-bit x86 programs are not run" : other,
+                   Code::kUnsupported);
+}
+
+// How many interpreters that are scripts themselves the kernel follows.
+constexpr int kMostScripts = 5;
+
+Result<ProgramAbi> AbiOfHead(const ProgramQuery& query, const std::string& head, int scripts);
+
+Result<ProgramAbi> AbiOfInterpreter(const ProgramQuery& query, const std::string& interpreter,
+                                    int scripts) {
   if (interpreter.empty()) {
     return CannotRun(query.name, "its first line names no interpreter", Code::kInvalidArgument);
+  }
+  if (scripts > kMostScripts) {
+    return CannotRun(query.name, "its interpreters are scripts, each for the next",
+                     Code::kInvalidArgument);
   }
   const std::string path =
       interpreter[0] == '/' ? interpreter : JoinPath(query.working_dir, interpreter);
   const Candidate candidate = Examine(query.root_fd, path);
-  if (candidate.verdict == Verdict::kRunnable) return OkStatus();
   const std::string what = "it is a script for " + Printable(interpreter, 128) + ", ";
   if (candidate.verdict == Verdict::kMissing) {
     return CannotRun(query.name, what + "which the image does not contain");
   }
-  return CannotRun(query.name, what + "and " + Describe(candidate.verdict), Code::kPermission);
+  if (candidate.verdict != Verdict::kRunnable) {
+    return CannotRun(query.name, what + "and " + Describe(candidate.verdict), Code::kPermission);
+  }
+  if (!candidate.fd.valid()) return ProgramAbi::kBoard;
+  return AbiOfHead(query, ReadHead(candidate.fd), scripts);
 }
 
 // What execve would answer with a bare ENOEXEC or ENOENT.
-Status CheckHead(const ProgramQuery& query, const std::string& head) {
+Result<ProgramAbi> AbiOfHead(const ProgramQuery& query, const std::string& head, int scripts) {
   const std::string platform = ElfPlatform(head);
-  if (platform == BoardPlatform()) return OkStatus();
-  if (!platform.empty()) {
-    return CannotRun(query.name, "this image is " + platform + ", this board is " + BoardPlatform(),
-                     Code::kUnsupported);
-  }
-  if (head.starts_with("#!")) return CheckInterpreter(query, ScriptInterpreter(head));
+  if (!platform.empty()) return AbiOf(query, platform);
+  if (head.starts_with("#!")) return AbiOfInterpreter(query, ScriptInterpreter(head), scripts + 1);
+  const std::string what = scripts > 0 ? "its interpreter" : "it";
   return CannotRun(query.name,
-                   head.empty() ? "it is an empty file"
-                                : "it is neither a Linux program (ELF) nor a script (#!)",
+                   what + (head.empty() ? " is an empty file"
+                                        : " is neither a Linux program (ELF) nor a script (#!)"),
                    Code::kInvalidArgument);
 }
 
 }  // namespace
 
-Result<std::string> FindProgram(const ProgramQuery& query) {
+Result<FoundProgram> FindProgram(const ProgramQuery& query) {
   PULGA_ASSIGN_OR_RETURN(const Found found, Find(query));
+  FoundProgram out = {found.path, ProgramAbi::kBoard};
   // A file that may be executed but not read is left for execve to judge.
   if (found.candidate.fd.valid()) {
-    PULGA_RETURN_IF_ERROR(CheckHead(query, ReadHead(found.candidate.fd)));
+    PULGA_ASSIGN_OR_RETURN(out.abi, AbiOfHead(query, ReadHead(found.candidate.fd), 0));
   }
-  return found.path;
+  return out;
 }
 
 std::string ElfPlatform(std::string_view head) {

@@ -4,6 +4,8 @@
 
 #include <cstring>
 
+#include "base/sys.h"
+
 namespace pulga {
 
 ssize_t StdioMessage::Receive(int socket, int flags) {
@@ -12,7 +14,7 @@ ssize_t StdioMessage::Receive(int socket, int flags) {
   header_.msg_iovlen = 1;
   header_.msg_control = control_;
   header_.msg_controllen = sizeof control_;
-  return recvmsg(socket, &header_, flags | MSG_CMSG_CLOEXEC);
+  return PULGA_SYS(recvmsg, socket, &header_, flags | MSG_CMSG_CLOEXEC);
 }
 
 ReceivedFds::ReceivedFds(msghdr& message) {

@@ -16,6 +16,7 @@ namespace {
 const std::map<std::string_view, uint32_t> kActions = {
     {"allow", SECCOMP_RET_ALLOW},
     {"kill", SECCOMP_RET_KILL_PROCESS},
+    {"listed", kAsListed},
     {"EPERM", SECCOMP_RET_ERRNO | EPERM},
     {"ENOSYS", SECCOMP_RET_ERRNO | ENOSYS},
 };
@@ -206,6 +207,23 @@ class Parser {
   SyscallList list_;
 };
 
+bool Contains(const std::vector<ArgTest>& tests, const std::vector<ArgTest>& wanted) {
+  return std::all_of(wanted.begin(), wanted.end(), [&](const ArgTest& test) {
+    return std::find(tests.begin(), tests.end(), test) != tests.end();
+  });
+}
+
+// What `says` answers where `clause` is the one that decided.
+void AddListed(std::vector<Clause>& out, const Clause& clause, const std::vector<Clause>& says) {
+  for (const Clause& answer : says) {
+    Clause both = {clause.tests, answer.action};
+    const bool always = Contains(clause.tests, answer.tests);
+    if (!always) both.tests.insert(both.tests.end(), answer.tests.begin(), answer.tests.end());
+    out.push_back(std::move(both));
+    if (always) return;
+  }
+}
+
 }  // namespace
 
 Result<SyscallList> ParseSyscallList(std::string_view text, const std::string& machine) {
@@ -220,10 +238,33 @@ SyscallList Widened(SyscallList list, const SyscallList& more) {
   for (const SyscallRule& rule : more.rules) {
     const auto same = [&](const SyscallRule& r) { return r.name == rule.name; };
     const auto found = std::find_if(list.rules.begin(), list.rules.end(), same);
+    const std::vector<Clause> otherwise = {Clause{{}, list.default_action}};
+    SyscallRule wide = {rule.name, {}};
+    for (const Clause& clause : rule.clauses) {
+      if (clause.action == kAsListed) {
+        AddListed(wide.clauses, clause, found == list.rules.end() ? otherwise : found->clauses);
+      } else {
+        wide.clauses.push_back(clause);
+      }
+    }
     if (found == list.rules.end()) {
-      list.rules.push_back(rule);
+      list.rules.push_back(std::move(wide));
     } else {
-      found->clauses = rule.clauses;
+      *found = std::move(wide);
+    }
+  }
+  return list;
+}
+
+bool IsRefusal(uint32_t action) {
+  const uint32_t number = action & SECCOMP_RET_DATA;
+  return (action & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_ERRNO && number != 0 && number != ENOSYS;
+}
+
+SyscallList Counted(SyscallList list) {
+  for (SyscallRule& rule : list.rules) {
+    for (Clause& clause : rule.clauses) {
+      if (IsRefusal(clause.action)) clause.action = SECCOMP_RET_USER_NOTIF;
     }
   }
   return list;
@@ -232,11 +273,28 @@ SyscallList Widened(SyscallList list, const SyscallList& more) {
 SyscallList RestOf(const SyscallList& list, const SyscallList& more) {
   SyscallList rest;
   rest.default_action = SECCOMP_RET_ALLOW;
+  const std::vector<Clause> otherwise = {Clause{{}, list.default_action}};
   for (const SyscallRule& named : more.rules) {
     const auto same = [&](const SyscallRule& r) { return r.name == named.name; };
     const auto found = std::find_if(list.rules.begin(), list.rules.end(), same);
-    SyscallRule rule = {named.name, {Clause{{}, list.default_action}}};
-    rest.rules.push_back(found == list.rules.end() ? rule : *found);
+    const std::vector<Clause>& says = found == list.rules.end() ? otherwise : found->clauses;
+    SyscallRule rule = {named.name, {}};
+    for (const Clause& clause : named.clauses) {
+      if (clause.action == SECCOMP_RET_ALLOW) {
+        AddListed(rule.clauses, clause, says);
+      } else {
+        rule.clauses.push_back({clause.tests, SECCOMP_RET_ALLOW});  // answered by the first
+      }
+    }
+    // The first filter took such a call for set-up's, and counts none: no way to ask in silence.
+    for (Clause& clause : rule.clauses) {
+      if (IsRefusal(clause.action)) clause.action = SECCOMP_RET_KILL_PROCESS;
+    }
+    while (rule.clauses.size() > 1 &&
+           rule.clauses[rule.clauses.size() - 2].action == rule.clauses.back().action) {
+      rule.clauses.erase(rule.clauses.end() - 2);
+    }
+    rest.rules.push_back(std::move(rule));
   }
   return rest;
 }

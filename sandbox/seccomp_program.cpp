@@ -139,9 +139,7 @@ class Assembler {
 
   Target AddLeaf(const std::vector<Clause>& clauses) {
     for (size_t i = 0; i < leaves_.size(); ++i) {
-      if (IsSimple(clauses) && IsSimple(leaves_[i]) && leaves_[i][0].action == clauses[0].action) {
-        return {true, i};
-      }
+      if (leaves_[i] == clauses) return {true, i};
     }
     leaves_.push_back(clauses);
     return {true, leaves_.size() - 1};
@@ -162,6 +160,16 @@ Result<std::vector<sock_filter>> BuildSeccompProgram(const NumberedRules& rules)
       Load(offsetof(seccomp_data, nr)),
   });
   return assembler.Assemble(MergeRanges(rules));
+}
+
+Program ByArchitecture(uint32_t audit_arch, const Program& of_it, const Program& otherwise) {
+  Program out = {
+      Load(offsetof(seccomp_data, arch)), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, audit_arch, 0, 1),
+      BPF_STMT(BPF_JMP | BPF_JA, static_cast<uint32_t>(otherwise.size())),  // as far as it takes
+  };
+  Append(out, otherwise);
+  Append(out, of_it);
+  return out;
 }
 
 }  // namespace pulga

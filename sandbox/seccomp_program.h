@@ -23,4 +23,8 @@ struct NumberedRules {
 // kTooLarge when a jump would not fit its 8 bits (some 300 instructions).
 Result<std::vector<sock_filter>> BuildSeccompProgram(const NumberedRules& rules);
 
+// Calls of `audit_arch` are answered by one program, those of any other by the other.
+std::vector<sock_filter> ByArchitecture(uint32_t audit_arch, const std::vector<sock_filter>& of_it,
+                                        const std::vector<sock_filter>& otherwise);
+
 }  // namespace pulga

@@ -12,16 +12,12 @@
 #include "base/sys.h"
 #include "base/text.h"
 #include "base/unique_fd.h"
-#include "sandbox/id_ranges.h"
 
 namespace pulga {
 namespace {
 
 UniqueFd OpenInRoot(int root, const std::string& path, int flags) {
-  open_how how = {};
-  how.flags = static_cast<uint64_t>(flags | O_CLOEXEC);
-  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-  return UniqueFd(sys::Faulted() ? -1 : sys::OpenAt2(root, path.c_str(), how));
+  return UniqueFd(PULGA_SYS(sys::OpenInRoot, root, path.c_str(), flags));
 }
 
 Result<std::string> FdPath(int fd) {
@@ -76,8 +72,8 @@ Status MakeDirectory(const SkeletonOptions& options, const std::string& path) {
     if (errno == EEXIST) return OkStatus();
     return LastError("mkdir " + path);
   }
-  const uid_t uid = exists ? st.st_uid : kOwnerIdBase;
-  const gid_t gid = exists ? st.st_gid : kOwnerIdBase;
+  const uid_t uid = exists ? st.st_uid : options.owner;
+  const gid_t gid = exists ? st.st_gid : options.owner;
   if (PULGA_SYS(fchownat, options.skeleton, below, uid, gid, AT_SYMLINK_NOFOLLOW) != 0) {
     return LastError("chown " + path);
   }
@@ -95,13 +91,13 @@ struct MountPoint {
   mode_t mode;
 };
 
-Status MakeMountPoints(int skeleton) {
+Status MakeMountPoints(const SkeletonOptions& options) {
   for (const auto& [name, mode] :
        {MountPoint{"dev", 0755}, MountPoint{"proc", 0555}, MountPoint{"sys", 0555},
         MountPoint{"tmp", 01777}, MountPoint{"run", 0755}}) {
-    if (PULGA_SYS(mkdirat, skeleton, name, 0755) != 0 ||
-        PULGA_SYS(fchownat, skeleton, name, kOwnerIdBase, kOwnerIdBase, 0) != 0 ||
-        PULGA_SYS(fchmodat, skeleton, name, mode, 0) != 0) {
+    if (PULGA_SYS(mkdirat, options.skeleton, name, 0755) != 0 ||
+        PULGA_SYS(fchownat, options.skeleton, name, options.owner, options.owner, 0) != 0 ||
+        PULGA_SYS(fchmodat, options.skeleton, name, mode, 0) != 0) {
       return LastError(std::string("make /") + name);
     }
   }
@@ -114,7 +110,7 @@ Status WriteInSkeleton(const SkeletonOptions& options, const std::string& path,
       const UniqueFd fd,
       OpenFileAt(options.skeleton, path.substr(1), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0644));
   PULGA_RETURN_IF_ERROR(WriteAll(fd.get(), text));
-  if (PULGA_SYS(fchown, fd.get(), kOwnerIdBase, kOwnerIdBase) != 0)
+  if (PULGA_SYS(fchown, fd.get(), options.owner, options.owner) != 0)
     return LastError("chown " + path);
   return OkStatus();
 }
@@ -124,11 +120,16 @@ Status MakeEtc(const SkeletonOptions& options) {
   if (!etc.ok()) return etc.error();
   PULGA_RETURN_IF_ERROR(MakeDirectory(options, *etc));
   const std::string host = options.hostname.empty() ? "localhost" : options.hostname;
-  const std::string hosts =
+  std::string hosts =
       "127.0.0.1\tlocalhost" + (host == "localhost" ? "" : " " + host) + "\n::1\tlocalhost\n";
+  std::string resolvers = options.resolvers;
+  if (!options.router.empty()) {
+    hosts += options.router + "\tgateway gateway.openfaas pulga\n";
+    resolvers = "nameserver " + options.router + "\noptions timeout:6 attempts:1\n";
+  }
   PULGA_RETURN_IF_ERROR(WriteInSkeleton(options, JoinPath(*etc, "hosts"), hosts));
   PULGA_RETURN_IF_ERROR(WriteInSkeleton(options, JoinPath(*etc, "hostname"), host + "\n"));
-  return WriteInSkeleton(options, JoinPath(*etc, "resolv.conf"), "");
+  return WriteInSkeleton(options, JoinPath(*etc, "resolv.conf"), resolvers);
 }
 
 }  // namespace
@@ -160,7 +161,7 @@ Result<std::string> FillSkeleton(const SkeletonOptions& options) {
       PULGA_SYS(fchmod, options.skeleton, st.st_mode & 07777) != 0) {
     return LastError("skeleton: root");
   }
-  Status s = MakeMountPoints(options.skeleton);
+  Status s = MakeMountPoints(options);
   if (!s.ok()) return Prefix("skeleton", s.error());
   s = MakeEtc(options);
   if (!s.ok()) return Prefix("skeleton", s.error());
@@ -172,10 +173,21 @@ Result<std::string> FillSkeleton(const SkeletonOptions& options) {
                    "workdir: must not be inside " + std::string(refused)};
     }
   }
-  if (IsBelow(*dir, "/tmp")) return dir;  // made in each instance's own /tmp
+  if (IsBelow(*dir, "/tmp") || IsBelow(*dir, "/run")) return dir;  // made in each instance's own
   s = MakeDirectory(options, *dir);
   if (!s.ok()) return Prefix("workdir", s.error());
   return dir;
+}
+
+Result<std::string> AddMountPoint(const SkeletonOptions& options, const std::string& path) {
+  PULGA_ASSIGN_OR_RETURN(std::string inside,
+                         ResolveInImage(options.image_root, NormalizePath(path)));
+  for (const char* own : {"/proc", "/sys", "/dev", "/tmp", "/run"}) {
+    if (inside != "/" && !IsBelow(inside, own)) continue;
+    return Error{Code::kInvalidArgument, 0, inside + " is the sandbox's own"};
+  }
+  PULGA_RETURN_IF_ERROR(MakeDirectory(options, inside));
+  return inside;
 }
 
 }  // namespace pulga

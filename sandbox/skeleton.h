@@ -4,6 +4,8 @@
 // Source: docs/architecture.md, "Layers on disk"; cases S05, S10, U60.
 #pragma once
 
+#include <sys/types.h>
+
 #include <string>
 #include <string_view>
 
@@ -21,9 +23,15 @@ struct SkeletonOptions {
   int skeleton = -1;        // empty directory, filled by this
   std::string working_dir;  // as the image writes it
   std::string hostname;
+  uid_t owner = 0;        // of what the image does not have itself
+  std::string resolvers;  // text of resolv.conf, on the host's network; else empty
+  std::string router;     // its address, with outbound network; else empty
 };
 
 // Returns WORKDIR as it will be found inside, free of symlinks.
 Result<std::string> FillSkeleton(const SkeletonOptions& options);
+// A directory to mount on, afterwards: `path` as it will be found inside. kInvalidArgument where
+// the instance's own mounts would cover it.
+Result<std::string> AddMountPoint(const SkeletonOptions& options, const std::string& path);
 
 }  // namespace pulga

@@ -16,8 +16,9 @@ constexpr const char* kOwnMounts = "/proc/self/ns/mnt";
 
 }  // namespace
 
-StepResult SpareNamespaces::Init(std::vector<MountEntry> mounts) {
+StepResult SpareNamespaces::Init(std::vector<MountEntry> mounts, const Landlock& fence) {
   mounts_ = std::move(mounts);
+  fence_ = &fence;
   own_mounts_.Reset(PULGA_SYS(open, kOwnMounts, O_RDONLY | O_CLOEXEC));
   if (!own_mounts_.valid()) return {"spare-mounts", errno};
   Refresh();
@@ -25,17 +26,20 @@ StepResult SpareNamespaces::Init(std::vector<MountEntry> mounts) {
 }
 
 void SpareNamespaces::Refresh() {
-  if (!ipc_unused_) ipc_unused_ = PULGA_SYS(unshare, CLONE_NEWIPC) == 0;
+  if (!ipc_unused_) ipc_unused_ = PULGA_SYS(sys::MarkedUnshare, CLONE_NEWIPC) == 0;
   if (!mounts_fd_.valid()) RefreshMounts();
 }
 
 void SpareNamespaces::RefreshMounts() {
-  if (PULGA_SYS(unshare, CLONE_NEWNS) != 0) return;
+  if (PULGA_SYS(sys::MarkedUnshare, CLONE_NEWNS) != 0) return;
   if (ApplyMounts(mounts_).ok()) {
-    mounts_fd_.Reset(PULGA_SYS(open, kOwnMounts, O_RDONLY | O_CLOEXEC));
+    if (fence_->active()) ruleset_ = fence_->MakeRuleset();
+    if (!fence_->active() || ruleset_.valid()) {
+      mounts_fd_.Reset(PULGA_SYS(open, kOwnMounts, O_RDONLY | O_CLOEXEC));
+    }
   }
   // Staying would hand the spawner's view to an instance: better to die.
-  if (setns(own_mounts_.get(), CLONE_NEWNS) != 0) _exit(1);
+  if (PULGA_SYS(sys::MarkedSetNs, own_mounts_.get(), CLONE_NEWNS) != 0) _exit(1);
 }
 
 }  // namespace pulga

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/unique_fd.h"
+#include "sandbox/landlock.h"
 #include "sandbox/mount_plan.h"
 #include "sandbox/privileges.h"
 
@@ -14,12 +15,15 @@ namespace pulga {
 
 class SpareNamespaces {
  public:
-  // `mounts` are made in every spare mount namespace.
-  StepResult Init(std::vector<MountEntry> mounts);
+  // `mounts` are made in every spare mount namespace, and `fence`, if any, around them; it must
+  // outlive this.
+  StepResult Init(std::vector<MountEntry> mounts, const Landlock& fence);
   // Makes what was taken. Failing is fine: the next instance pays itself.
   void Refresh();
   // Invalid: none ready, use CLONE_NEWNS and mount everything.
   UniqueFd TakeMounts() { return std::move(mounts_fd_); }
+  // Belongs to the mounts just taken; invalid without a fence.
+  UniqueFd TakeRuleset() { return std::move(ruleset_); }
   // False: use CLONE_NEWIPC. True: the child inherits the caller's, which nobody has used.
   bool TakeIpc() { return std::exchange(ipc_unused_, false); }
 
@@ -29,6 +33,8 @@ class SpareNamespaces {
   std::vector<MountEntry> mounts_;
   UniqueFd own_mounts_;
   UniqueFd mounts_fd_;
+  const Landlock* fence_ = nullptr;
+  UniqueFd ruleset_;
   bool ipc_unused_ = true;  // only the spawner has been in its present IPC namespace
 };
 

@@ -1,4 +1,4 @@
-// Messages between the daemon and one spawner, and the slot records both sides map.
+// Messages between the daemon and one spawner, and the records both sides map.
 // The spawner has no privilege over the host, and neither side trusts a number of the other.
 // Requests are a SpawnRequest, its env blob, its args blob (NUL-terminated strings); a parked
 // instance takes the same message, kind kWake, on its own wake socket and answers nothing.
@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "sandbox/sandbox.h"
+#include "sandbox/seccomp_profile.h"
 
 namespace pulga {
 
@@ -36,7 +37,10 @@ enum class SpawnEventKind : uint32_t {
   kMemoryFds = 1,   // `number` fds, for slots from `slot` on; sys_errno = CounterFormat
   kWakeSocket = 2,  // 1 fd; the parked instance sends one byte on it when it is ready
   kExit = 3,
-  kSockets = 4,  // `number` fds; 0 with sys_errno when they could not be made
+  kSockets = 4,     // `number` fds; 0 with sys_errno when they could not be made
+  kFreezerFds = 5,  // `number` pairs, FreezerFds of the slots from `slot` on
+  kStatFds = 6,  // `number` MemoryFds of the slots from `slot` on; sys_errno = fds of each, 1 or 2
+  kCpuFds = 7,   // the same with CpuFds, of a metered version
 };
 
 inline constexpr size_t kStepBytes = 32;
@@ -63,7 +67,20 @@ struct alignas(128) SlotRecord {
   uint32_t has_wait_status;  // PID 1 saw the program end
   int32_t sys_errno;
   char step[kStepBytes];
+  uint32_t step_ns[kSetupSteps];  // by SetupStep, after begun_ns
 };
 static_assert(sizeof(SlotRecord) == 128);
+
+// Behind the slots' records: how often its instances were refused which of RefusedCalls() and,
+// behind them, of RefusedArm32Calls(), in that order. Written by the spawner; a count may wrap
+// around.
+struct alignas(128) RefusalRecord {
+  uint32_t total;
+  uint32_t counts[kMaxRefusedCalls];
+};
+
+inline size_t RecordsBytes(uint16_t slots) {
+  return sizeof(SlotRecord) * slots + sizeof(RefusalRecord);
+}
 
 }  // namespace pulga

@@ -1,5 +1,6 @@
 #include "sandbox/spawner.h"
 
+#include <malloc.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -12,24 +13,29 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
+#include "base/sys.h"
 #include "sandbox/build_report.h"
 #include "sandbox/clone_child.h"
 #include "sandbox/default_signal.h"
+#include "sandbox/instance_trial.h"
+#include "sandbox/isolation.h"
 #include "sandbox/received_fds.h"
 #include "sandbox/spawner_setup.h"
 
 namespace pulga {
 namespace {
 
-constexpr uint64_t kInstanceNamespaces = CLONE_NEWPID | CLONE_NEWUTS;  // and what is not spare
-constexpr uint16_t kMemoryFdsPerMessage = 128;
+constexpr int kFdsPerMessage = 128;
+constexpr uint64_t kAttachPatienceNs = 10'000'000'000;
 
 alignas(16) char g_request[kMaxSpawnMessage];
 
 struct Slot {
   pid_t pid = 0;  // PID 1 of the instance, as the spawner sees it; 0 = free
-  UniqueFd netns;
+  SpareNetns netns;
+  UniqueFd mounts;  // kept until its end is told: taking mounts down costs more than the telling
   std::vector<int> v1_tasks;
   int v2_dir = -1;
   SlotCounters counters;
@@ -47,6 +53,9 @@ class SpawnerLoop {
  public:
   SpawnerLoop(std::unique_ptr<SpawnerState> state, std::vector<SlotCgroup> cgroups);
   void SendMemoryFds();
+  void SendFreezers(std::vector<FreezerFds> freezers);
+  using FdPair = std::pair<UniqueFd, UniqueFd>;  // the second one may be missing
+  void SendPairs(SpawnEventKind kind, const std::vector<FdPair>& pairs);
   [[noreturn]] void Run();
 
  private:
@@ -56,7 +65,10 @@ class SpawnerLoop {
   void Start(const SpawnRequest& request, size_t blob_size, const ReceivedFds& fds);
   void Park(uint16_t slot);
   bool SettingUp() const;
+  // By grant: the spawner itself is in the host's namespace, and so is whatever it clones.
+  bool OnHostNetwork() const { return state_->spec.access.network.mode == NetworkMode::kHost; }
   void Clone(uint16_t number, ChildRun& run);
+  bool AwaitLauncher();
   void MakeSockets(uint16_t slot, uint16_t count);
   void ReapChildren();
   void ReportExit(uint16_t number, int wait_status, Duration cpu_time = Duration::zero());
@@ -83,7 +95,7 @@ SpawnerLoop::SpawnerLoop(std::unique_ptr<SpawnerState> state, std::vector<SlotCg
 
 void SpawnerLoop::SendEvent(const SpawnEvent& event, const int* fds, int count) {
   iovec iov = {const_cast<SpawnEvent*>(&event), sizeof event};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMemoryFdsPerMessage)];
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kFdsPerMessage)];
   msghdr msg = {};
   msg.msg_iov = &iov;
   msg.msg_iovlen = 1;
@@ -99,18 +111,18 @@ void SpawnerLoop::SendEvent(const SpawnEvent& event, const int* fds, int count) 
   }
   ssize_t n;
   do {
-    n = sendmsg(state_->socket_fd, &msg, MSG_NOSIGNAL);
+    n = PULGA_SYS(sendmsg, state_->socket_fd, &msg, MSG_NOSIGNAL);
   } while (n < 0 && errno == EINTR);
   // The daemon is gone, and the instances have nobody to answer to.
   if (n < 0) _exit(errno == EPIPE || errno == ECONNRESET ? 0 : 1);
 }
 
 void SpawnerLoop::SendMemoryFds() {
-  for (size_t first = 0; first < slots_.size(); first += kMemoryFdsPerMessage) {
-    int fds[kMemoryFdsPerMessage];
+  for (size_t first = 0; first < slots_.size(); first += kFdsPerMessage) {
+    int fds[kFdsPerMessage];
     int count = 0;
     CounterFormat format = CounterFormat::kNumber;
-    for (size_t i = first; i < slots_.size() && count < kMemoryFdsPerMessage; ++i) {
+    for (size_t i = first; i < slots_.size() && count < kFdsPerMessage; ++i) {
       const CounterFd& counter = slots_[i].counters.fds().memory_current;
       if (!counter.fd.valid()) return;
       fds[count++] = counter.fd.get();
@@ -125,12 +137,67 @@ void SpawnerLoop::SendMemoryFds() {
   }
 }
 
+void SpawnerLoop::SendFreezers(std::vector<FreezerFds> freezers) {
+  for (size_t first = 0; first < freezers.size(); first += kFdsPerMessage / 2) {
+    int fds[kFdsPerMessage];
+    SpawnEvent event = {};
+    event.kind = SpawnEventKind::kFreezerFds;
+    event.slot = static_cast<uint16_t>(first);
+    for (size_t i = first; i < freezers.size() && event.number < kFdsPerMessage / 2; ++i) {
+      if (!freezers[i].state.valid()) return;
+      fds[2 * event.number] = freezers[i].state.get();
+      fds[2 * event.number++ + 1] = freezers[i].processes.get();
+    }
+    SendEvent(event, fds, 2 * event.number);
+  }
+}
+
+void SpawnerLoop::SendPairs(SpawnEventKind kind, const std::vector<FdPair>& pairs) {
+  if (pairs.empty() || !pairs[0].first.valid()) return;
+  const size_t each = pairs[0].second.valid() ? 2 : 1;
+  for (size_t first = 0; first < pairs.size(); first += kFdsPerMessage / each) {
+    int fds[kFdsPerMessage];
+    int count = 0;
+    SpawnEvent event = {};
+    event.kind = kind;
+    event.slot = static_cast<uint16_t>(first);
+    event.sys_errno = static_cast<int32_t>(each);
+    for (size_t i = first; i < pairs.size() && event.number < kFdsPerMessage / each; ++i) {
+      if (!pairs[i].first.valid() || pairs[i].second.valid() != (each == 2)) return;
+      fds[count++] = pairs[i].first.get();
+      if (each == 2) fds[count++] = pairs[i].second.get();
+      ++event.number;
+    }
+    SendEvent(event, fds, count);
+  }
+}
+
 // In a burst the processors share the work; it is the single start that must not wait for one.
 bool SpawnerLoop::SettingUp() const {
   for (size_t i = 0; i < slots_.size(); ++i) {
     if (slots_[i].pid > 0 && state_->records[i].ready_ns == 0) return true;
   }
   return false;
+}
+
+// Until the launcher has answered; false when that takes too long. What others of the version are
+// refused meanwhile is answered, or they would wait as long.
+bool SpawnerLoop::AwaitLauncher() {
+  const uint64_t end = MonotonicNs() + kAttachPatienceNs;
+  RefusalListener& refusals = state_->refusals;
+  pollfd fds[2] = {{state_->netns.attach_fd(), POLLIN, 0}, {-1, POLLIN, 0}};
+  while (true) {
+    const uint64_t now = MonotonicNs();
+    if (now >= end) return false;
+    fds[1].fd = refusals.fd(now);
+    const int left = static_cast<int>((end - now) / 1'000'000) + 1;
+    const int pace = refusals.WaitMs(now);
+    const int n = poll(fds, 2, pace < 0 ? left : std::min(left, pace));
+    if (n < 0 && errno != EINTR) _exit(1);
+    if (n <= 0) continue;
+    if (fds[0].revents != 0) return true;
+    refusals.AnswerOne(now, *state_->refusal_record);
+  }
 }
 
 // A failure here is the spawner's own; it is reported like one of the child.
@@ -143,19 +210,21 @@ void SpawnerLoop::Clone(uint16_t number, ChildRun& run) {
   run.arguments = state_->arguments.get();
   run.record = &record;
   run.v1_tasks = slot.v1_tasks;
-  if (state_->spec.mode == SandboxMode::kHttp) {
-    slot.netns = state_->netns.Take();
-    if (!slot.netns.valid()) {
+  if (state_->spec.mode == SandboxMode::kHttp && !OnHostNetwork()) {
+    slot.netns = state_->netns.Take([this] { return AwaitLauncher(); });
+    if (!slot.netns.fd.valid()) {
       strcpy(record.step, "net-new");
       record.sys_errno = errno;
       return ReportExit(number, 0);
     }
-    run.netns = slot.netns.get();
+    run.netns = slot.netns.fd.get();
   }
   CloneOptions options;
-  const UniqueFd mounts = state_->spares.TakeMounts();
-  run.mount_namespace = mounts.get();
-  options.flags = kInstanceNamespaces | (mounts.valid() ? 0 : CLONE_NEWNS) |
+  slot.mounts = state_->spares.TakeMounts();
+  run.mount_namespace = slot.mounts.get();
+  const UniqueFd ruleset = state_->spares.TakeRuleset();
+  run.ruleset = ruleset.get();
+  options.flags = kInstanceNamespaces | (slot.mounts.valid() ? 0 : CLONE_NEWNS) |
                   (state_->spares.TakeIpc() ? 0 : CLONE_NEWIPC);
   options.cgroup_fd = slot.v2_dir;
   const bool execs_at_once = run.wake < 0 && run.plan->init == InitKind::kNone;
@@ -181,7 +250,7 @@ void SpawnerLoop::Start(const SpawnRequest& request, size_t blob_size, const Rec
 
 void SpawnerLoop::Park(uint16_t number) {
   int pair[2];
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
+  if (PULGA_SYS(socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
     SlotRecord& record = state_->records[number];
     record = {};
     strcpy(record.step, "park");
@@ -205,8 +274,10 @@ void SpawnerLoop::MakeSockets(uint16_t number, uint16_t count) {
   SpawnEvent event = {};
   event.kind = SpawnEventKind::kSockets;
   event.slot = number;
-  if (slots_[number].netns.valid()) {
-    event.sys_errno = state_->netns.MakeSockets(slots_[number].netns.get(), sockets, count);
+  if (OnHostNetwork() && slots_[number].pid > 0) {
+    event.sys_errno = MakeTcpSockets(sockets, count);
+  } else if (slots_[number].netns.fd.valid()) {
+    event.sys_errno = state_->netns.MakeSockets(slots_[number].netns.fd.get(), sockets, count);
   } else {
     event.sys_errno = ENOTCONN;
   }
@@ -215,7 +286,6 @@ void SpawnerLoop::MakeSockets(uint16_t number, uint16_t count) {
   SendEvent(event, fds, event.number);
 }
 
-// The daemon keeps to free slots and known kinds; one that does not is not worth serving.
 // Our init passes on every signal, though while it waits for one /proc shows none as blocked;
 // before the program is there it has nobody to pass it to.
 int SpawnerLoop::SignalFor(uint16_t number, int signo) const {
@@ -223,6 +293,7 @@ int SpawnerLoop::SignalFor(uint16_t number, int signo) const {
   return signo == SIGTERM && state_->records[number].ready_ns == 0 ? SIGKILL : signo;
 }
 
+// The daemon keeps to free slots and known kinds; one that does not is not worth serving.
 void SpawnerLoop::ServeRequest(const SpawnRequest& request, size_t blob_size,
                                const ReceivedFds& fds) {
   if (request.slot >= slots_.size()) _exit(1);
@@ -266,7 +337,7 @@ void SpawnerLoop::ReportExit(uint16_t number, int wait_status, Duration cpu_time
   const SlotRecord& record = state_->records[number];
   const SlotUsage usage = slot.counters.End();
   slot.pid = 0;
-  slot.netns.Reset();
+  state_->netns.Release(std::exchange(slot.netns, {}));
   SpawnEvent event = {};
   event.kind = SpawnEventKind::kExit;
   event.slot = number;
@@ -277,6 +348,7 @@ void SpawnerLoop::ReportExit(uint16_t number, int wait_status, Duration cpu_time
   event.memory_peak_bytes = usage.memory_peak_bytes;
   event.cpu_time_ns = static_cast<uint64_t>(std::max(usage.cpu_time, cpu_time).count());
   SendEvent(event, nullptr, 0);
+  slot.mounts.Reset();
   slot.counters.Begin();
   state_->spares.Refresh();
 }
@@ -298,20 +370,29 @@ void SpawnerLoop::ReapChildren() {
 }
 
 void SpawnerLoop::Run() {
-  pollfd fds[3] = {{state_->socket_fd, POLLIN, 0},
+  pollfd fds[5] = {{state_->socket_fd, POLLIN, 0},
                    {state_->signal_fd, POLLIN, 0},
-                   {state_->lifeline_fd, POLLIN, 0}};
+                   {state_->lifeline_fd, POLLIN, 0},
+                   {state_->netns.attach_fd(), POLLIN, 0},
+                   {-1, POLLIN, 0}};
+  RefusalListener& refusals = state_->refusals;
   while (true) {
-    const int n = poll(fds, 3, state_->netns.full() ? -1 : 0);
+    const uint64_t now = MonotonicNs();
+    fds[4].fd = refusals.fd(now);
+    const int wait = refusals.WaitMs(now);
+    const bool full = state_->netns.full();
+    const int n = poll(fds, 5, full ? wait : 0);
     if (n < 0 && errno != EINTR) _exit(1);
-    if (n == 0 && !state_->netns.Refill(1).ok()) {
+    if (n == 0 && !full && !state_->netns.Refill(1).ok()) {
       // Out of namespaces or memory for now: the next Take() tries again and reports it.
-      poll(fds, 3, -1);
+      poll(fds, 5, wait);
     }
     if (n <= 0) continue;
     if (fds[1].revents != 0) ReapChildren();
     if (fds[2].revents != 0) _exit(0);
+    if (fds[3].revents != 0) state_->netns.OnAnswer();
     if (fds[0].revents != 0) ServeSocket();
+    if (fds[4].revents != 0) refusals.AnswerOne(now, *state_->refusal_record);
   }
 }
 
@@ -324,10 +405,25 @@ void SpawnerMain(void* raw) {
     ReportFailure(input.report_fd, state.error());
     _exit(1);
   }
+  std::vector<FreezerFds> freezers;
+  std::vector<SpawnerLoop::FdPair> memory;
+  std::vector<SpawnerLoop::FdPair> cpu;
+  for (SlotCgroup& slot : input.slots) {
+    freezers.push_back(std::move(slot.freezer));
+    memory.emplace_back(std::move(slot.memory.stat), std::move(slot.memory.swap));
+    cpu.emplace_back(std::move(slot.cpu.usage), std::move(slot.cpu.throttled));
+  }
+  const std::string layers = EncodeLayers((*state)->layers);
   SpawnerLoop loop(std::move(*state), std::move(input.slots));
   loop.SendMemoryFds();
-  SendReport(input.report_fd, MakeReport(ReportKind::kReady, -1, ""));
+  loop.SendFreezers(std::move(freezers));
+  loop.SendPairs(SpawnEventKind::kStatFds, memory);
+  loop.SendPairs(SpawnEventKind::kCpuFds, cpu);
+  memory.clear();
+  cpu.clear();
+  if (!SendReport(input.report_fd, MakeReport(ReportKind::kReady, -1, layers)).ok()) _exit(1);
   close(input.report_fd);
+  malloc_trim(0);  // what set-up freed: every clone would copy its page tables
   loop.Run();
 }
 

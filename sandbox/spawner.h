@@ -6,21 +6,29 @@
 // or newer with user namespaces. Source: docs/architecture.md, laws 1-7.
 #pragma once
 
+#include <string>
 #include <vector>
 
+#include "sandbox/apparmor.h"
 #include "sandbox/cgroup.h"
+#include "sandbox/cgroup_view.h"
+#include "sandbox/id_ranges.h"
 #include "sandbox/sandbox.h"
 
 namespace pulga {
 
 struct SpawnerInput {
   VersionSpec spec;  // working_dir already resolved inside the root
+  HostIds ids;
   std::vector<SlotCgroup> slots;
+  std::vector<CgroupView> views;  // what instances see of their cgroups
+  AppArmorUse apparmor = AppArmorUse::kAuto;
   int socket_fd = -1;  // to the daemon
   int records_fd = -1;
   int report_fd = -1;  // kReady or kFailed, then closed
   int lifeline_fd = -1;
-  int start_fd = -1;  // one byte once the id maps are written
+  int attach_fd = -1;  // to the launcher, for network namespaces; -1: they need nobody
+  int start_fd = -1;   // one byte once the id maps are written
 };
 
 // The entry for CloneChild; `input` is a SpawnerInput*. Closes every fd it does not name: one of

@@ -3,15 +3,19 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <utility>
 
 #include "base/file_io.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "sandbox/cgroup_dialect.h"
+#include "sandbox/isolation.h"
 #include "sandbox/launcher_client.h"
+#include "sandbox/swap_devices.h"
 #include "sandbox/wire.h"
 
 namespace pulga {
@@ -19,6 +23,8 @@ namespace {
 
 // The kernel's own limit on one string of argv or envp.
 constexpr size_t kMaxOneString = 128 * 1024 - 1;
+// Less is as good as none.
+constexpr uint64_t kLeastFreeSwap = 4 << 20;
 
 TimePoint ToTime(uint64_t ns) { return TimePoint(std::chrono::nanoseconds(ns)); }
 
@@ -45,14 +51,18 @@ SpawnerClient::SpawnerClient(EventLoop& loop, LauncherClient& launcher, SpawnerE
       launcher_(&launcher),
       events_(events),
       version_id_(parts.version_id),
+      swap_limit_(parts.swap_limit),
       socket_(std::move(parts.socket)),
+      outgoing_(loop, socket_),
       slots_(parts.slots),
-      warnings_(std::move(parts.warnings)) {}
+      warnings_(SplitLayers(parts.report).warnings),
+      report_(std::move(parts.report)),
+      wishes_(std::move(parts.wishes)) {}
 
 Result<std::unique_ptr<SpawnerClient>> SpawnerClient::Create(EventLoop& loop,
                                                              LauncherClient& launcher,
                                                              SpawnerEvents& events, Parts parts) {
-  const size_t size = sizeof(SlotRecord) * parts.slots;
+  const size_t size = RecordsBytes(parts.slots);
   struct stat st = {};
   if (fstat(parts.records.get(), &st) != 0 || st.st_size != static_cast<off_t>(size)) {
     return Error{Code::kIo, 0, "slot records have a wrong size"};
@@ -75,7 +85,7 @@ SpawnerClient::~SpawnerClient() {
   for (Slot& slot : slots_) CloseWake(slot);
   if (socket_.valid()) loop_.Unwatch(socket_.fd());
   if (records_ != nullptr) {
-    munmap(const_cast<SlotRecord*>(records_), sizeof(SlotRecord) * slots_.size());
+    munmap(const_cast<SlotRecord*>(records_), RecordsBytes(static_cast<uint16_t>(slots_.size())));
   }
   if (launcher_ != nullptr) launcher_->Forget(this);
 }
@@ -89,10 +99,12 @@ void SpawnerClient::CloseWake(Slot& slot) {
 void SpawnerClient::Gone(const Error& why) {
   launcher_ = nullptr;
   if (socket_.valid()) loop_.Unwatch(socket_.fd());
+  outgoing_.Clear();
   socket_ = MessageSocket();
   for (Slot& slot : slots_) {
     CloseWake(slot);
     slot.state = State::kFree;
+    slot.reclaim = 0;
   }
   events_.OnGone(why);  // may destroy this
 }
@@ -104,8 +116,8 @@ Status SpawnerClient::Expect(uint16_t slot, State state) const {
   return Error{Code::kInvalidArgument, 0, "the slot is in another state"};
 }
 
-Status SpawnerClient::SendProgram(const MessageSocket& to, SpawnRequest request,
-                                  const StartOptions& options) {
+template <typename To>
+Status SpawnerClient::SendProgram(To& to, SpawnRequest request, const StartOptions& options) {
   PULGA_RETURN_IF_ERROR(CheckExtra("environment", options.extra_env));
   PULGA_RETURN_IF_ERROR(CheckExtra("arguments", options.extra_args));
   request.envc = static_cast<uint32_t>(options.extra_env.size());
@@ -131,7 +143,7 @@ Status SpawnerClient::Start(uint16_t slot, StartOptions options) {
   SpawnRequest request = {};
   request.kind = SpawnKind::kStart;
   request.slot = slot;
-  PULGA_RETURN_IF_ERROR(SendProgram(socket_, request, options));
+  PULGA_RETURN_IF_ERROR(SendProgram(outgoing_, request, options));
   slots_[slot].state = State::kRunning;
   return OkStatus();
 }
@@ -141,7 +153,7 @@ Status SpawnerClient::Park(uint16_t slot) {
   SpawnRequest request = {};
   request.kind = SpawnKind::kPark;
   request.slot = slot;
-  PULGA_RETURN_IF_ERROR(socket_.SendPod(request));
+  PULGA_RETURN_IF_ERROR(outgoing_.SendPod(request));
   slots_[slot].state = State::kParking;
   return OkStatus();
 }
@@ -166,7 +178,7 @@ Status SpawnerClient::MakeSockets(uint16_t slot, uint16_t count) {
   request.kind = SpawnKind::kSockets;
   request.slot = slot;
   request.number = count;
-  return socket_.SendPod(request);
+  return outgoing_.SendPod(request);
 }
 
 Status SpawnerClient::Signal(uint16_t slot, int signo) {
@@ -174,17 +186,88 @@ Status SpawnerClient::Signal(uint16_t slot, int signo) {
   if (slot >= slots_.size() || slots_[slot].state == State::kFree || signo < 1 || signo > 64) {
     return Error{Code::kInvalidArgument, 0, "no such instance or signal"};
   }
+  // What is frozen would not notice, and on v1 not even die.
+  if (slots_[slot].freezer.frozen()) (void)slots_[slot].freezer.Thaw();
+  CancelReclaim(slot);
   SpawnRequest request = {};
   request.kind = SpawnKind::kSignal;
   request.slot = slot;
   request.number = static_cast<uint16_t>(signo);
-  return socket_.SendPod(request);
+  return outgoing_.SendPod(request);
+}
+
+Status SpawnerClient::Freeze(uint16_t slot) {
+  PULGA_RETURN_IF_ERROR(Expect(slot, State::kRunning));
+  return slots_[slot].freezer.Freeze();
+}
+
+Status SpawnerClient::Thaw(uint16_t slot) {
+  PULGA_RETURN_IF_ERROR(Expect(slot, State::kRunning));
+  PULGA_RETURN_IF_ERROR(slots_[slot].freezer.Thaw());  // before the launcher hears of it
+  CancelReclaim(slot);
+  return OkStatus();
+}
+
+Status SpawnerClient::CanReclaim() const {
+  const std::vector<Feature> layers = SplitLayers(report_).layers;
+  const Feature* layer = FindFeature(layers, "cgroup.reclaim");
+  if (layer == nullptr || layer->state == FeatureState::kAbsent) {
+    return Error{Code::kUnsupported, 0, layer == nullptr ? "not in this kernel" : layer->detail};
+  }
+  PULGA_ASSIGN_OR_RETURN(const ActiveSwap swap, ReadSwaps());
+  PULGA_RETURN_IF_ERROR(MayPushOut(swap, swap_limit_));
+  struct sysinfo info = {};
+  if (sysinfo(&info) != 0) return LastError("sysinfo");
+  if (static_cast<uint64_t>(info.freeswap) * info.mem_unit >= kLeastFreeSwap) return OkStatus();
+  return Error{Code::kUnsupported, ENOSPC, "the swap of this board is full"};
+}
+
+Status SpawnerClient::Reclaim(uint16_t slot, ReclaimDone done) {
+  PULGA_RETURN_IF_ERROR(Expect(slot, State::kRunning));
+  PULGA_RETURN_IF_ERROR(CanReclaim());
+  if (!slots_[slot].freezer.frozen()) {
+    return Error{Code::kInvalidArgument, 0, "only what is frozen can be reclaimed"};
+  }
+  if (slots_[slot].reclaim != 0) {
+    return Error{Code::kUnavailable, EBUSY, "it is being reclaimed already"};
+  }
+  const uint64_t number = slots_[slot].reclaim = ++last_reclaim_;
+  const auto told = [this, alive = std::weak_ptr(alive_), slot, number,
+                     done = std::move(done)](const Result<Reclaimed>& brought) {
+    if (alive.expired() || slots_[slot].reclaim != number) return;
+    slots_[slot].reclaim = 0;
+    done(brought);
+  };
+  launcher_->Reclaim(version_id_, slot, told);
+  return OkStatus();
+}
+
+void SpawnerClient::CancelReclaim(uint16_t slot) {
+  if (std::exchange(slots_[slot].reclaim, 0) == 0 || launcher_ == nullptr) return;
+  launcher_->CancelReclaim(version_id_, slot);
+}
+
+void SpawnerClient::Resize(const InstanceSize& size, std::function<void(Status)> done) {
+  if (launcher_ == nullptr) return;  // OnGone tells
+  launcher_->Resize(version_id_, size,
+                    [this, alive = std::weak_ptr(alive_), done = std::move(done)](Status status) {
+                      // What is lost with the launcher is answered after Gone().
+                      if (!alive.expired() && launcher_ != nullptr) done(std::move(status));
+                    });
+}
+
+uint32_t SpawnerClient::Processes(uint16_t slot) const {
+  return slot < slots_.size() ? slots_[slot].freezer.Processes() : 0;
 }
 
 SlotTimes SpawnerClient::Times(uint16_t slot) const {
   if (slot >= slots_.size()) return {};
   const volatile SlotRecord& record = records_[slot];
-  return {ToTime(record.begun_ns), ToTime(record.ready_ns), ToTime(record.exec_ns)};
+  SlotTimes times{ToTime(record.begun_ns), ToTime(record.ready_ns), ToTime(record.exec_ns)};
+  for (size_t i = 0; i < kSetupSteps; ++i) {
+    times.steps[i] = std::chrono::nanoseconds(record.step_ns[i]);
+  }
+  return times;
 }
 
 uint64_t SpawnerClient::MemoryBytes(uint16_t slot) const {
@@ -194,6 +277,25 @@ uint64_t SpawnerClient::MemoryBytes(uint16_t slot) const {
   if (n <= 0) return 0;
   const std::string_view seen(text, static_cast<size_t>(n));
   return ParseCounter(slots_[slot].memory.format, seen).value_or(0);
+}
+
+InstanceMemory SpawnerClient::Memory(uint16_t slot) const {
+  return slot < slots_.size() ? slots_[slot].parts.Read(MemoryBytes(slot)) : InstanceMemory();
+}
+
+std::optional<InstanceCpu> SpawnerClient::Cpu(uint16_t slot) const {
+  return slot < slots_.size() ? slots_[slot].cpu.Read() : std::nullopt;
+}
+
+std::vector<Feature> SpawnerClient::layers() const {
+  std::vector<Feature> layers = SplitLayers(report_).layers;
+  if (launcher_ == nullptr) return layers;
+  return WithGrants(std::move(layers), FindGrantsUsed(wishes_, launcher_->grants()));
+}
+
+std::vector<RefusedCount> SpawnerClient::TakeRefusals() {
+  const auto* record = reinterpret_cast<const volatile RefusalRecord*>(records_ + slots_.size());
+  return refusals_.Take(*record);
 }
 
 void SpawnerClient::OnReadable() {
@@ -208,6 +310,9 @@ void SpawnerClient::OnReadable() {
       continue;
     }
     if (!message.ok() || message->bytes.size() != sizeof event) {
+      // The launcher may hear of our drop before it does of the death, and then says nothing.
+      LogWarning("the spawner of version " + std::to_string(version_id_) + " of " +
+                 wishes_.function + " died");
       if (launcher_ != nullptr) launcher_->Forget(this);
       return Gone(Error{Code::kUnavailable, 0, "the spawner died"});
     }
@@ -223,7 +328,10 @@ void SpawnerClient::OnReadable() {
 void SpawnerClient::OnEventWithoutFds(const SpawnEvent& event) {
   LogWarning(NoDescriptorFree("receive from the spawner of version " + std::to_string(version_id_))
                  .message);
-  if (event.kind == SpawnEventKind::kMemoryFds || event.slot >= slots_.size()) return;
+  const bool optional =
+      event.kind == SpawnEventKind::kMemoryFds || event.kind == SpawnEventKind::kFreezerFds ||
+      event.kind == SpawnEventKind::kStatFds || event.kind == SpawnEventKind::kCpuFds;
+  if (optional || event.slot >= slots_.size()) return;
   (void)Signal(event.slot, SIGKILL);  // a parked one that cannot be woken, a server out of reach
 }
 
@@ -239,6 +347,11 @@ bool SpawnerClient::OnEvent(const SpawnEvent& event, std::vector<UniqueFd> fds) 
       }
       return true;
     }
+    case SpawnEventKind::kFreezerFds:
+      return TakeFreezers(event, std::move(fds));
+    case SpawnEventKind::kStatFds:
+    case SpawnEventKind::kCpuFds:
+      return TakePairs(event, std::move(fds));
     case SpawnEventKind::kWakeSocket: {
       if (slot.state != State::kParking || fds.size() != 1 || slot.wake.valid()) return false;
       slot.wake = MessageSocket(std::move(fds[0]));
@@ -258,6 +371,8 @@ bool SpawnerClient::OnEvent(const SpawnEvent& event, std::vector<UniqueFd> fds) 
       if (slot.state == State::kFree) return false;
       CloseWake(slot);
       slot.state = State::kFree;
+      if (slot.freezer.frozen()) (void)slot.freezer.Thaw();  // for the next one in it
+      CancelReclaim(event.slot);
       InstanceExit exit;
       exit.slot = event.slot;
       exit.wait_status = event.wait_status;
@@ -271,6 +386,39 @@ bool SpawnerClient::OnEvent(const SpawnEvent& event, std::vector<UniqueFd> fds) 
     }
   }
   return false;
+}
+
+// They are written to, so they must be what they are said to be.
+bool SpawnerClient::TakeFreezers(const SpawnEvent& event, std::vector<UniqueFd> fds) {
+  if (fds.size() != 2U * event.number || event.slot + event.number > slots_.size()) return false;
+  for (size_t i = 0; i < event.number; ++i) {
+    auto freezer = SlotFreezer::Adopt({std::move(fds[2 * i]), std::move(fds[2 * i + 1])});
+    if (!freezer.ok()) return false;
+    slots_[event.slot + i].freezer = std::move(*freezer);
+  }
+  return true;
+}
+
+// What tells of slots: their memory in parts, or their use of processors.
+bool SpawnerClient::TakePairs(const SpawnEvent& event, std::vector<UniqueFd> fds) {
+  if (event.sys_errno != 1 && event.sys_errno != 2) return false;
+  const auto each = static_cast<size_t>(event.sys_errno);
+  if (fds.size() != each * event.number || event.slot + event.number > slots_.size()) return false;
+  for (size_t i = 0; i < event.number; ++i) {
+    Slot& slot = slots_[event.slot + i];
+    UniqueFd first = std::move(fds[each * i]);
+    UniqueFd second = each == 2 ? std::move(fds[each * i + 1]) : UniqueFd();
+    if (event.kind == SpawnEventKind::kCpuFds) {
+      auto cpu = SlotCpu::Adopt({std::move(first), std::move(second)});
+      if (!cpu.ok()) return false;
+      slot.cpu = std::move(*cpu);
+      continue;
+    }
+    auto parts = SlotMemory::Adopt({std::move(first), std::move(second)});
+    if (!parts.ok()) return false;
+    slot.parts = std::move(*parts);
+  }
+  return true;
 }
 
 // One byte: parked. End of file: it died, and the spawner tells how.

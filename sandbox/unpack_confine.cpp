@@ -21,7 +21,6 @@
 #include "sandbox/build_report.h"
 #include "sandbox/clone_child.h"
 #include "sandbox/id_maps.h"
-#include "sandbox/id_ranges.h"
 #include "sandbox/privileges.h"
 
 namespace pulga {
@@ -73,16 +72,19 @@ Result<std::vector<UniqueFd>> GatherFds(UnpackStart& start) {
 
 Status PlaceFds(const std::vector<UniqueFd>& fds, int& unpacker_fd) {
   std::vector<int> lifted;
-  for (const UniqueFd& fd : fds) lifted.push_back(fcntl(fd.get(), F_DUPFD_CLOEXEC, kLiftedFd));
-  unpacker_fd = fcntl(unpacker_fd, F_DUPFD_CLOEXEC, kLiftedFd);
+  for (const UniqueFd& fd : fds) {
+    lifted.push_back(PULGA_SYS(fcntl, fd.get(), F_DUPFD_CLOEXEC, kLiftedFd));
+    if (lifted.back() < 0) return LastError("unpack-fds");
+  }
+  unpacker_fd = PULGA_SYS(fcntl, unpacker_fd, F_DUPFD_CLOEXEC, kLiftedFd);
   if (unpacker_fd < 0) return LastError("unpack-fds");
   for (size_t i = 0; i < lifted.size(); ++i) {
     const int target = kUnpackRequestFd + static_cast<int>(i);
-    if (lifted[i] < 0 || PULGA_SYS(dup2, lifted[i], target) < 0) return LastError("unpack-fds");
+    if (PULGA_SYS(dup2, lifted[i], target) < 0) return LastError("unpack-fds");
   }
   const unsigned first_unused = static_cast<unsigned>(kUnpackRequestFd) + lifted.size();
   for (int fd = static_cast<int>(first_unused); fd < kLiftedFd; ++fd) close(fd);
-  if (sys::CloseRange(kLiftedFd, ~0U, CLOSE_RANGE_CLOEXEC) != 0 && errno != EINVAL &&
+  if (PULGA_SYS(sys::CloseRange, kLiftedFd, ~0U, CLOSE_RANGE_CLOEXEC) != 0 && errno != EINVAL &&
       errno != ENOSYS) {
     return LastError("unpack-close-fds");  // all of them are CLOEXEC anyway
   }
@@ -92,23 +94,28 @@ Status PlaceFds(const std::vector<UniqueFd>& fds, int& unpacker_fd) {
 Status KeepOnly(uint64_t kept) {
   for (int cap = 0; cap <= 63; ++cap) {
     if ((kept >> cap & 1) != 0) continue;
-    if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0) continue;
-    if (errno == EINVAL) break;  // past the last one this kernel knows
+    if (PULGA_SYS(prctl, PR_CAPBSET_DROP, cap, 0, 0, 0) == 0) continue;
+    if (errno == EINVAL && cap > CAP_SYS_ADMIN) break;  // past the last one this kernel knows
     return LastError("unpack-bounding");
   }
-  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
-  __user_cap_data_struct data[2] = {};
-  for (int half = 0; half < 2; ++half) {
-    data[half].permitted = data[half].effective = static_cast<uint32_t>(kept >> (32 * half));
-  }
-  if (PULGA_SYS(syscall, SYS_capset, &header, data) != 0) return LastError("unpack-capset");
+  if (PULGA_SYS(sys::SetCapabilities, kept, 0) != 0) return LastError("unpack-capset");
   return OkStatus();
 }
 
-Status LimitResources() {
+// Where no cgroup holds its memory, its addresses are bounded instead.
+rlim_t MostAddresses(const CgroupJoin& join) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  constexpr rlim_t kWithoutCgroup = RLIM_INFINITY;
+#else
+  constexpr rlim_t kWithoutCgroup = rlim_t{1} << 30;
+#endif
+  return join.v2_dir.valid() || !join.v1_tasks.empty() ? RLIM_INFINITY : kWithoutCgroup;
+}
+
+Status LimitResources(const CgroupJoin& join) {
   for (const auto& [resource, most] :
        {std::pair(RLIMIT_CORE, rlim_t{0}), std::pair(RLIMIT_MSGQUEUE, rlim_t{0}),
-        std::pair(RLIMIT_NOFILE, rlim_t{1024})}) {
+        std::pair(RLIMIT_NOFILE, rlim_t{1024}), std::pair(RLIMIT_AS, MostAddresses(join))}) {
     rlimit now = {};
     if (getrlimit(resource, &now) != 0) return LastError("unpack-rlimits");
     now.rlim_max = std::min(now.rlim_max, most);
@@ -126,14 +133,17 @@ struct UnpackerChild {
 
 Status BecomeUnpacker(UnpackStart& start, int start_fd) {
   char go;
-  if (read(start_fd, &go, 1) != 1) return Error{Code::kUnavailable, 0, "unpack: set-up ended"};
+  if (PULGA_SYS(read, start_fd, &go, 1) != 1)
+    return Error{Code::kUnavailable, 0, "unpack: set-up ended"};
   if (PULGA_SYS(mount, nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
     return LastError("unpack-private-mounts");
   }
   PULGA_ASSIGN_OR_RETURN(const std::vector<UniqueFd> fds, GatherFds(start));
   if (PULGA_SYS(chdir, "/") != 0) return LastError("unpack-chdir");
-  PULGA_RETURN_IF_ERROR(LimitResources());
-  const StepResult ids = SetIds({});
+  PULGA_RETURN_IF_ERROR(LimitResources(start.cgroup.join));
+  Ids root;
+  root.keep_groups = start.ids.IsSingle();
+  const StepResult ids = SetIds(root);
   if (!ids.ok()) return ErrnoError(ids.step, ids.sys_errno);
   uint64_t kept = 0;
   for (int cap : kKept) kept |= 1ULL << cap;
@@ -144,12 +154,12 @@ Status BecomeUnpacker(UnpackStart& start, int start_fd) {
   umask(022);
   sigset_t none;
   sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, nullptr);
+  if (PULGA_SYS(sigprocmask, SIG_SETMASK, &none, nullptr) != 0) return LastError("unpack-signals");
   int unpacker_fd = start.program_fd;
   PULGA_RETURN_IF_ERROR(PlaceFds(fds, unpacker_fd));
   char* argv[] = {start.executable.data(), nullptr};
   char* envp[] = {nullptr};
-  syscall(SYS_execveat, unpacker_fd, "", argv, envp, AT_EMPTY_PATH);
+  (void)PULGA_SYS(syscall, SYS_execveat, unpacker_fd, "", argv, envp, AT_EMPTY_PATH);
   return LastError("exec " + start.executable);
 }
 
@@ -172,10 +182,7 @@ Status StartUnpacker(UnpackStart& start) {
   if (PULGA_SYS(pipe2, pipe_fds, O_CLOEXEC) != 0) return LastError("unpack-pipe");
   const UniqueFd wait_end(pipe_fds[0]);
   const UniqueFd go_end(pipe_fds[1]);
-  std::vector<int> tasks;
-  for (const UniqueFd& fd : start.cgroup.join.v1_tasks) tasks.push_back(fd.get());
-  const int joined = sys::Faulted() ? errno : JoinCgroup(tasks);
-  if (joined != 0) return ErrnoError("unpack-join-cgroup", joined);
+  PULGA_RETURN_IF_ERROR(JoinV1Cgroups(start.cgroup.join, "unpack-join-cgroup"));
   UnpackerChild child = {&start, wait_end.get(), go_end.get()};
   CloneOptions options;
   options.flags =
@@ -186,13 +193,17 @@ Status StartUnpacker(UnpackStart& start) {
   const pid_t pid = CloneChild(options, UnpackerMain, &child);
   if (pid < 0) return LastError("unpack-clone");
   const Status mapped = start.network == HelperNetwork::kHost
-                            ? WriteSingleIdMap(proc_fd.get(), pid, kFetcherHostId)
-                            : WriteIdMaps(proc_fd.get(), pid, std::nullopt);
+                            ? WriteSingleIdMap(proc_fd.get(), pid, start.ids.fetcher)
+                            : WriteIdMaps(proc_fd.get(), pid, start.ids, std::nullopt);
   if (!mapped.ok()) {
     kill(pid, SIGKILL);
     return mapped;
   }
-  SendReport(start.report_fd, MakeReport(ReportKind::kStarted, pid, ""));
+  const Status told = SendReport(start.report_fd, MakeReport(ReportKind::kStarted, pid, ""));
+  if (!told.ok()) {
+    kill(pid, SIGKILL);
+    return told;
+  }
   if (PULGA_SYS(write, go_end.get(), "", 1) != 1) return LastError("unpack-start");
   return OkStatus();
 }

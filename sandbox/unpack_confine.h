@@ -11,6 +11,7 @@
 
 #include "base/unpack_job.h"
 #include "sandbox/cgroup.h"
+#include "sandbox/id_ranges.h"
 #include "sandbox/job_rules.h"
 
 namespace pulga {
@@ -23,6 +24,7 @@ struct UnpackStart {
   HelperNetwork network = HelperNetwork::kNone;
   int program_fd = -1;  // the executable
   int report_fd = -1;
+  HostIds ids;
   std::string executable;  // its name, for argv[0] and messages
 };
 

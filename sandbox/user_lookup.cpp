@@ -162,18 +162,8 @@ std::string ResolveGroupPart(std::string_view part, const UserDatabase& database
   return "";
 }
 
-// Symlinks resolve inside the root; on kernels without openat2 none is followed.
-UniqueFd OpenInRoot(int root_fd, const char* path) {
-  open_how how = {};
-  how.flags = O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
-  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-  UniqueFd fd(sys::OpenAt2(root_fd, path, how));
-  if (fd.valid() || errno != ENOSYS) return fd;
-  return UniqueFd(sys::OpenBeneath(root_fd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY));
-}
-
 void ReadTable(int root_fd, const char* path, std::string& text, std::string& problem) {
-  const UniqueFd fd = OpenInRoot(root_fd, path);
+  const UniqueFd fd(PULGA_SYS(sys::OpenInRoot, root_fd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY));
   struct stat st = {};
   if (!fd.valid()) {
     if (errno != ENOENT && errno != ENOTDIR) problem = "cannot be opened";

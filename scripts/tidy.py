@@ -12,22 +12,23 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-MAX_COLUMNS, MAX_FUNCTION, MAX_HEADER_COMMENT = 100, 70, 12
+MAX_COLUMNS, MAX_FUNCTION, MAX_HEADER_COMMENT, MAX_README = 100, 70, 12, 80
 CODE = {".h", ".cpp", ".c", ".py", ".cmake"}
 SCRIPTS = {"scripts", ".ci", "rootfs"}  # where files without a suffix are programs
 
 # Who may include whom (docs/architecture.md). tests/ and bench/ may include everything.
 MAY_INCLUDE = {
     "base": {"base"},
-    "sandbox": {"sandbox", "base"},
+    "net": {"net", "base"},
+    "sandbox": {"sandbox", "net", "base"},
     "images": {"images", "base"},
-    "runtime": {"runtime", "sandbox", "images", "base"},
-    "api": {"api", "runtime", "sandbox", "images", "base"},
+    "runtime": {"runtime", "sandbox", "images", "net", "base"},
+    "api": {"api", "runtime", "sandbox", "images", "net", "base"},
 }
 # Headers of other projects: each lives behind one file of ours. json.hpp is slow: only in .cpp.
 ONE_FILE = ["microhttpd.h", "sqlite3.h", "archive.h", "archive_entry.h", "seccomp.h",
             "sys/capability.h", "zlib.h", "zstd.h", "curl/curl.h", "openssl/evp.h",
-            "openssl/sha.h"]
+            "openssl/sha.h", "libmnl/libmnl.h", "nftables/libnftables.h"]
 JSON_HEADER = "nlohmann/json.hpp"
 FORBIDDEN = [(re.compile(r"\b(TODO|FIXME|XXX)\b"), "unfinished work belongs in an issue"),
              (re.compile(r"/(work/main|home|root/\.)[/a-z]"), "a path of somebody's machine")]
@@ -165,6 +166,29 @@ def check_cited_tests(files, complain):
                     complain(path, number, f"cites the test {name}, which does not exist")
 
 
+def check_gathered_code(files, complain):
+    """What a linker script gathers by its mangled name is in the source."""
+    source = "\n".join((ROOT / path).read_text() for path in files
+                       if path.parts[0] in MAY_INCLUDE and path.suffix == ".cpp")
+    for script in (path for path in files if path.suffix == ".ld"):
+        for number, line in enumerate((ROOT / script).read_text().splitlines(), 1):
+            for ours in re.findall(r"\.text\.\S*?5pulga(\S*)", line):
+                while match := re.search(r"(\d+)([A-Za-z]\w*)", ours):
+                    name, ours = match[2][:int(match[1])], ours[match.start(2) + int(match[1]):]
+                    if not re.search(rf"\b{name}\b", source):
+                        complain(script, number, f"gathers {name}, which does not exist")
+
+
+def check_readme_sizes(files, complain):
+    for path in files:
+        if path.name != "README.md" or len(path.parts) == 1:
+            continue
+        lines = (ROOT / path).read_text().count("\n")
+        if lines > MAX_README:
+            complain(path, lines, f"README has {lines} lines, the limit is {MAX_README}: details "
+                                  "belong into docs/ or a folder below")
+
+
 def check_root(complain):
     lines = (ROOT / "CMakeLists.txt").read_text().count("\n")
     if lines >= 80:
@@ -198,6 +222,8 @@ def main():
                                           + ", ".join(str(p) for p in sorted(paths)))
     check_readmes(files, complain)
     check_cited_tests(files, complain)
+    check_gathered_code(files, complain)
+    check_readme_sizes(files, complain)
     check_root(complain)
     print("\n".join(sorted(problems)) or f"tidy: {len(files)} files, nothing to complain about")
     return 1 if problems else 0

@@ -2,6 +2,7 @@
 // refusals turned into one readable Error. Blocks.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "api/cli/args.h"
@@ -24,6 +25,8 @@ class DaemonClient {
   // `status`, when given: of the reply, 0 without one.
   Result<ClientReply> Call(ClientRequest request, int* status = nullptr) const;
   Result<ClientReply> Get(const std::string& target) const;
+  Result<ClientReply> SendJson(const std::string& method, const std::string& target,
+                               std::string json) const;
   // The reply as it is, whatever its status; `sink` may be empty. No key is sent.
   Result<ClientReply> Invoke(const ClientRequest& request, const BodySink& sink) const;
   const DaemonUrl& url() const { return url_; }
@@ -34,8 +37,15 @@ class DaemonClient {
   std::string key_;
 };
 
+// DELETEs the path of each of the command's words, and says so, up to the first that fails; an exit
+// code.
+int RemoveEach(const Args& args, const std::function<std::string(const std::string&)>& path);
+
 // For a path segment or an image name in a path ('/' stays).
 std::string PercentEncode(std::string_view text);
+// From now on a failure is told as the API's error document as well, on stdout, unless a document
+// was printed there before. One command runs in a process.
+void TellFailuresInJson();
 // Prints "pulga: message" and gives kExitFailed.
 int Fail(const Error& error);
 int UsageError(const std::string& message);

@@ -1,11 +1,5 @@
-#include <dirent.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
-#include <sys/file.h>
-#include <sys/signalfd.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,180 +12,39 @@
 #include "api/cli/commands.h"
 #include "api/cli/deploy_spec.h"
 #include "api/cli/output.h"
-#include "api/cli/serve_process.h"
+#include "api/cli/private_daemon.h"
 #include "base/file_io.h"
-#include "base/process.h"
-#include "base/temp_dir.h"
 #include "base/text.h"
+#include "sandbox/apparmor.h"
+#include "sandbox/cgroup.h"
+#include "sandbox/cgroup_layout.h"
 
 namespace pulga::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr auto kStartLimit = std::chrono::seconds(20);
-constexpr auto kStopLimit = std::chrono::seconds(30);
 constexpr const char* kName = "run";
-constexpr const char* kDirPrefix = "pulga-run-";
 // Of a deploy: what a single call of a local archive in exec mode has no use for.
-constexpr std::string_view kNoOptions[] = {
-    "image", "file",       "mode",   "pull", "port",          "min",   "max",       "concurrency",
-    "queue", "queue-wait", "parked", "idle", "start-timeout", "label", "annotation"};
-
-// From here on the ending signals are something to wait for beside everything else, so that they
-// unwind this process; a `kill -9` is the lifeline's matter.
-class EndingSignals {
- public:
-  static Result<EndingSignals> Take();
-  int fd() const { return fd_.get(); }
-  // The signal that came; nothing when none did.
-  std::optional<int> Received() const;
-
- private:
-  explicit EndingSignals(UniqueFd fd) : fd_(std::move(fd)) {}
-  UniqueFd fd_;
-};
-
-Result<EndingSignals> EndingSignals::Take() {
-  sigset_t set;
-  sigemptyset(&set);
-  for (const int signo : {SIGINT, SIGTERM, SIGHUP}) {
-    struct sigaction now = {};
-    // What the caller ignores (nohup, a shell's background job) stays ignored.
-    if (sigaction(signo, nullptr, &now) == 0 && now.sa_handler != SIG_IGN) sigaddset(&set, signo);
-  }
-  if (sigprocmask(SIG_BLOCK, &set, nullptr) != 0) return LastError("block signals");
-  UniqueFd fd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
-  if (!fd.valid()) return LastError("signalfd");
-  return EndingSignals(std::move(fd));
-}
-
-std::optional<int> EndingSignals::Received() const {
-  signalfd_siginfo info = {};
-  if (read(fd_.get(), &info, sizeof info) != sizeof info) return std::nullopt;
-  return static_cast<int>(info.ssi_signo);
-}
-
-// Held by everything below a run, so that a directory whose lock is free is left over from one that
-// was killed. It appears only when it is locked.
-Result<UniqueFd> LockDirectory(const std::string& dir) {
-  const std::string name = dir + "/lock";
-  PULGA_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(name + ".new", O_RDONLY | O_CREAT | O_EXCL, 0600));
-  if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) return LastError("lock " + dir);
-  if (rename((name + ".new").c_str(), name.c_str()) != 0) return LastError("rename " + name);
-  return fd;
-}
-
-bool IsLeftOver(const std::string& dir) {
-  struct stat st = {};
-  if (lstat(dir.c_str(), &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid()) return false;
-  const auto lock = OpenFile(dir + "/lock", O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-  return lock.ok() && flock(lock->get(), LOCK_EX | LOCK_NB) == 0;
-}
-
-void SweepLeftOvers(const std::string& parent) {
-  const std::unique_ptr<DIR, int (*)(DIR*)> dir(opendir(parent.c_str()), &closedir);
-  if (dir == nullptr) return;
-  while (const dirent* entry = readdir(dir.get())) {
-    const std::string path = parent + "/" + entry->d_name;
-    if (!std::string_view(entry->d_name).starts_with(kDirPrefix) || !IsLeftOver(path)) continue;
-    (void)RemoveTree(AT_FDCWD, path);  // as much as goes; the next run tries again
-  }
-}
-
-// A private daemon on a unix socket in a directory of its own; gone with this object.
-class PrivateDaemon {
- public:
-  static Result<std::unique_ptr<PrivateDaemon>> Start(const Args& args,
-                                                      const EndingSignals& signals);
-  ~PrivateDaemon();
-  DaemonClient Client() const;
-
- private:
-  PrivateDaemon(TempDir dir, int cancel_fd) : dir_(std::move(dir)), cancel_fd_(cancel_fd) {}
-  Status Spawn(const Args& args);
-  Status AwaitReady();
-  std::string data() const { return dir_.path() + "/data"; }
-  std::string socket() const { return data() + "/pulga.sock"; }
-
-  TempDir dir_;
-  UniqueFd lock_;
-  int cancel_fd_;
-  UniqueFd lifeline_;  // its other end is the keeper's, which stops when this one closes
-  PidFd keeper_;
-  UniqueFd log_;  // what the daemon says, shown only when it does not start
-};
-
-Result<std::unique_ptr<PrivateDaemon>> PrivateDaemon::Start(const Args& args,
-                                                            const EndingSignals& signals) {
-  const char* tmp = getenv("TMPDIR");
-  const std::string parent = tmp != nullptr ? tmp : "/tmp";
-  SweepLeftOvers(parent);
-  PULGA_ASSIGN_OR_RETURN(TempDir dir, TempDir::Create(parent + "/" + kDirPrefix));
-  // The daemon's user must be able to pass through to its own directory inside.
-  if (chmod(dir.path().c_str(), 0711) != 0) return LastError("chmod " + dir.path());
-  std::unique_ptr<PrivateDaemon> out(new PrivateDaemon(std::move(dir), signals.fd()));
-  PULGA_RETURN_IF_ERROR(out->Spawn(args));
-  PULGA_RETURN_IF_ERROR(out->AwaitReady());
-  return out;
-}
-
-Status PrivateDaemon::Spawn(const Args& args) {
-  PULGA_ASSIGN_OR_RETURN(log_, OpenUnnamedFile(dir_.path()));
-  // As the keeper's standard input, which is empty, it outlives a run that is killed.
-  PULGA_ASSIGN_OR_RETURN(lock_, LockDirectory(dir_.path()));
-  SpawnOptions spawn;
-  PULGA_ASSIGN_OR_RETURN(
-      spawn.argv,
-      KeeperArguments({data(), args.Value("user").value_or(""), {"--listen", "unix:" + socket()}}));
-  spawn.env = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin"};
-  spawn.argv.insert(spawn.argv.begin() + 2, {"--lifeline-fd", "3"});
-  int lifeline[2];
-  if (pipe2(lifeline, O_CLOEXEC) != 0) return LastError("lifeline");
-  const UniqueFd keepers_end(lifeline[0]);
-  lifeline_.Reset(lifeline[1]);
-  spawn.fds = {{lock_.get(), 0}, {log_.get(), 1}, {log_.get(), 2}, {keepers_end.get(), 3}};
-  PULGA_ASSIGN_OR_RETURN(keeper_, SpawnProcess(spawn));
-  return OkStatus();
-}
-
-// Nothing tells another process that a socket is being listened on: connect until it is, or until
-// the keeper ends.
-Status PrivateDaemon::AwaitReady() {
-  DaemonUrl url;
-  url.unix_path = socket();
-  const auto limit = std::chrono::steady_clock::now() + kStartLimit;
-  while (std::chrono::steady_clock::now() < limit) {
-    const Status reached = CheckReachable(url);
-    if (reached.ok()) return OkStatus();
-    pollfd ended[2] = {{keeper_.fd(), POLLIN, 0}, {cancel_fd_, POLLIN, 0}};
-    if (poll(ended, 2, 5) <= 0) continue;
-    if (ended[1].revents != 0) return Error{Code::kUnavailable, 0, "interrupted"};
-    break;
-  }
-  lseek(log_.get(), 0, SEEK_SET);
-  const auto log = ReadFd(log_.get(), 64 * 1024);
-  return Error{Code::kUnavailable, 0,
-               "the private daemon did not start:\n" + (log.ok() ? *log : "")};
-}
-
-PrivateDaemon::~PrivateDaemon() {
-  if (!keeper_.valid()) return;
-  (void)keeper_.Signal(SIGTERM);
-  pollfd ended = {keeper_.fd(), POLLIN, 0};
-  const auto limit = std::chrono::duration_cast<std::chrono::milliseconds>(kStopLimit).count();
-  if (poll(&ended, 1, static_cast<int>(limit)) <= 0) (void)keeper_.Signal(SIGKILL);
-  (void)keeper_.Reap();
-}
-
-DaemonClient PrivateDaemon::Client() const {
-  DaemonUrl url;
-  url.unix_path = socket();
-  url.base = "http://localhost";
-  url.cancel_fd = cancel_fd_;
-  const auto key = ReadFile(data() + "/admin.key", 4096);
-  return DaemonClient(url, key.ok() ? std::string(Trim(key->substr(0, key->find('\n')))) : "");
-}
+constexpr std::string_view kNoOptions[] = {"image",
+                                           "file",
+                                           "mode",
+                                           "pull",
+                                           "port",
+                                           "min",
+                                           "max",
+                                           "concurrency",
+                                           "queue",
+                                           "queue-wait",
+                                           "parked",
+                                           "idle",
+                                           "freeze-after",
+                                           "start-timeout",
+                                           "label",
+                                           "annotation",
+                                           "cpu-target",
+                                           "latency-target",
+                                           "latency-percentile"};
 
 Status Deploy(const DaemonClient& client, const Args& args, const std::string& image) {
   PULGA_ASSIGN_OR_RETURN(const DeploySpec flags, BuildDeploySpec(args, ""));
@@ -214,6 +67,21 @@ Status Deploy(const DaemonClient& client, const Args& args, const std::string& i
   request.target = std::string("/v1/functions/") + kName;
   request.body = spec.dump();
   return Status(client.Call(std::move(request)));
+}
+
+// Servers run until their time is up, without a word: whoever meant to call one is told.
+void TellAboutPorts(const DaemonClient& client, const std::string& image) {
+  const auto reply = client.Get("/v1/images/" + PercentEncode(image));
+  if (!reply.ok()) return;
+  const Json json = Json::parse(reply->body, nullptr, /*allow_exceptions=*/false);
+  const Json::json_pointer where("/config/exposed_ports");
+  if (!json.is_object() || !json.contains(where) || json[where].empty()) return;
+  std::vector<std::string> ports;
+  for (const Json& port : json[where])
+    ports.push_back(port.is_string() ? port.get<std::string>() : port.dump());
+  PrintErr("pulga: note: the image EXPOSEs " + Join(ports, ", ") +
+           ", but its program runs with stdin and stdout only: nothing can reach a port of it. To "
+           "call a server, `pulga deploy` it\n");
 }
 
 // The exit code a shell would report for the program.
@@ -281,30 +149,46 @@ int Call(const DaemonClient& client, const Args& args) {
   return code;
 }
 
-int RunWith(const Args& args, const EndingSignals& signals) {
+int RunWith(const Args& args, const Programs& programs, const EndingSignals& signals) {
   const std::string& archive = args.words()[0];
   const auto readable = OpenFile(archive, O_RDONLY);
   if (!readable.ok()) return Fail(readable.error());
-  auto daemon = PrivateDaemon::Start(args, signals);
+  auto daemon = PrivateDaemon::Start(programs, signals, args.Value("apparmor").value_or("auto"));
   if (!daemon.ok()) return Fail(daemon.error());
-  const DaemonClient client = (*daemon)->Client();
-  const auto imported = ImportArchive(client, {archive, "", false});
+  const auto client = (*daemon)->Client();
+  if (!client.ok()) return Fail(client.error());
+  const auto imported = ImportArchive(*client, {archive, "", false});
   if (!imported.ok()) return Fail(imported.error());
   const std::vector<std::string> refs = ImportedRefs(imported->body);
   if (refs.size() != 1)
     return Fail(
         {Code::kInvalidArgument, 0, archive + " holds several images: " + Join(refs, ", ")});
-  const Status deployed = Deploy(client, args, refs[0]);
+  const Status deployed = Deploy(*client, args, refs[0]);
   if (!deployed.ok()) return Fail(deployed.error());
-  return Call(client, args);
+  TellAboutPorts(*client, refs[0]);
+  return Call(*client, args);
+}
+
+// A cgroup that is given to us may have controllers below only once nobody is in it.
+Status LeaveOwnCgroup() {
+  PULGA_ASSIGN_OR_RETURN(const CgroupSnapshot snapshot, ReadCgroupSnapshot());
+  return EnterCgroupLeaf(FindControllers(snapshot));
 }
 
 int RunRun(const Args& args) {
-  const Status root = CheckRoot("pulga run");
+  if (!ParseAppArmorUse(args.Value("apparmor").value_or("auto"))) {
+    return UsageError(std::string("--apparmor: must be ") + kAppArmorUses);
+  }
+  const auto programs = FindPrograms();
+  if (!programs.ok()) return Fail(programs.error());
+  const bool of_user = geteuid() != 0;
+  const Status root = BecomeRoot("pulga run");
   if (!root.ok()) return Fail(root.error());
+  const Status moved = of_user ? LeaveOwnCgroup() : OkStatus();
+  if (!moved.ok()) return Fail(moved.error());
   const auto signals = EndingSignals::Take();
   if (!signals.ok()) return Fail(signals.error());
-  const int code = RunWith(args, *signals);  // the daemon is gone when this returns
+  const int code = RunWith(args, *programs, *signals);  // the daemon is gone when this returns
   const std::optional<int> signo = signals->Received();
   return signo ? 128 + *signo : code;
 }
@@ -316,10 +200,12 @@ std::vector<Command> RunCommands() {
       "run",
       "[options] IMAGE.tar [ARGUMENT...]",
       "Run an image's program once, in a sandbox, and leave nothing.",
-      "Needs root. stdin and stdout are the program's, its exit code becomes this command's. What\n"
-      "follows IMAGE.tar replaces the image's own arguments.",
+      "stdin and stdout are the program's, its exit code becomes this command's. What\n"
+      "follows IMAGE.tar replaces the image's own arguments. Unless told otherwise, it may\n"
+      "take 24h and 1Gi each of input and output. Nothing can reach a port of it.",
       DeploySpecOptions() +
-          std::vector<Option>{{"verbose", 'v', "", "print the receipt on stderr"}} +
+          std::vector<Option>{{"verbose", 'v', "", "print the receipt on stderr"},
+                              {"apparmor", 0, "auto|require|off", "as of pulga serve"}} +
           CommonOptions(),
       1,
       1000,

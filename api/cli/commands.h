@@ -16,7 +16,10 @@ std::vector<Command> ImageUpkeepCommands();  // image export|verify|prune
 std::vector<Command> DeployCommands();       // deploy, rollback, scale, rm
 std::vector<Command> FunctionCommands();     // ls, describe, logs
 std::vector<Command> InvokeCommands();       // invoke
+std::vector<Command> VolumeCommands();       // volume ls|create|inspect|rm
+std::vector<Command> PolicyCommands();       // policy replay
 std::vector<Command> RunCommands();          // run
+std::vector<Command> BenchCommands();        // bench
 std::vector<Command> AllCommands();
 
 // "FILE", or "-" for stdin. On a terminal with a progress bar. Gives the daemon's reply (its JSON).

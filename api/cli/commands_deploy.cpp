@@ -75,12 +75,7 @@ int RunDeploy(const Args& args) {
     const Status there = PullForDeploy(*client, spec->image);
     if (!there.ok()) return Fail(there.error());
   }
-  ClientRequest request;
-  request.method = "PUT";
-  request.target = FunctionPath(name);
-  request.headers = {{"Content-Type", "application/json"}};
-  request.body = spec->json;
-  const auto reply = client->Call(std::move(request));
+  const auto reply = client->SendJson("PUT", FunctionPath(name), spec->json);
   if (!reply.ok()) return Fail(reply.error());
   if (args.Has("json")) {
     PrintOut(reply->body);
@@ -88,15 +83,6 @@ int RunDeploy(const Args& args) {
     PrintDeployed(*client, ParseReply(reply->body), reply->status == 201 ? "deployed" : "replaced");
   }
   return kExitOk;
-}
-
-Result<ClientReply> Post(const DaemonClient& client, const std::string& target, const Json& body) {
-  ClientRequest request;
-  request.method = "POST";
-  request.target = target;
-  request.headers = {{"Content-Type", "application/json"}};
-  request.body = body.dump();
-  return client.Call(std::move(request));
 }
 
 int RunRollback(const Args& args) {
@@ -108,7 +94,8 @@ int RunRollback(const Args& args) {
     if (!version) return UsageError("VERSION must be a number; pulga describe lists them");
     body["version"] = *version;
   }
-  const auto reply = Post(*client, FunctionPath(args.words()[0]) + "/rollback", body);
+  const std::string path = FunctionPath(args.words()[0]) + "/rollback";
+  const auto reply = client->SendJson("POST", path, body.dump());
   if (!reply.ok()) return Fail(reply.error());
   if (args.Has("json")) {
     PrintOut(reply->body);
@@ -123,8 +110,9 @@ int RunScale(const Args& args) {
   if (!client.ok()) return UsageError(client.error().message);
   const auto wanted = ParseUint(args.words()[1], 100000);
   if (!wanted) return UsageError("how many instances? pulga scale NAME N");
-  const auto reply =
-      Post(*client, FunctionPath(args.words()[0]) + "/scale", {{"instances", *wanted}});
+  const Json body = {{"instances", *wanted}};
+  const std::string path = FunctionPath(args.words()[0]) + "/scale";
+  const auto reply = client->SendJson("POST", path, body.dump());
   if (!reply.ok()) return Fail(reply.error());
   if (args.Has("json")) {
     PrintOut(reply->body);
@@ -134,19 +122,7 @@ int RunScale(const Args& args) {
   return kExitOk;
 }
 
-int RunRemove(const Args& args) {
-  auto client = DaemonClient::FromArgs(args);
-  if (!client.ok()) return UsageError(client.error().message);
-  for (const std::string& name : args.words()) {
-    ClientRequest request;
-    request.method = "DELETE";
-    request.target = FunctionPath(name);
-    const auto reply = client->Call(std::move(request));
-    if (!reply.ok()) return Fail(reply.error());
-    PrintOut(args.Has("json") ? Json({{"removed", name}}).dump() + "\n" : "removed " + name + "\n");
-  }
-  return kExitOk;
-}
+int RunRemove(const Args& args) { return RemoveEach(args, FunctionPath); }
 
 }  // namespace
 

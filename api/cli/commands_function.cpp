@@ -13,22 +13,15 @@ namespace {
 
 using Json = nlohmann::json;
 
-const Json& At(const Json& object, const char* name) {
-  static const Json kNothing;
-  if (!object.is_object()) return kNothing;
-  const auto it = object.find(name);
-  return it == object.end() ? kNothing : *it;
-}
-
 std::string Text(const Json& object, const char* name) {
-  const Json& value = At(object, name);
+  const Json& value = Field(object, name);
   if (value.is_string()) return value.get<std::string>();
   return value.is_null() ? "-" : value.dump();
 }
 
 uint64_t Failures(const Json& function) {
   uint64_t sum = 0;
-  for (const auto& [name, count] : At(function, "outcomes").items()) {
+  for (const auto& [name, count] : Field(function, "outcomes").items()) {
     if (name != "ok" && count.is_number_unsigned()) sum += count.get<uint64_t>();
   }
   return sum;
@@ -36,7 +29,7 @@ uint64_t Failures(const Json& function) {
 
 uint64_t Memory(const Json& function) {
   uint64_t sum = 0;
-  for (const Json& instance : At(function, "instances")) sum += NumberIn(instance, "memory_bytes");
+  for (const Json& i : Field(function, "instances")) sum += NumberIn(i, "memory_bytes");
   return sum;
 }
 
@@ -45,7 +38,7 @@ Cell State(const Json& function) {
   const std::string trouble = Text(function, "trouble");
   if (!trouble.empty() && trouble != "-") return {trouble, Colour::kRed};
   std::map<std::string, int> steps;
-  for (const Json& instance : At(function, "instances")) ++steps[Text(instance, "step")];
+  for (const Json& instance : Field(function, "instances")) ++steps[Text(instance, "step")];
   std::string text;
   for (const auto& [step, count] : steps)
     text += (text.empty() ? "" : ", ") + std::to_string(count) + " " + step;
@@ -63,7 +56,7 @@ int RunList(const Args& args) {
   }
   Table table({"NAME", "IMAGE", "VERSION", "MODE", "CALLS", "FAILED", "MEMORY", "INSTANCES"});
   const Json list = ParseReply(reply->body);
-  for (const Json& function : At(list, "functions")) {
+  for (const Json& function : Field(list, "functions")) {
     const uint64_t failed = Failures(function);
     table.Add({{Text(function, "name"), Colour::kBold},
                {Text(function, "image")},
@@ -93,10 +86,33 @@ std::string Flat(const Json& list) {
 std::string Pairs(const Json& object) {
   std::string out;
   for (const auto& [name, value] : object.items()) {
+    const bool range = value.is_object() && value.contains("min") && value.contains("max");
     out += (out.empty() ? "" : ", ") + name + " " +
-           (value.is_string() ? value.get<std::string>() : value.dump());
+           (range               ? Text(value, "min") + ".." + Text(value, "max")
+            : value.is_string() ? value.get<std::string>()
+                                : value.dump());
   }
   return out.empty() ? "-" : out;
+}
+
+// "frozen 0.3 ms, 12.3 MiB · cold 214 ms": what a call waits for more than on a warm instance, and
+// what one holds; those not seen yet in brackets.
+std::string Costs(const Json& costs) {
+  std::string out;
+  for (const char* rung : {"warm", "frozen", "reclaimed", "parked", "cold"}) {
+    const Json cost = Field(costs, rung);
+    if (!cost.is_object()) continue;
+    const Json start = Field(cost, "start_ms");
+    std::string one = rung;
+    char text[48];
+    snprintf(text, sizeof text, " %.3g ms", start.is_number() ? start.get<double>() : 0.0);
+    const bool warm = one == "warm", cold = one == "cold";
+    if (!warm) one += text;
+    if (!cold) one += (warm ? " " : ", ") + HumanBytes(NumberIn(cost, "memory_bytes"));
+    const bool seen = NumberIn(cost, "starts") > 0 || warm;
+    out += (out.empty() ? "" : " · ") + (seen ? one : "(" + one + ")");
+  }
+  return out;
 }
 
 void PrintFacts(const Json& f, const DaemonClient& client) {
@@ -110,17 +126,35 @@ void PrintFacts(const Json& f, const DaemonClient& client) {
   add("image", Text(f, "image") + "  " + Text(f, "image_digest").substr(0, 19));
   add("version", Text(f, "version"));
   add("mode", Text(f, "mode") + "  (" + Text(f, "mode_reason") + ")");
-  add("command", Flat(At(f, "command")));
-  if (At(f, "port").is_number()) add("port", Text(f, "port"));
-  add("limits", Pairs(At(At(f, "spec"), "limits")));
-  add("scale", Pairs(At(At(f, "spec"), "scale")));
-  add("calls", Text(f, "invocations") + "  (" + Pairs(At(f, "outcomes")) + ")");
+  add("command", Flat(Field(f, "command")));
+  if (Field(f, "port").is_number()) add("port", Text(f, "port"));
+  add("limits", Pairs(Field(Field(f, "spec"), "limits")));
+  if (Field(f, "limits_now").is_object()) add("now", Pairs(Field(f, "limits_now")));
+  add("scale", Pairs(Field(Field(f, "spec"), "scale")));
+  add("calls", Text(f, "invocations") + "  (" + Pairs(Field(f, "outcomes")) + ")");
   add("queued", Text(f, "queued"));
+  if (const std::string kept = Text(f, "keep_alive"); !kept.empty()) add("idle", kept);
+  if (Field(f, "costs").is_object() && !Field(f, "costs").empty()) {
+    add("costs", Costs(Field(f, "costs")));
+  }
   add("decision", Text(f, "last_decision"));
   if (const std::string trouble = Text(f, "trouble"); !trouble.empty()) {
     facts.Add({{"trouble", Colour::kFaint}, {trouble, Colour::kRed}});
   }
-  for (const Json& warning : At(f, "warnings")) {
+  const Json refused = Field(f, "refused_calls");
+  if (NumberIn(refused, "count") > 0) {
+    facts.Add(
+        {{"refused", Colour::kFaint},
+         {Text(refused, "count") + " system calls  (" + Pairs(Field(refused, "by_name")) + ")",
+          Colour::kYellow}});
+  }
+  for (const Json& layer : ListIn(f, "isolation")) {
+    const std::string state = Text(layer, "state");
+    if (state == "present") continue;
+    facts.Add({{"isolation", Colour::kFaint},
+               {Text(layer, "layer") + " " + state + ": " + Text(layer, "why"), Colour::kYellow}});
+  }
+  for (const Json& warning : Field(f, "warnings")) {
     if (!warning.is_string()) continue;
     facts.Add({{"warning", Colour::kFaint}, {warning.get<std::string>(), Colour::kYellow}});
   }
@@ -131,8 +165,8 @@ void PrintFunction(const Json& f, const DaemonClient& client) {
   const Style style = Style::ForFd(STDOUT_FILENO);
   PrintFacts(f, client);
   Table versions({"VERSION", "IMAGE", "MODE", "CREATED", ""});
-  for (const Json& v : At(f, "versions")) {
-    const bool active = At(v, "active").is_boolean() && At(v, "active").get<bool>();
+  for (const Json& v : Field(f, "versions")) {
+    const bool active = Field(v, "active").is_boolean() && Field(v, "active").get<bool>();
     versions.Add({{Text(v, "version")},
                   {Text(v, "image")},
                   {Text(v, "mode")},
@@ -140,12 +174,16 @@ void PrintFunction(const Json& f, const DaemonClient& client) {
                   {active ? "active" : "", Colour::kGreen}});
   }
   PrintOut("\n" + versions.Render(style));
-  Table instances({"SLOT", "STEP", "CALLS", "MEMORY", "AGE"});
-  for (const Json& i : At(f, "instances")) {
+  Table instances({"SLOT", "STEP", "CALLS", "MEMORY", "OWN", "SWAPPED", "CHILDREN", "AGE"});
+  for (const Json& i : Field(f, "instances")) {
+    const Json& memory = Field(i, "memory");
     instances.Add({{Text(i, "slot")},
                    {Text(i, "step")},
                    {Text(i, "open_calls")},
                    {HumanBytes(NumberIn(i, "memory_bytes"))},
+                   {HumanBytes(NumberIn(memory, "anon_bytes") + NumberIn(memory, "kernel_bytes"))},
+                   {HumanBytes(NumberIn(memory, "swapped_bytes"))},
+                   {Text(i, "children")},
                    {HumanAge(static_cast<int64_t>(NumberIn(i, "age_ms")))}});
   }
   if (!instances.empty()) PrintOut("\n" + instances.Render(style));

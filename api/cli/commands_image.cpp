@@ -174,21 +174,7 @@ int RunInspect(const Args& args) {
 }
 
 int RunRemove(const Args& args) {
-  auto client = DaemonClient::FromArgs(args);
-  if (!client.ok()) return UsageError(client.error().message);
-  for (const std::string& ref : args.words()) {
-    ClientRequest request;
-    request.method = "DELETE";
-    request.target = "/v1/images/" + PercentEncode(ref);
-    const auto reply = client->Call(std::move(request));
-    if (!reply.ok()) return Fail(reply.error());
-    if (args.Has("json")) {
-      PrintOut(Json({{"removed", ref}}).dump() + "\n");
-    } else {
-      PrintOut("removed " + ref + "\n");
-    }
-  }
-  return kExitOk;
+  return RemoveEach(args, [](const std::string& r) { return "/v1/images/" + PercentEncode(r); });
 }
 
 // The layers of all images the daemon has, 64 hex digits each. One of them may be gone, or lie on
@@ -227,6 +213,13 @@ Sending WhatToSend(const DaemonClient& client, int fd, uint64_t size) {
 
 constexpr int kLayerGone = 412;
 
+// Of the connection: reset by the kernel of a daemon that was killed, or closed before the reply or
+// in the middle of it. Not what a daemon says (`status`), nor an interrupt, which has no errno.
+bool IsLoss(const Error& error, int status) {
+  const bool reset = error.code == Code::kUnavailable && error.sys_errno != 0;
+  return error.code == Code::kIo || (status == 0 && reset);
+}
+
 }  // namespace
 
 Result<ClientReply> ImportArchive(const DaemonClient& client, const ImportRequest& wanted) {
@@ -253,7 +246,7 @@ Result<ClientReply> ImportArchive(const DaemonClient& client, const ImportReques
   const bool in_parts = wanted.parts == ImportRequest::Parts::kAlways ||
                         (!IsLocalUrl(client.url()) && st.st_size >= kSmall);
   const ArchiveFile archive{request.body_fd, name};
-  if (whole_file && in_parts) return ImportResumably(client, wanted, archive);
+  if (whole_file && in_parts) return ImportResumably(client, wanted, archive, Contact::kNone);
   uint64_t confirmed = 0;
   request.headers.emplace_back("Content-Type", "application/x-tar");
   request.target = "/v1/images?any_platform=" + std::string(wanted.any_platform ? "1" : "0");
@@ -279,12 +272,11 @@ Result<ClientReply> ImportArchive(const DaemonClient& client, const ImportReques
     if (status >= 400 && status != kLayerGone && status != 422) return reply;
     if (status == kLayerGone) PrintErr("a layer is not here any more: sending all of it\n");
     confirmed = 0;
-    reply = send(std::move(request), nullptr);
+    reply = send(std::move(request), &status);
   }
-  const bool lost = !reply.ok() && reply.error().code == Code::kIo;
-  if (!lost || confirmed == 0 || !whole_file) return reply;
+  if (reply.ok() || !IsLoss(reply.error(), status) || confirmed == 0 || !whole_file) return reply;
   PrintErr("the connection was lost (" + reply.error().message + "): sending it in parts\n");
-  return ImportResumably(client, wanted, archive);
+  return ImportResumably(client, wanted, archive, Contact::kLost);
 }
 
 std::vector<std::string> ImportedRefs(const std::string& text) {

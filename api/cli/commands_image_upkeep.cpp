@@ -175,12 +175,8 @@ int RunVerify(const Args& args) {
 int RunPrune(const Args& args) {
   auto client = DaemonClient::FromArgs(args);
   if (!client.ok()) return UsageError(client.error().message);
-  ClientRequest request;
-  request.method = "POST";
-  request.target = "/v1/images/prune";
-  request.headers.emplace_back("Content-Type", "application/json");
-  request.body = Json({{"all", args.Has("all")}}).dump();
-  const auto reply = client->Call(std::move(request));
+  const Json body = {{"all", args.Has("all")}};
+  const auto reply = client->SendJson("POST", "/v1/images/prune", body.dump());
   if (!reply.ok()) return Fail(reply.error());
   if (args.Has("json")) {
     PrintOut(reply->body);

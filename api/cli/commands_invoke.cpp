@@ -91,6 +91,16 @@ std::string ReplyJson(const ClientReply& reply) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
+// What cannot stand in a request line; escapes that are there stay as they are.
+std::string EncodePath(std::string_view path) {
+  std::string out;
+  for (const char c : path) {
+    const bool fits = c > 0x20 && c < 0x7f && c != '#';
+    out += fits ? std::string(1, c) : PercentEncode(std::string_view(&c, 1));
+  }
+  return out;
+}
+
 int RunInvoke(const Args& args) {
   auto client = DaemonClient::FromArgs(args);
   if (!client.ok()) return UsageError(client.error().message);
@@ -100,7 +110,7 @@ int RunInvoke(const Args& args) {
   if (!IsToken(request.method)) return UsageError("--method wants a method like GET");
   std::string path = args.Value("path").value_or("");
   if (!path.empty() && path[0] != '/' && path[0] != '?') path = "/" + path;
-  request.target = "/function/" + PercentEncode(args.words()[0]) + path;
+  request.target = "/function/" + PercentEncode(args.words()[0]) + EncodePath(path);
   Status taken = TakeHeaders(args, &request);
   if (!taken.ok()) return UsageError(taken.error().message);
   taken = TakeBody(args, &request, &body);

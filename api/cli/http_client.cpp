@@ -59,14 +59,6 @@ Result<UniqueFd> ConnectTcp(const DaemonUrl& url) {
   return last;
 }
 
-Result<UniqueFd> Connect(const DaemonUrl& url) {
-  auto fd = url.unix_path.empty() ? ConnectTcp(url) : ConnectUnix(url.unix_path);
-  if (fd.ok()) return fd;
-  return Error{
-      fd.error().code, fd.error().sys_errno,
-      fd.error().message + ". Is the daemon running (pulga serve), and is PULGA_URL right?"};
-}
-
 // A peer that is gone without a word: unconfirmed bytes and, while we wait, probes tell.
 void NoticeLoss(int fd, int seconds) {
   const int on = 1, idle = 15, interval = 5;
@@ -227,6 +219,14 @@ class Conversation {
 };
 
 }  // namespace
+
+Result<UniqueFd> Connect(const DaemonUrl& url) {
+  auto fd = url.unix_path.empty() ? ConnectTcp(url) : ConnectUnix(url.unix_path);
+  if (fd.ok()) return fd;
+  return Error{
+      fd.error().code, fd.error().sys_errno,
+      fd.error().message + ". Is the daemon running (pulga serve), and is PULGA_URL right?"};
+}
 
 Result<DaemonUrl> ParseDaemonUrl(const std::string& text) {
   DaemonUrl url;

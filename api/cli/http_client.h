@@ -61,6 +61,7 @@ using BodySink = std::function<Status(const ClientReply& head, std::string_view 
 Result<ClientReply> Exchange(const DaemonUrl& url, const ClientRequest& request,
                              const BodySink& sink = {});
 
+Result<UniqueFd> Connect(const DaemonUrl& url);
 // Only "can it be reached": connects and closes.
 Status CheckReachable(const DaemonUrl& url);
 

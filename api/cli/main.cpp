@@ -81,6 +81,7 @@ int Main(std::vector<std::string> given) {
     return ShowHelp(commands, std::move(given));
   }
   if (given[0] == "--version") given[0] = "version";
+  if (std::find(given.begin(), given.end(), "--json") != given.end()) TellFailuresInJson();
   const std::vector<std::string> all = given;
   const Command* command = FindCommand(commands, &given);
   if (command == nullptr) {
@@ -110,7 +111,8 @@ int Main(std::vector<std::string> given) {
 std::vector<Command> AllCommands() {
   std::vector<Command> all;
   for (auto group : {&ServerCommands, &ImageCommands, &ImageUpkeepCommands, &PullCommands,
-                     &DeployCommands, &InvokeCommands, &FunctionCommands, &RunCommands}) {
+                     &DeployCommands, &InvokeCommands, &FunctionCommands, &VolumeCommands,
+                     &PolicyCommands, &RunCommands, &BenchCommands}) {
     for (Command& command : group()) all.push_back(std::move(command));
   }
   return all;

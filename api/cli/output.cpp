@@ -16,6 +16,8 @@ namespace {
 constexpr auto kRedraw = std::chrono::milliseconds(100);
 constexpr size_t kBarWidth = 24;
 
+bool printed_out = false;
+
 const char* Code(Colour colour) {
   switch (colour) {
     case Colour::kNone:
@@ -109,7 +111,11 @@ std::string HumanAge(int64_t ms) {
   return std::to_string(s / 86400) + "d";
 }
 
-void PrintOut(std::string_view text) { (void)WriteAll(STDOUT_FILENO, text); }
+void PrintOut(std::string_view text) {
+  printed_out = printed_out || !text.empty();
+  (void)WriteAll(STDOUT_FILENO, text);
+}
+bool HasPrintedOut() { return printed_out; }
 void PrintErr(std::string_view text) { (void)WriteAll(STDERR_FILENO, text); }
 
 void PrintError(std::string_view message) {

@@ -45,6 +45,7 @@ std::string HumanAge(int64_t ms);            // "3s", "12m", "5h", "2d"
 size_t DisplayWidth(std::string_view utf8);  // code points
 
 void PrintOut(std::string_view text);
+bool HasPrintedOut();
 void PrintErr(std::string_view text);
 // "pulga: message" on stderr.
 void PrintError(std::string_view message);

@@ -7,7 +7,6 @@
 #include "api/cli/output.h"
 
 namespace pulga::cli {
-namespace {
 
 using Json = nlohmann::json;
 
@@ -17,8 +16,6 @@ const Json& Field(const Json& object, const char* name) {
   const auto it = object.find(name);
   return it == object.end() ? kNothing : *it;
 }
-
-}  // namespace
 
 Json ParseReply(std::string_view text) {
   return Json::parse(text, nullptr, /*allow_exceptions=*/false);

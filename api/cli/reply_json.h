@@ -9,6 +9,8 @@
 namespace pulga::cli {
 
 nlohmann::json ParseReply(std::string_view text);  // a discarded value when it is no JSON
+// Null when there is no such field.
+const nlohmann::json& Field(const nlohmann::json& object, const char* name);
 std::string TextIn(const nlohmann::json& object, const char* name);     // "" = no such text
 uint64_t NumberIn(const nlohmann::json& object, const char* name);      // 0 = no such number
 nlohmann::json ListIn(const nlohmann::json& object, const char* name);  // empty = no such list

@@ -1,5 +1,6 @@
 #include "api/cli/resumable_import.h"
 
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -7,7 +8,6 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <thread>
 
 #include "api/cli/output.h"
 #include "base/text.h"
@@ -46,8 +46,9 @@ struct Whereabouts {
 
 class ResumableImport {
  public:
-  ResumableImport(const DaemonClient& client, const ImportRequest& wanted, const ArchiveFile& file)
-      : client_(client), wanted_(wanted), file_(file) {}
+  ResumableImport(const DaemonClient& client, const ImportRequest& wanted, const ArchiveFile& file,
+                  Contact contact)
+      : client_(client), wanted_(wanted), file_(file), met_(contact == Contact::kLost) {}
 
   Result<ClientReply> Run() {
     struct stat st = {};
@@ -79,7 +80,9 @@ class ResumableImport {
       bar.Clear();
       PrintErr("at " + HumanBytes(best_offset_) + " of " + HumanBytes(size_) + ": " +
                trouble->error.message + "; trying again\n");
-      std::this_thread::sleep_for(pause);
+      // Who cancels a daemon's calls is its owner, and no other one takes its place.
+      pollfd cancel = {client_.url().cancel_fd, POLLIN, 0};
+      if (poll(&cancel, 1, static_cast<int>(pause.count())) > 0) return trouble->error;
       pause = std::min(pause * 2, kLongestPause);
     }
   }
@@ -227,7 +230,7 @@ class ResumableImport {
   uint64_t best_offset_ = 0;
   Clock::time_point last_progress_;
   ProgressBar* bar_ = nullptr;
-  bool met_ = false;   // the daemon has answered once
+  bool met_;           // the daemon has answered once
   bool told_ = false;  // that an earlier upload goes on
   Result<ClientReply> result_ = Error{};
 };
@@ -235,8 +238,8 @@ class ResumableImport {
 }  // namespace
 
 Result<ClientReply> ImportResumably(const DaemonClient& client, const ImportRequest& wanted,
-                                    const ArchiveFile& file) {
-  return ResumableImport(client, wanted, file).Run();
+                                    const ArchiveFile& file, Contact contact) {
+  return ResumableImport(client, wanted, file, contact).Run();
 }
 
 bool IsLocalUrl(const DaemonUrl& url) {

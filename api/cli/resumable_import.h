@@ -17,9 +17,12 @@ struct ArchiveFile {
   std::string name;
 };
 
+// A daemon that is not there is waited for once it was: kLost when it has answered before.
+enum class Contact { kNone, kLost };
+
 // The reply of an import ({"images": [...]}). An Error carries the daemon's own message.
 Result<ClientReply> ImportResumably(const DaemonClient& client, const ImportRequest& wanted,
-                                    const ArchiveFile& file);
+                                    const ArchiveFile& file, Contact contact);
 
 // This machine, or what looks like it: there the archive is streamed straight into the unpacker.
 bool IsLocalUrl(const DaemonUrl& url);

@@ -5,7 +5,9 @@
 #include <climits>
 #include <cstdlib>
 
+#include "api/cli/output.h"
 #include "base/text.h"
+#include "sandbox/rootless.h"
 
 namespace pulga::cli {
 
@@ -29,25 +31,39 @@ Result<std::string> FindLauncher() {
                "pulga-launcher is neither beside pulga nor in PATH; install both"};
 }
 
-Result<std::vector<std::string>> KeeperArguments(const KeeperCommand& command) {
-  PULGA_ASSIGN_OR_RETURN(const std::string launcher, FindLauncher());
-  PULGA_ASSIGN_OR_RETURN(const std::string own, OwnPath());
-  std::vector<std::string> out = {launcher, "keeper", "--pulga", own, "--data", command.data_dir};
+Result<Programs> FindPrograms() {
+  Programs programs;
+  PULGA_ASSIGN_OR_RETURN(programs.launcher, FindLauncher());
+  PULGA_ASSIGN_OR_RETURN(programs.pulga, OwnPath());
+  return programs;
+}
+
+std::vector<std::string> KeeperArguments(const KeeperCommand& command) {
+  std::vector<std::string> out = {command.programs.launcher, "keeper", "--pulga",
+                                  command.programs.pulga,    "--data", command.data_dir};
   if (!command.user.empty()) out.insert(out.end(), {"--user", command.user});
+  if (!command.grants_file.empty()) {
+    out.insert(out.end(), {"--grants", AbsolutePath(command.grants_file)});
+  }
+  if (!command.apparmor.empty()) out.insert(out.end(), {"--apparmor", command.apparmor});
   out.push_back("--");
   out.insert(out.end(), command.daemon_args.begin(), command.daemon_args.end());
   return out;
 }
 
-Status CheckRoot(const std::string& command) {
+Status BecomeRoot(const std::string& command) {
   if (geteuid() == 0) return OkStatus();
-  return Error{
-      Code::kPermission, 0,
-      command +
-          " must be started as root: sandboxes need mounts, cgroups and id ranges. Only two "
-          "small processes keep root (keeper and launcher); the daemon gives up every privilege "
-          "before it sees the network. Try: sudo " +
-          command};
+  const auto entered = EnterRootless();
+  if (!entered.ok()) {
+    Error error = entered.error();
+    error.message += ". Or start it as root: sudo " + command;
+    return error;
+  }
+  if (!entered->one_id_only.empty()) {
+    PrintErr(command + ": one id serves as the daemon's and all functions', which walls them off " +
+             "less: " + entered->one_id_only + "\n");
+  }
+  return OkStatus();
 }
 
 std::string AbsolutePath(const std::string& path) {

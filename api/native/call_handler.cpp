@@ -130,7 +130,9 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
     }
     AppendReceipt(&reply.headers);
     const auto whole = invocation_->WholeBody();
-    if (whole && !(is_head_ && head.content_length.value_or(0) != 0)) {
+    // These have no body, and only the length that the function itself told.
+    const bool bodiless = is_head_ || head.status == 304;
+    if (whole && !bodiless) {
       reply.lent_body = *whole;
     } else {
       reply.streamed = true;
@@ -139,7 +141,10 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
     // While a chunked reply is under way the end is not known: it follows as trailers.
     trailers_ = reply.streamed && !reply.stream_size && !head.final_outcome_known;
     if (trailers_) {
-      reply.headers.emplace_back("Trailer", "X-Pulga-Outcome, Server-Timing");
+      // HTTP/1.0 has none: there a reset in place of the end tells (Exchange::BreakOff).
+      if (exchange_.request().version != "HTTP/1.0") {
+        reply.headers.emplace_back("Trailer", "X-Pulga-Outcome, Server-Timing");
+      }
       reply.headers.emplace_back("Server-Timing", ServerTiming(invocation_->receipt()));
     } else {
       AppendOutcome(&reply.headers);

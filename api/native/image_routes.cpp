@@ -1,5 +1,3 @@
-#include <sys/stat.h>
-
 #include "api/handlers.h"
 #include "api/json_codec.h"
 #include "api/native/routes.h"
@@ -18,18 +16,6 @@ std::optional<HttpReply> CheckRef(const std::string& ref) {
   return ErrorReply(error);
 }
 
-HttpReply FileReply(UniqueFd fd) {
-  struct stat st = {};
-  if (fstat(fd.get(), &st) != 0)
-    return ErrorReply(ToApiError(LastError("stat the listing"), "image"));
-  HttpReply reply;
-  reply.headers = {{"Content-Type", "text/plain; charset=utf-8"}, {"Cache-Control", "no-store"}};
-  if (st.st_size == 0) return reply;
-  reply.file = std::move(fd);
-  reply.file_size = static_cast<uint64_t>(st.st_size);
-  return reply;
-}
-
 std::unique_ptr<HttpHandler> ShowImage(HttpExchange& exchange, Engine& engine,
                                        const std::string& ref) {
   if (auto refusal = CheckRef(ref)) return Immediately(exchange, std::move(*refusal));
@@ -46,7 +32,8 @@ std::unique_ptr<HttpHandler> ShowImage(HttpExchange& exchange, Engine& engine,
   const TreeView kind = *view == "tree" ? TreeView::kTree : TreeView::kSums;
   return WithBody(exchange, 0, [&engine, ref, kind](std::string, ReplyDone done) {
     engine.ImageView(ref, kind, [done](Result<UniqueFd> file) {
-      done(file.ok() ? FileReply(std::move(*file)) : ErrorReply(ToApiError(file.error(), "image")));
+      done(file.ok() ? FileReply(std::move(*file), "text/plain; charset=utf-8")
+                     : ErrorReply(ToApiError(file.error(), "image")));
     });
   });
 }

@@ -14,6 +14,7 @@ void AddUploadRoutes(Router& router, Engine& engine);
 void AddFunctionRoutes(Router& router, Engine& engine);
 // Before AddImageRoutes: an image may be called "x/export", its other routes end with {ref...}.
 void AddUpkeepRoutes(Router& router, Engine& engine);
+void AddVolumeRoutes(Router& router, Engine& engine);
 void AddCallRoutes(Router& router, Engine& engine, EventLoop& loop);
 void AddSystemRoutes(Router& router, Engine& engine);
 

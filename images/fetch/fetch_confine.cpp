@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/file_io.h"
+#include "base/root_switch.h"
 #include "base/seccomp.h"
 #include "base/sys.h"
 
@@ -65,12 +66,10 @@ Status FillView(const std::string& extra_ca) {
   return WriteFile(root + kFetchCaFile, certificates);
 }
 
-Status EnterView() {
+Status EnterView(int mountinfo_fd) {
   if (chdir(kMountPoint) != 0) return LastError("enter the fetcher's root");
-  // The old root lies under the new one for a moment, and is gone then.
-  if (sys::PivotRoot(".", ".") != 0) return LastError("pivot_root");
-  if (umount2(".", MNT_DETACH) != 0) return LastError("leave the host's root");
-  if (chdir("/") != 0) return LastError("chdir to the root");
+  const auto left = SwitchRoot(mountinfo_fd);
+  if (!left.ok()) return Prefix("leave the host's root", left.error());
   if (mount(nullptr, "/", nullptr, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
             nullptr) != 0) {
     return LastError("make the fetcher's root read-only");
@@ -116,9 +115,11 @@ Status LockInFetcher(const FetchView& view) {
   if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
     return LastError("make the mounts private");
   }
+  // The view lies over /proc.
+  PULGA_ASSIGN_OR_RETURN(const UniqueFd mounts, OpenFile("/proc/self/mountinfo", O_RDONLY));
   PULGA_RETURN_IF_ERROR(FillView(view.extra_ca));
   PULGA_RETURN_IF_ERROR(Limit(view.max_file_bytes));
-  PULGA_RETURN_IF_ERROR(EnterView());
+  PULGA_RETURN_IF_ERROR(EnterView(mounts.get()));
   return DropEverything();
 }
 

@@ -1,5 +1,9 @@
 #include "runtime/daemon/config.h"
 
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
 #include <functional>
 #include <set>
 
@@ -7,12 +11,16 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "images/image_ref.h"
+#include "net/address_plan.h"
+#include "sandbox/apparmor.h"
 
 namespace pulga {
 namespace {
 
 // The keeper waits 40 s for us.
 constexpr Duration kLongestStop = std::chrono::seconds(35);
+constexpr Duration kShortestLook = std::chrono::milliseconds(50);
+constexpr auto kMostTcpAddresses = static_cast<ptrdiff_t>(kMaxManagementPorts);
 
 using Parse = std::function<Status(std::string_view value, DaemonConfig& config)>;
 using Copy =
@@ -100,6 +108,11 @@ Status ParseListen(std::string_view value, DaemonConfig& config) {
     PULGA_RETURN_IF_ERROR(CheckListen(Trim(part)));
     addresses.emplace_back(Trim(part));
   }
+  const auto is_tcp = [](const std::string& address) { return address.rfind("unix:", 0) != 0; };
+  if (std::count_if(addresses.begin(), addresses.end(), is_tcp) > kMostTcpAddresses) {
+    return Error{Code::kInvalidArgument, 0,
+                 "at most " + std::to_string(kMostTcpAddresses) + " TCP addresses"};
+  }
   config.listen = std::move(addresses);
   return OkStatus();
 }
@@ -136,6 +149,18 @@ Rule ProxyRule(Setting setting, std::string DaemonConfig::*member) {
           CopyOf(member)};
 }
 
+Status ParseNetworkRange(std::string_view value, DaemonConfig& config) {
+  const auto range = ParseIpv4Range(value);
+  if (!range) {
+    return Error{
+        Code::kInvalidArgument, 0,
+        "\"" + Printable(value, 40) + "\" is no range of IPv4 addresses like 10.83.0.0/16"};
+  }
+  PULGA_RETURN_IF_ERROR(CheckNetworkRange(*range));
+  config.network_range = *range;
+  return OkStatus();
+}
+
 Status ParseInsecure(std::string_view value, DaemonConfig& config) {
   if (value != "yes" && value != "no") return Error{Code::kInvalidArgument, 0, "must be yes or no"};
   config.insecure_listen = value == "yes";
@@ -154,6 +179,21 @@ Status ParseLevel(std::string_view value, DaemonConfig& config) {
     }
   }
   return Error{Code::kInvalidArgument, 0, "must be debug, info, warning or error"};
+}
+
+Status ParseAppArmor(std::string_view value, DaemonConfig& config) {
+  if (!ParseAppArmorUse(value)) {
+    return Error{Code::kInvalidArgument, 0, std::string("must be ") + kAppArmorUses};
+  }
+  config.apparmor = value;
+  return OkStatus();
+}
+
+Rule AppArmorRule() {
+  return {{"apparmor", "auto|require|off",
+           "its profile on functions: where it is loaded, on all or no start, never", false},
+          ParseAppArmor,
+          CopyOf(&DaemonConfig::apparmor)};
 }
 
 std::vector<Rule> RegistryRules() {
@@ -179,6 +219,65 @@ std::vector<Rule> RegistryRules() {
   };
 }
 
+Rule StepsRule(Setting setting, std::optional<PressureSteps> PressureWishes::*member, double most,
+               StepOrder order = StepOrder::kRising) {
+  return {setting,
+          [member, most, order](std::string_view value, DaemonConfig& config) -> Status {
+            PULGA_ASSIGN_OR_RETURN(config.pressure_steps.*member, ParseSteps(value, most, order));
+            return OkStatus();
+          },
+          [member](const DaemonConfig& from, DaemonConfig& to) {
+            const bool differs = from.pressure_steps.*member != to.pressure_steps.*member;
+            to.pressure_steps.*member = from.pressure_steps.*member;
+            return differs;
+          }};
+}
+
+Status ParsePressureChoice(std::string_view value, DaemonConfig& config) {
+  if (value != "on" && value != "off") return Error{Code::kInvalidArgument, 0, "must be on or off"};
+  config.pressure = value == "on";
+  return OkStatus();
+}
+
+Status ParseBoardRoot(std::string_view value, DaemonConfig& config) {
+  if (!value.starts_with('/')) {
+    return Error{Code::kInvalidArgument, 0, "an absolute path is expected"};
+  }
+  while (value.ends_with('/')) value.remove_suffix(1);
+  config.board_root = value;
+  return OkStatus();
+}
+
+// SHRINK,DELAY,SHED: from where on each level holds.
+std::vector<Rule> PressureRules() {
+  using C = DaemonConfig;
+  using W = PressureWishes;
+  return {
+      {{"pressure", "on|off", "act when the board is short of memory, hot or slow", true},
+       ParsePressureChoice,
+       CopyOf(&C::pressure)},
+      StepsRule({"pressure-memory", "STEPS", "percent of time that tasks wait for memory", true},
+                &W::memory, 100),
+      StepsRule({"pressure-io", "STEPS", "percent of time that all tasks wait for a disk", true},
+                &W::io, 100),
+      StepsRule({"pressure-cpu", "STEPS", "percent of time that tasks wait for a processor", true},
+                &W::cpu, 100),
+      StepsRule({"pressure-available", "STEPS", "percent of the memory still available", true},
+                &W::available, 100, StepOrder::kFalling),
+      StepsRule({"pressure-temperature", "STEPS", "degrees Celsius of the processor", true},
+                &W::temperature, 150),
+      StepsRule({"pressure-write", "STEPS", "milliseconds for a write to the data's disk", true},
+                &W::write, 60000),
+      DurationRule({"pressure-interval", "TIME", "between two looks at the board", true},
+                   &C::pressure_interval),
+      DurationRule({"pressure-hold", "TIME", "of ease before a level of pressure falls", true},
+                   &C::pressure_hold),
+      {{"board-root", "DIR", "where the board's /proc and /sys are read, for tests", false},
+       ParseBoardRoot,
+       CopyOf(&C::board_root)},
+  };
+}
+
 const std::vector<Rule>& Rules() {
   using C = DaemonConfig;
   static const std::vector<Rule> rules = [] {
@@ -194,6 +293,7 @@ const std::vector<Rule>& Rules() {
         {{"log-level", "LEVEL", "debug, info, warning or error", true},
          ParseLevel,
          CopyOf(&C::log_level)},
+        AppArmorRule(),
         CountRule({"max-connections", "N", "client connections at once", false},
                   &C::max_connections, {4, 100000}),
         DurationRule({"header-timeout", "TIME", "for a whole request head", true},
@@ -204,14 +304,14 @@ const std::vector<Rule>& Rules() {
                      &C::keep_alive_timeout),
         DurationRule({"stop-timeout", "TIME", "for open calls when stopping", true},
                      &C::stop_timeout),
-        BytesRule({"memory-budget", "SIZE", "for all instances; 0 = 80 % of the board", false},
+        BytesRule({"memory-budget", "SIZE", "for all instances; 0 = by the board", false},
                   &C::memory_budget_bytes),
         CountRule({"max-instances", "N", "instances of all functions at once", false},
                   &C::max_instances, {1, 10000}),
         DurationRule(
             {"idle", "TIME", "until an unused instance goes, where scale.idle is auto", false},
             &C::idle),
-        DurationRule({"drain-timeout", "TIME", "for calls of a version that was replaced", false},
+        DurationRule({"drain-timeout", "TIME", "at least, for calls of a replaced version", false},
                      &C::drain_timeout),
         CountRule({"max-functions", "N", "functions deployed at once", true}, &C::max_functions,
                   {1, 100000}),
@@ -219,6 +319,11 @@ const std::vector<Rule>& Rules() {
                   &C::keep_versions, {1, 100}),
         BytesRule({"log-bytes", "SIZE", "of log kept for each function", false},
                   &C::log_bytes_per_function),
+        {{"network-range", "RANGE",
+          "private addresses for functions with outbound network, 10.83.0.0/16 if not given",
+          false},
+         ParseNetworkRange,
+         CopyOf(&C::network_range)},
         BytesRule({"upload-bytes", "SIZE", "of one image archive as sent", true}, &C::upload_bytes),
         BytesRule({"image-bytes", "SIZE", "of one image unpacked", true}, &C::image_bytes),
         BytesRule({"reserve-bytes", "SIZE", "of the disk that uploads leave free", true},
@@ -236,6 +341,7 @@ const std::vector<Rule>& Rules() {
             {"disk-low", "PERCENT", "of the disk in use, down to which they are removed", true},
             &C::disk_low, {0, 99}),
     };
+    for (Rule& rule : PressureRules()) all.push_back(std::move(rule));
     for (Rule& rule : RegistryRules()) all.push_back(std::move(rule));
     return all;
   }();
@@ -248,6 +354,15 @@ bool IsLoopback(std::string_view address) {
 }
 
 }  // namespace
+
+std::string DefaultDataDir() {
+  const char* data_home = getenv("XDG_DATA_HOME");
+  const char* home = getenv("HOME");
+  if (geteuid() == 0) return "/var/lib/pulga";
+  if (data_home != nullptr && data_home[0] == '/') return std::string(data_home) + "/pulga";
+  if (home != nullptr && home[0] == '/') return std::string(home) + "/.local/share/pulga";
+  return "/var/lib/pulga";
+}
 
 const std::vector<Setting>& Settings() {
   static const std::vector<Setting> settings = [] {
@@ -327,6 +442,10 @@ Status ValidateConfig(const DaemonConfig& config) {
   if (config.stop_timeout > kLongestStop) {
     return Error{Code::kInvalidArgument, 0,
                  "stop-timeout: at most " + FormatDuration(kLongestStop)};
+  }
+  if (config.pressure_interval < kShortestLook) {
+    return Error{Code::kInvalidArgument, 0,
+                 "pressure-interval: at least " + FormatDuration(kShortestLook)};
   }
   if (config.disk_low >= config.disk_high) {
     return Error{Code::kInvalidArgument, 0, "disk-low: must be less than disk-high"};

@@ -13,14 +13,20 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/result.h"
+#include "net/ipv4.h"
+#include "runtime/sense/pressure_policy.h"
 
 namespace pulga {
 
+// /var/lib/pulga; of an ordinary user $XDG_DATA_HOME/pulga, or ~/.local/share/pulga.
+std::string DefaultDataDir();
+
 struct DaemonConfig {
-  std::string data_dir = "/var/lib/pulga";
+  std::string data_dir = DefaultDataDir();
   std::vector<std::string> listen = {"127.0.0.1:8080"};  // ADDR:PORT, [V6]:PORT or unix:/PATH
   bool insecure_listen = false;                          // a non-loopback address without TLS
   LogLevel log_level = LogLevel::kInfo;
+  std::string apparmor = "auto";  // the launcher's, which root starts; here to show it
 
   // HTTP front.
   uint32_t max_connections = 1024;
@@ -30,13 +36,21 @@ struct DaemonConfig {
   Duration stop_timeout = std::chrono::seconds(20);        // SIGTERM until open calls are ended
 
   // Functions.
-  uint64_t memory_budget_bytes = 0;  // all instances together; 0 = 80 % of what we may use
+  uint64_t memory_budget_bytes = 0;  // all instances together; 0 = DefaultMemoryBudget
   uint32_t max_instances = 512;
   uint32_t max_functions = 1000;
   Duration idle = std::chrono::seconds(60);
   Duration drain_timeout = std::chrono::seconds(60);
   uint32_t keep_versions = 10;
   uint64_t log_bytes_per_function = 256 << 10;
+  Ipv4Range network_range = {{0x0A530000}, 16};  // of functions with outbound network: 10.83.0.0/16
+
+  // The board's pressure (docs/board.md).
+  bool pressure = true;  // act on it
+  PressureWishes pressure_steps;
+  Duration pressure_interval = std::chrono::seconds(2);
+  Duration pressure_hold = std::chrono::seconds(10);
+  std::string board_root;  // "" = the real one; for tests
 
   // Imports.
   uint64_t upload_bytes = 8ULL << 30;               // the archive as sent

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,10 +19,14 @@
 #include "runtime/daemon/notify.h"
 #include "runtime/engine_impl.h"
 #include "runtime/function_service.h"
+#include "runtime/habit_keeper.h"
 #include "runtime/image_pulls.h"
 #include "runtime/image_service.h"
+#include "runtime/sense/board_sense.h"
 #include "runtime/state_store.h"
 #include "runtime/unpack_bridge.h"
+#include "runtime/volume_service.h"
+#include "sandbox/apparmor.h"
 #include "sandbox/kernel_features.h"
 #include "sandbox/launcher_client.h"
 
@@ -31,6 +36,7 @@ namespace {
 constexpr Duration kTrimInterval = std::chrono::seconds(30);
 constexpr size_t kTrimBytes = 2 << 20;
 constexpr Duration kCollectInterval = std::chrono::minutes(1);
+constexpr uint32_t kMostPutOff = 10;  // collections in a row, under pressure
 // After the drain's deadline every call has its outcome; this is for writing it out.
 constexpr Duration kFlushTime = std::chrono::seconds(2);
 
@@ -57,6 +63,7 @@ class Daemon {
   Status Listen(const FrontFactory& make_front);
   void OnLauncher(UniqueFd socket);
   void OnLauncherLost();
+  void ServeGateway(UniqueFd gateway);
   void Sweep();
   void OnSignal(int signo);
   void Reload();
@@ -69,6 +76,9 @@ class Daemon {
   ResumableLimits LimitsOfUploads() const;
   FunctionLimits LimitsOfFunctions() const;
   RegistryAccess AccessToRegistries() const;
+  SenseOptions OptionsOfSense() const;
+  void BuildSense();
+  std::string UserOfImage(const std::string& digest) const;
   void PullForDeploy(const std::string& ref, std::function<void(ImportReport)> done);
 
   const ConfigSources sources_;
@@ -92,12 +102,15 @@ class Daemon {
   std::unique_ptr<ImageService> images_;
   std::unique_ptr<ImagePulls> pulls_;
   std::unique_ptr<ResumableUploads> uploads_;
+  std::unique_ptr<VolumeService> volumes_;
   std::unique_ptr<FunctionService> functions_;
+  std::unique_ptr<HabitKeeper> habits_;
   std::unique_ptr<EngineImpl> engine_;
+  std::unique_ptr<BoardSense> sense_;
   std::unique_ptr<KeeperLink> keeper_;
   std::unique_ptr<Front> front_;
   uint64_t launchers_ = 0;
-  bool swept_ = false;
+  uint32_t collections_put_off_ = 0;
   bool stopping_ = false;
   bool told_ = false;  // to stop, by a signal
   bool drained_ = false;
@@ -125,11 +138,21 @@ DaemonConfig WithinFileLimit(DaemonConfig config) {
   return config;
 }
 
+std::set<uint16_t> ManagementPorts(const std::vector<std::string>& bound) {
+  std::set<uint16_t> ports;
+  for (const std::string& address : bound) {
+    const auto port = ParseUint(address.substr(address.rfind(':') + 1), 65535);
+    if (address.rfind("unix:", 0) != 0 && port) ports.insert(static_cast<uint16_t>(*port));
+  }
+  return ports;
+}
+
 Status Daemon::ReadMachine() {
   PULGA_ASSIGN_OR_RETURN(board_, ReadBoard());
   board_.budget_bytes =
       config_.memory_budget_bytes != 0 ? config_.memory_budget_bytes : DefaultMemoryBudget(board_);
   features_ = ProbeKernelFeatures();
+  ShowUse(ParseAppArmorUse(config_.apparmor).value_or(AppArmorUse::kAuto), features_);
   return OkStatus();
 }
 
@@ -172,6 +195,11 @@ RegistryAccess Daemon::AccessToRegistries() const {
   return access;
 }
 
+std::string Daemon::UserOfImage(const std::string& digest) const {
+  const std::string function = registry_.UserOf(digest);
+  return function.empty() ? volumes_->UserOf(digest) : function;
+}
+
 // A deploy goes on without its client, and so does its pull.
 void Daemon::PullForDeploy(const std::string& ref, std::function<void(ImportReport)> done) {
   const auto pull = std::make_shared<std::unique_ptr<Engine::Pull>>();
@@ -188,17 +216,31 @@ void Daemon::BuildUploads() {
   hooks.room = [this] { return images_->imports().CheckRoom(images_->LimitsForUpload().at_once); };
   hooks.find = [this](const std::string& digest) { return catalog_.Find(digest); };
   hooks.import = [this](UniqueFd archive, const ImportOptions& options, auto done) {
-    auto work = [this, options, input = std::make_shared<UniqueFd>(std::move(archive)),
-                 limits = images_->LimitsForUpload().import](ImportOptions order) {
-      order.ref = options.ref;
-      order.any_platform = options.any_platform;
+    auto work = [this, input = std::make_shared<UniqueFd>(std::move(archive)),
+                 limits = images_->LimitsForUpload().import](const ImportOptions& order) {
       return worker_->Import(std::move(*input), order, limits, {});
     };
-    return images_->imports().Run(std::move(work), std::move(done));
+    return images_->imports().Run(options, std::move(work), std::move(done));
   };
   uploads_ = std::make_unique<ResumableUploads>(*loop_, clock_, config_.data_dir + "/uploads",
                                                 std::move(hooks));
   uploads_->SetLimits(LimitsOfUploads());
+}
+
+SenseOptions Daemon::OptionsOfSense() const {
+  return {config_.pressure, config_.pressure_steps, config_.pressure_interval,
+          config_.pressure_hold};
+}
+
+void Daemon::BuildSense() {
+  BoardSense::Hooks hooks;
+  hooks.tell = [this](const PressureVerdict& verdict) {
+    dispatcher_->SetPressure(verdict.level, verdict.why);
+  };
+  hooks.busy = [this] { return dispatcher_->Totals().instances > 0; };
+  sense_ = std::make_unique<BoardSense>(*loop_, clock_,
+                                        BoardReader(config_.board_root, config_.data_dir),
+                                        OptionsOfSense(), std::move(hooks));
 }
 
 void Daemon::BuildServices() {
@@ -216,22 +258,29 @@ void Daemon::BuildServices() {
       ImageParts{*loop_, clock_, *storage_, *spool_, *store_, catalog_, *sandbox_, *worker_,
                  config_.data_dir},
       LimitsOfImages(),
-      ImageService::Hooks{[this](const std::string& digest) { return registry_.UserOf(digest); },
+      ImageService::Hooks{[this](const std::string& digest) { return UserOfImage(digest); },
                           [this] { functions_->Recheck(); }, [this] { return uploads_->List(); },
                           [this](const std::string& id) { uploads_->Remove(id, [](Status) {}); }});
   pulls_ = std::make_unique<ImagePulls>(*loop_, *runner_, images_->imports(), config_.data_dir);
   pulls_->SetLimits(images_->LimitsForUpload(), AccessToRegistries());
   BuildUploads();
+  volumes_ = std::make_unique<VolumeService>(
+      VolumeParts{*loop_, clock_, *storage_, *store_, catalog_, *sandbox_, config_.data_dir,
+                  [this](const FunctionKey& volume) { return registry_.UsersOfVolume(volume); }},
+      config_.reserve_bytes);
+  BuildSense();
   functions_ = std::make_unique<FunctionService>(
       FunctionParts{*loop_, clock_, *storage_, *store_, catalog_, registry_, *dispatcher_, logs_,
-                    board_, features_,
+                    board_, features_, *volumes_,
                     [this](const std::string& ref, std::function<void(ImportReport)> done) {
                       PullForDeploy(ref, std::move(done));
                     }},
       LimitsOfFunctions());
-  engine_ = std::make_unique<EngineImpl>(
-      EngineParts{*loop_, clock_, catalog_, *images_, *pulls_, *uploads_, registry_, *functions_,
-                  *dispatcher_, logs_, admin_key_, board_.budget_bytes, features_});
+  habits_ = std::make_unique<HabitKeeper>(
+      HabitParts{*loop_, *storage_, *store_, *dispatcher_, config_.data_dir});
+  engine_ = std::make_unique<EngineImpl>(EngineParts{
+      *loop_, clock_, catalog_, *images_, *pulls_, *uploads_, registry_, *volumes_, *functions_,
+      *dispatcher_, logs_, admin_key_, board_.budget_bytes, features_, *sense_, *habits_});
 }
 
 Status Daemon::Listen(const FrontFactory& make_front) {
@@ -257,8 +306,12 @@ Status Daemon::Start(const DaemonOptions& options, const FrontFactory& make_fron
                                          [this](int signo) { OnSignal(signo); }));
   sandbox_ = std::make_unique<LauncherClient>(*loop_);
   sandbox_->SetOnGone([this] { OnLauncherLost(); });
+  sandbox_->SetOnGrants(
+      [this](std::vector<GrantLine> grants) { engine_->SetGrants(std::move(grants)); });
   BuildServices();
   PULGA_RETURN_IF_ERROR(uploads_->Open());
+  volumes_->Load(stored_.volumes);           // functions need them
+  habits_->Load(std::move(stored_.habits));  // likewise
   functions_->Load(stored_.functions);
   stored_ = {};
   keeper_ = std::make_unique<KeeperLink>(
@@ -269,8 +322,12 @@ Status Daemon::Start(const DaemonOptions& options, const FrontFactory& make_fron
                            BeginStop();
                          }});
   PULGA_RETURN_IF_ERROR(keeper_->Start());
-  OnLauncher(std::move(launcher));
+  // Before the launcher, whose first version with outbound network is told our ports.
   PULGA_RETURN_IF_ERROR(Listen(make_front));
+  sandbox_->SetNetwork({config_.network_range, ManagementPorts(front_->bound())},
+                       [this](UniqueFd gateway) { ServeGateway(std::move(gateway)); });
+  OnLauncher(std::move(launcher));
+  sense_->Start();
   ScheduleTrim();
   ScheduleCollection();
   LogInfo("pulga " PULGA_VERSION " serves " + std::to_string(registry_.functions().size()) +
@@ -290,7 +347,8 @@ void Daemon::OnLauncher(UniqueFd socket) {
   LogInfo(launchers_ == 1 ? "the launcher is there" : "the launcher is back");
   engine_->SetHealth({"ok", launchers_ - 1});
   dispatcher_->OnSandboxAvailable();
-  if (!swept_) Sweep();
+  Sweep();
+  volumes_->Sweep();
   uploads_->ImportComplete();
 }
 
@@ -300,11 +358,15 @@ void Daemon::OnLauncherLost() {
   engine_->SetHealth({"degraded: the launcher is restarting", launchers_});
 }
 
+void Daemon::ServeGateway(UniqueFd gateway) {
+  if (front_ == nullptr) return;
+  const Status served = front_->ServeGateway(std::move(gateway));
+  if (!served.ok()) LogError("serve functions at the gateway: " + served.error().message);
+}
+
 void Daemon::Sweep() {
-  swept_ = true;
   images_->Sweep([this](Status done) {
     if (done.ok()) return;
-    swept_ = false;  // the next launcher gets asked
     LogWarning("the layers on disk could not be compared: " + done.error().message);
   });
 }
@@ -336,7 +398,9 @@ void Daemon::Reload() {
   images_->SetLimits(LimitsOfImages());
   pulls_->SetLimits(images_->LimitsForUpload(), AccessToRegistries());
   uploads_->SetLimits(LimitsOfUploads());
+  volumes_->SetReserve(config_.reserve_bytes);
   functions_->SetLimits(LimitsOfFunctions());
+  if (!(OptionsOfSense() == sense_->options())) sense_->SetOptions(OptionsOfSense());
   front_->Reload(config_);
   LogInfo("settings reloaded");
   if (!ignored.empty()) LogWarning("changed, but only read at start: " + Join(ignored, ", "));
@@ -377,6 +441,10 @@ void Daemon::ScheduleTrim() {
 void Daemon::ScheduleCollection() {
   loop_->CallAfter(kCollectInterval, [this] {
     if (stopping_) return;
+    // A full disk waits no longer than this for a board that has worse to do.
+    const bool busy = sense_->level() >= PressureLevel::kDelay;
+    if (busy && ++collections_put_off_ < kMostPutOff) return ScheduleCollection();
+    collections_put_off_ = 0;
     storage_->Run([this] { return store_->KeepBallast(), true; }, [](bool) {});
     images_->Collect([this] { ScheduleCollection(); });
   });
@@ -386,6 +454,7 @@ void Daemon::ScheduleCollection() {
 void Daemon::TearDown() {
   if (loop_ == nullptr) return;
   if (runner_ != nullptr) runner_->Stop();
+  if (habits_ != nullptr) habits_->Save();
   int busy = 0;
   for (WorkQueue* queue : {spool_.get(), storage_.get()}) {
     if (queue == nullptr) continue;
@@ -401,7 +470,10 @@ void Daemon::TearDown() {
   store_.reset();  // before the sandbox: without us the launcher ends, and the keeper all of it
   front_.reset();  // the loop, whose turns it takes part in, does not run any more
   engine_.reset();
+  habits_.reset();
+  sense_.reset();
   functions_.reset();
+  volumes_.reset();
   pulls_.reset();
   uploads_.reset();
   images_.reset();

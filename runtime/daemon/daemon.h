@@ -9,6 +9,7 @@
 
 #include "base/event_loop.h"
 #include "base/result.h"
+#include "base/unique_fd.h"
 #include "runtime/daemon/config.h"
 #include "runtime/engine.h"
 
@@ -21,7 +22,12 @@ class Front {
   // Accepts no new connection from now on; open ones are closed once they have their answer, and
   // calls still coming in on them are refused by the engine with a status.
   virtual void StopAccepting() = 0;
+  // A socket that listens where functions with outbound network are: only calls are served there.
+  // Replaces the one before; an invalid one ends it.
+  virtual Status ServeGateway(UniqueFd socket) = 0;
   virtual size_t open_requests() const = 0;
+  // Where it listens, with the ports the kernel chose: "127.0.0.1:40123", "unix:/run/pulga.sock".
+  virtual const std::vector<std::string>& bound() const = 0;
   virtual void Reload(const DaemonConfig& config) = 0;
 };
 

@@ -17,6 +17,12 @@ namespace {
 
 constexpr size_t kKeyBytes = 32;
 
+// A rootless daemon's: it is the user's, who is another id, and open to our group, which nobody
+// else is in. Who may not enter it cannot open what is in it, whatever a file's own mode.
+bool IsSharedWithItsUser(const struct stat& dir) {
+  return dir.st_uid != geteuid() && dir.st_gid == getegid() && (dir.st_mode & 0077) == 0070;
+}
+
 bool IsLeftover(std::string_view name) {
   return name.substr(0, 5) == ".tmp-" || name == "admin.key.new";
 }
@@ -29,6 +35,7 @@ Status PrepareDataDir(const std::string& data_dir) {
                          OpenFile(data_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
   struct stat st = {};
   if (fstat(dir.get(), &st) != 0) return LastError("stat " + data_dir);
+  if (IsSharedWithItsUser(st)) return OkStatus();
   if (st.st_uid != geteuid()) {
     return Error{Code::kPermission, 0,
                  data_dir +
@@ -59,15 +66,18 @@ void RemoveLeftovers(const std::string& data_dir) {
 
 Result<std::string> LoadAdminKey(const std::string& data_dir) {
   const std::string path = data_dir + "/admin.key";
+  struct stat dir = {};
+  if (stat(data_dir.c_str(), &dir) != 0) return LastError("stat " + data_dir);
+  const mode_t mode = IsSharedWithItsUser(dir) ? 0604 : 0600;
   auto file = OpenFile(path, O_RDONLY | O_NOFOLLOW);
   if (!file.ok() && file.error().code == Code::kNotFound) {
     std::string key = RandomHex(kKeyBytes);
-    PULGA_RETURN_IF_ERROR(WriteFileDurably(path, key, 0600));
+    PULGA_RETURN_IF_ERROR(WriteFileDurably(path, key, mode));
     LogInfo("made a new admin key");
     return key;
   }
   if (!file.ok()) return file.error();
-  if (fchmod(file->get(), 0600) != 0) return LastError("chmod " + path);
+  if (fchmod(file->get(), mode) != 0) return LastError("chmod " + path);
   PULGA_ASSIGN_OR_RETURN(std::string key, ReadFd(file->get(), 4096));
   while (!key.empty() && (key.back() == '\n' || key.back() == ' ')) key.pop_back();
   const bool sound = key.size() == 2 * kKeyBytes && HexDecode(key).has_value();

@@ -29,6 +29,8 @@ IMAGES = Path(os.environ.get("PULGA_IMAGES_DIR", ROOT / "build/release/images"))
 PULGA = str(BIN / "pulga")
 SANITIZED = b"__asan_init" in Path(PULGA).read_bytes()
 MUST_RUN = os.environ.get("PULGA_TESTS_MUST_RUN") == "1"
+# X-Pulga-Start of a call that found its instance there; a second of idleness freezes it.
+WARM = ("warm", "frozen")
 sys.path.insert(0, str(ROOT / "rootfs"))
 import image_archive  # noqa: E402 (the folder must be on the path first)
 import openapi  # noqa: E402
@@ -129,7 +131,9 @@ class Daemon:
 
     def command(self):
         return [PULGA, "serve", "--data", str(self.data), "--listen", f"127.0.0.1:{self.port}",
-                "--user", str(self.uid), *self.flags]
+                "--user", str(self.uid),
+                # What else this machine runs is no part of a test; test_pressure.py has its own.
+                *([] if "--board-root" in self.flags else ["--pressure", "off"]), *self.flags]
 
     def start(self, seconds=60):
         with open(self.log_path, "ab") as log:
@@ -364,21 +368,12 @@ def is_alive(pid):
     return not status_of(pid).get("State", "X").startswith(("Z", "X"))
 
 
-class memory_guard:
-    """Watches all processes of a daemon while its block runs; .kib is the highest sum of their
-    proportional memory, pages of the page cache aside (but our own program text counted)."""
+class background:
+    """Its method watch() runs in a thread beside the block, until self.stopping is set."""
 
-    def __init__(self, daemon):
-        self.daemon, self.kib, self.worst = daemon, 0, {}
+    def __init__(self):
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self.watch, daemon=True)
-
-    def watch(self):
-        while not self.stopping.wait(0.01):
-            sizes = {pid: proportional_kib(pid) for pid in self.daemon.processes()}
-            if sum(sizes.values()) > self.kib:
-                self.kib = sum(sizes.values())
-                self.worst = {command_line(pid)[:60]: size for pid, size in sizes.items()}
 
     def __enter__(self):
         self.thread.start()
@@ -387,6 +382,22 @@ class memory_guard:
     def __exit__(self, *_):
         self.stopping.set()
         self.thread.join()
+
+
+class memory_guard(background):
+    """Watches all processes of a daemon while its block runs; .kib is the highest sum of their
+    proportional memory, pages of the page cache aside (but our own program text counted)."""
+
+    def __init__(self, daemon):
+        super().__init__()
+        self.daemon, self.kib, self.worst = daemon, 0, {}
+
+    def watch(self):
+        while not self.stopping.wait(0.01):
+            sizes = {pid: proportional_kib(pid) for pid in self.daemon.processes()}
+            if sum(sizes.values()) > self.kib:
+                self.kib = sum(sizes.values())
+                self.worst = {command_line(pid)[:60]: size for pid, size in sizes.items()}
 
 
 def proportional_kib(pid):
@@ -421,6 +432,16 @@ def quote(text):
     return urllib.parse.quote(text, safe="")
 
 
+class OwnDaemonCase(unittest.TestCase):
+    """A daemon for each test, which may break it."""
+
+    def setUp(self):
+        skip_unless(os.geteuid() == 0, "needs root: the keeper and the launcher run as root")
+        self.daemon = Daemon()
+        self.addCleanup(self.daemon.__exit__, None, None, None)
+        self.daemon.start()
+
+
 class Case(unittest.TestCase):
     """One daemon for all tests of a class; every test leaves it healthy."""
 
@@ -429,10 +450,14 @@ class Case(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         skip_unless(os.geteuid() == 0, "needs root: the keeper and the launcher run as root")
-        cls.daemon = Daemon(*cls.flags)
+        cls.daemon = cls.make_daemon()
         cls.addClassCleanup(cls.daemon.__exit__, None, None, None)
         cls.daemon.start()
         cls.prepare()
+
+    @classmethod
+    def make_daemon(cls):
+        return Daemon(*cls.flags)
 
     @classmethod
     def prepare(cls):

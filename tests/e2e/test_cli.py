@@ -8,15 +8,18 @@ import re
 import signal
 import struct
 import subprocess
+import tempfile
 import termios
 import time
 import unittest
+from pathlib import Path
 
-from harness import (Case, IMAGES, PULGA, command_line, descendants, is_alive, wait_until)
+from harness import (Case, IMAGES, PULGA, command_line, descendants, image_archive, image_of,
+                     is_alive, probe_binary, wait_until)
 from test_tus import CuttingProxy, archive_of
 
 COMMANDS = ("serve", "doctor", "image", "deploy", "invoke", "ls", "describe", "logs", "rm", "run",
-            "scale", "rollback", "pull")
+            "scale", "rollback", "pull", "policy replay")
 LATER = ("top", "events")
 
 
@@ -68,6 +71,38 @@ class Commands(Case):
             self.assertIn(word.encode(), done.stderr)
             self.assertEqual(done.stdout, b"")
 
+    def test_a_failure_with_json_is_the_documented_error(self):
+        away = {"PULGA_URL": "http://127.0.0.1:1"}
+        for args, env, status, code in (
+                (("describe", "nobody"), None, 1, "function_not_found"),
+                (("image", "inspect", "absent:9"), None, 1, "image_not_found"),
+                (("rm", "nobody"), None, 1, "function_not_found"),
+                (("ls",), away, 1, "unavailable"),
+                (("ls",), {"PULGA_KEY": "no"}, 1, "unauthorized"),
+                (("ls", "--nonsense"), None, 2, "usage"), (("describe",), None, 2, "usage")):
+            done = self.daemon.cli(*args, "--json", env=env)
+            self.assertEqual(done.returncode, status, args)
+            error = json.loads(done.stdout)["error"]
+            self.assertEqual((error["code"], error["details"]), (code, {}), args)
+            self.assertIn(error["message"].encode(), done.stderr)
+
+    def test_the_demo_runs_the_first_of_several_images(self):
+        demo = (Path(__file__).parents[2] / "scripts/demo").read_text()
+        function = re.search(r"^import_first\(\) \{.*?^\}", demo, re.M | re.S).group()
+        images = [image_of({"app": probe_binary()}, tag, Entrypoint=["/app"])
+                  for tag in ("second:1", "first:1")]
+        with tempfile.NamedTemporaryFile(suffix=".tar") as archive:
+            archive.write(image_archive.docker_archive(images))
+            archive.flush()
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c",
+                 'show() { echo "\$ $*"; "$@"; }\n' + function +
+                 '\nimport_first "$1"; echo "$reference"', "demo", archive.name],
+                env={"PATH": f"{Path(PULGA).parent}:{os.environ['PATH']}",
+                     "PULGA_URL": f"http://127.0.0.1:{self.daemon.port}",
+                     "PULGA_KEY": self.daemon.key}, capture_output=True, check=False)
+        self.assertEqual((done.returncode, done.stdout), (0, b"second:1\n"), done.stderr)
+
     def test_no_daemon_is_a_clear_error(self):
         done = self.daemon.cli("ls", env={"PULGA_URL": "http://127.0.0.1:1"})
         self.assertEqual(done.returncode, 1)
@@ -77,7 +112,8 @@ class Commands(Case):
     def test_a_wrong_key_is_refused(self):
         done = self.daemon.cli("ls", env={"PULGA_KEY": "wrong"})
         self.assertEqual(done.returncode, 1)
-        self.assertIn(b"key", done.stderr.lower())
+        for way in (b"PULGA_KEY", b"--key", b"--data"):
+            self.assertIn(way, done.stderr)
 
     def test_lists_are_tables_for_people(self):
         text = self.daemon.cli_ok("ls")
@@ -122,6 +158,11 @@ class Commands(Case):
         path.write_text(json.dumps({"image": "probe:1", "mode": "exec", "env": {"A": "b"}}))
         self.daemon.cli_ok("deploy", "fromjson", "-f", str(path))
         self.assertIn("A=b", self.daemon.cli_ok("invoke", "fromjson", "-d", "env"))
+
+    def test_invoke_encodes_what_no_request_line_can_hold(self):
+        out = self.daemon.cli_ok("invoke", "probe", "-p", "/env/x y\tz%20#?a b")
+        self.assertIn("Http_Path=/env/x%20y%09z%20%23\n", out)
+        self.assertIn("Http_Query=a%20b\n", out)
 
     def test_invoke_takes_its_body_three_ways(self):
         self.assertEqual(self.daemon.cli_ok("invoke", "probe", "-d", "say arg"), "arg\n")
@@ -268,6 +309,14 @@ class Run(Case):
         done = self.run_once(str(IMAGES / "probe.tar"), "exit", "3")
         self.assertNotEqual(done.returncode, 0)
         self.assertIn(b"exited:3", done.stderr)
+
+    def test_a_server_is_run_with_a_word_about_its_port(self):
+        done = self.run_once("--timeout", "1s", str(IMAGES / "http-hello.tar"))
+        self.assertEqual(done.returncode, 124, done.stderr.decode())
+        self.assertIn(b"EXPOSEs 8080, but", done.stderr)
+        done = self.run_once(str(IMAGES / "hello.tar"))
+        self.assertEqual(done.stderr, b"", "nothing to say")
+        self.assertIn("24h", self.daemon.cli_ok("run", "--help"))
 
     def test_leaves_nothing(self):
         before = set(os.listdir("/tmp"))

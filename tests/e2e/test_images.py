@@ -294,7 +294,9 @@ class Import(Case):
                     return reply.status
                 time.sleep(0.05)
         self.assertEqual(sorted(in_parallel(8, upload)), [200] * 7 + [201])
-        self.assertEqual(len({p.name for p in layers.iterdir()} - before), 1)
+        made = lambda: {p.name for p in layers.iterdir()} - before
+        wait_until(lambda: len(made()) <= 1, what="what the others unpacked is gone")
+        self.assertEqual(len(made()), 1)
 
     def test_what_is_no_archive_is_refused_while_it_still_comes(self):
         connection = self.begin_upload(100 << 20, b"this is text\n" * 100)

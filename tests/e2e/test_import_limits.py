@@ -1,5 +1,5 @@
 """What an archive may cost those who did not send it: the daemon's memory, its time, the places
-for imports. The numbers of images/README.md, "What one archive may ask".
+for imports. The numbers of docs/images.md, "What one archive may ask".
 """
 
 import gzip
@@ -7,8 +7,10 @@ import json
 import os
 import signal
 import stat
+import subprocess
 import time
 import unittest
+from pathlib import Path
 
 from harness import image_archive as archive
 from harness import SANITIZED, Case, Daemon, command_line, image_of, status_of, wait_until
@@ -154,6 +156,25 @@ class Places(Case):
     def denied(self):
         reply = self.daemon.request("POST", "/v1/images", self.good, None, 60, True)
         self.assertEqual(reply.status, 503, repr(reply))
+
+    def test_an_import_without_a_thread_is_refused_and_nothing_else_ends(self):
+        with Daemon() as daemon:
+            def upload():
+                return daemon.request("POST", "/v1/images", self.good, None, 60, True)
+            pid = daemon.daemon_pid()
+
+            def allow(processes):  # as its own user: root may lack CAP_SYS_RESOURCE
+                subprocess.run(["prlimit", f"--pid={pid}", f"--nproc={processes}:"], check=True,
+                               user=daemon.uid, group=daemon.uid, extra_groups=[])
+            most = Path(f"/proc/{pid}/limits").read_text().split("Max processes")[1].split()[1]
+            allow(1)
+            for begin in (upload, lambda: Tus(daemon, self.good).created):
+                reply = begin()
+                self.assertEqual(reply.status, 503, repr(reply))
+                self.assertIn("start the thread", reply.text)
+            self.assertEqual(daemon.daemon_pid(), pid)
+            allow(most)
+            self.assertIn(upload().status, (200, 201))
 
     def test_a_client_that_leaves_takes_its_import_along(self):
         with self.daemon.connect() as s:

@@ -11,7 +11,7 @@ import unittest
 from pathlib import Path
 
 import leaks
-from harness import (Case, Daemon, PULGA, command_line, in_parallel, is_alive, skip_unless,
+from harness import (Case, Daemon, IMAGES, PULGA, command_line, in_parallel, is_alive, skip_unless,
                      status_of, wait_until)
 
 CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
@@ -106,32 +106,31 @@ class Privileges(Case):
         self.assertNotEqual(done.returncode, 0)
         self.assertRegex(done.stderr.decode(), "(?i)already|in use|another")
 
+    def test_a_user_who_is_not_there_is_refused(self):
+        other = Daemon()
+        done = subprocess.run([PULGA, "serve", "--data", str(other.data), "--user", "nosuch"],
+                              capture_output=True, timeout=60, check=False)
+        os.rmdir(other.temp)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("user nosuch: this host has none of that name", done.stderr.decode())
+
 
 class IdleMemory(Case):
-    def test_idle_the_three_processes_together_hold_less_than_ten_megabytes(self):
-        # Proportional memory, as if nobody else on the machine had our files open: a page of a
-        # file counts once, however many of the three have it.
-        def kept():
-            files, own = {}, {}
-            for pid in self.daemon.processes():
-                own[command_line(pid)] = 0
-                for mapping, size, private in mappings(pid):
-                    files[mapping] = max(files.get(mapping, 0), size - private)
-                    own[command_line(pid)] += private
-            return {**own, "files": sum(files.values())}
+    def test_idle_the_three_processes_hold_little_of_their_own(self):
+        # Not the pages of their files: how many of these are mapped around a touched one is the
+        # kernel's and the file system's choice. bench/ has the whole.
+        def own():
+            return {command_line(pid): anonymous_bytes(pid) for pid in self.daemon.processes()}
 
-        self.assertGreaterEqual(len(kept()), 4)
+        self.assertGreaterEqual(len(own()), 3)
         # What starting took goes back with the daemon's first trim, half a minute later.
-        wait_until(lambda: sum(kept().values()) < 10_000_000, 60, lambda: str(kept()))
+        wait_until(lambda: sum(own().values()) < 2_500_000, 60, lambda: str(own()))
 
 
-def mappings(pid):
-    """((file, offset), resident bytes, the anonymous ones among them) of each mapping."""
-    for block in re.split(r"\n(?=[0-9a-f]+-)", Path(f"/proc/{pid}/smaps").read_text()):
-        head = block.split("\n", 1)[0].split(None, 5)
-        rss, anonymous = (int(re.search(rf"^{key}:\s+(\d+) kB", block, re.M)[1]) * 1024
-                          for key in ("Rss", "Anonymous"))
-        yield (head[3], head[4], head[2]), rss, anonymous
+def anonymous_bytes(pid):
+    """Resident memory that is no file's page, or was changed in it."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(re.search(r"^Anonymous:\s+(\d+) kB", rollup, re.M)[1]) * 1024
 
 
 class Death(Case):
@@ -144,7 +143,7 @@ class Death(Case):
         try:
             return (self.daemon.call("probe", b"say hi").text == "hi\n"
                     and self.daemon.call("web", path="/").status == 200)
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
 
     def test_a_killed_launcher_comes_back_and_its_sandboxes_die_with_it(self):
@@ -187,6 +186,40 @@ class Death(Case):
         self.assertTrue(children)
         os.kill(children[0], signal.SIGKILL)
         wait_until(self.works, 60, "both functions work")
+        self.assertEqual(self.daemon.launcher_pid(), launcher)
+
+    def test_a_hung_launcher_keeps_no_deploy_or_import_waiting(self):
+        self.assertTrue(self.works())
+        launcher = self.daemon.launcher_pid()
+        replies = {}
+
+        def deploy():
+            replies["deploy"] = self.daemon.api(
+                "PUT", "/v1/functions/late", {"image": "probe:1", "mode": "exec"}, timeout=120)
+
+        def load():
+            replies["import"] = self.daemon.request(
+                "POST", "/v1/images", (IMAGES / "echo.tar").read_bytes(), timeout=120, admin=True)
+
+        callers = [threading.Thread(target=ask) for ask in (deploy, load)]
+        os.kill(launcher, signal.SIGSTOP)
+        try:
+            for caller in callers:
+                caller.start()
+            for caller in callers:
+                caller.join(120)
+            self.assertEqual(replies["deploy"].status, 504, replies["deploy"])
+            self.assertEqual(replies["deploy"].json()["error"]["code"], "timeout")
+            self.assertEqual(replies["import"].status, 503, replies["import"])
+            for reply in replies.values():
+                self.assertIn("the launcher did not answer", reply.text)
+        finally:
+            os.kill(launcher, signal.SIGCONT)
+        wait_until(self.works, 60, "functions work")
+        self.daemon.import_sample("echo")
+        self.daemon.put("late", {"image": "probe:1", "mode": "exec"})
+        self.assertEqual(self.daemon.call("late", b"say hi").text, "hi\n")
+        self.daemon.api("DELETE", "/v1/functions/late")
         self.assertEqual(self.daemon.launcher_pid(), launcher)
 
     def test_a_killed_daemon_comes_back_with_its_functions(self):
@@ -305,6 +338,30 @@ class Ends(unittest.TestCase):
         self.assertTrue(any(r.text == "done\n" for r in replies), "running calls may finish")
         self.assert_nothing_left(daemon)
 
+    def test_a_call_killed_by_a_stop_is_told_from_one_that_never_began(self):
+        daemon = self.ready("--stop-timeout", "2s")
+        daemon.put("one", {"image": "probe:1", "mode": "exec",
+                           "scale": {"max": 1, "queue_wait": "60s"}})
+        running = [self.ask(daemon, b"GET /function/one/sleep/50 HTTP/1.1"),
+                   self.ask(daemon, b"GET /function/web/sleep/50000 HTTP/1.1")]
+        wait_until(lambda: daemon.open_calls("one") == daemon.open_calls("web") == 1, 30,
+                   "both run")
+        queued = self.ask(daemon, b"GET /function/one/say/hi HTTP/1.1")
+        wait_until(lambda: daemon.queued("one") == 1, 30, "one waits")
+        daemon.process.send_signal(signal.SIGTERM)
+        for connection in running:
+            reply = read_to_end(connection)
+            self.assertTrue(reply.startswith(b"HTTP/1.1 500 "), reply)
+            self.assertIn(b"X-Pulga-Outcome: signaled:SIGKILL\r\n", reply)
+            self.assertIn(b"it may have run", reply)
+            self.assertNotIn(b"Retry-After", reply)
+        reply = read_to_end(queued)
+        self.assertTrue(reply.startswith(b"HTTP/1.1 503 "), reply)
+        self.assertIn(b"X-Pulga-Outcome: rejected:shutting-down\r\n", reply)
+        self.assertIn(b"Retry-After", reply)
+        self.assertEqual(daemon.process.wait(60), 0)
+        self.assert_nothing_left(daemon)
+
     def test_term_under_load_of_http_calls_gives_every_request_a_status(self):
         """Replies that stream, uploads half sent, and calls that wait for an instance."""
         daemon = self.ready("--stop-timeout", "10s")
@@ -326,7 +383,7 @@ class Ends(unittest.TestCase):
             connection.sendall(b"u" * 150000)
         replies = [read_to_end(connection) for connection in [*uploading, busy, *queued]]
         for reply in replies:
-            self.assertRegex(reply[:40], rb"^HTTP/1\.1 (200|408|429|499|503) ", reply[:300])
+            self.assertRegex(reply[:40], rb"^HTTP/1\.1 (200|408|429|499|500|503) ", reply[:300])
         for reply in replies[:2]:  # what was under way may end
             self.assertTrue(reply.startswith(b"HTTP/1.1 200 ") and reply.endswith(b"u" * 1000))
         for connection in streaming:
@@ -347,6 +404,8 @@ class Ends(unittest.TestCase):
             daemon.connect(timeout=2).close()
         except ConnectionRefusedError:
             return True
+        except OSError:  # it still listens, and accepts nobody
+            pass
         return False
 
     def test_a_killed_keeper_takes_everything_with_it(self):
@@ -363,8 +422,10 @@ class Ends(unittest.TestCase):
     def test_all_three_killed_at_once_leave_only_cgroups_and_the_next_start_sweeps_them(self):
         daemon = self.ready()
         pids = list(daemon.processes())
-        for pid in (daemon.process.pid, daemon.launcher_pid(), daemon.daemon_pid()):
-            os.kill(pid, signal.SIGKILL)
+        three = (daemon.process.pid, daemon.launcher_pid(), daemon.daemon_pid())
+        for signo in (signal.SIGSTOP, signal.SIGKILL):  # stopped, none sees another's death
+            for pid in three:
+                os.kill(pid, signo)
         daemon.process.wait()
         wait_until(lambda: not any(is_alive(p) for p in pids), 60, "every process is gone")
         self.assertEqual([line for line in leaks.nothing_left(daemon) if "cgroup" not in line], [])

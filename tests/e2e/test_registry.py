@@ -375,6 +375,7 @@ class Troubled(Pulls):
         for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
             self.assertEqual(int(status[name], 16), 0, name)
         self.assertEqual((status["NoNewPrivs"], status["Seccomp"]), ("1", "2"))
+        self.assertEqual(Path(f"/proc/{pid}/oom_score_adj").read_text(), "0\n")  # the keeper: -900
         self.assertEqual(set(status["Uid"].split()), {str(0x79FE0000)})
         self.assertEqual(status["Groups"], "")
         own = os.stat("/proc/self/ns/user").st_ino

@@ -1,6 +1,7 @@
 """What a function can see and do, asked by the probe from inside; the S cases of the contract."""
 
 import os
+import re
 import socket
 import threading
 import time
@@ -152,9 +153,86 @@ class Inside(Case):
         for number in (248, 250, 321, 298, 323, 425, 310, 312, 438, 304, 169, 175, 167, 164):
             self.assert_all_fail(self.ask(f"syscall {number}"), 1, 38)
 
+    def test_a_crash_leaves_no_core_on_the_host(self):
+        # Both: a core_pattern that names a program of the host knows no limit (core(5)).
+        self.assertRegex(self.ask("cat /proc/self/limits"), r"Max core file size +0 +0 +bytes")
+        if os.path.exists("/proc/self/coredump_filter"):  # CONFIG_ELF_CORE
+            self.assertEqual(self.ask("cat /proc/self/coredump_filter"), "00000000\n")
+        before = set(os.listdir("/"))
+        self.assert_outcome(self.daemon.call("probe", b"segv"), 500, "signaled:SIGSEGV")
+        self.assertEqual(set(os.listdir("/")), before)
+
 
 class InsideCold(Inside):
     parked = 0
+
+
+class Report(Case):
+    """The isolation report: of the board, and of what a version really got."""
+
+    def test_the_board_tells_every_layer_and_why_one_lacks(self):
+        layers = {layer["layer"]: layer
+                  for layer in self.daemon.api("GET", "/v1/system").json()["isolation"]}
+        self.assertLessEqual({"namespaces", "user_namespace", "id_range", "capabilities",
+                              "no_new_privs", "seccomp", "cgroup.memory", "cgroup.pids",
+                              "cgroup.cpu", "cgroup.io", "cgroup.devices", "landlock", "apparmor",
+                              "cgroup_view", "cgroup.freezer", "read_only_root", "old_root",
+                              "keyring", "id_mapped_layers", "network"}, set(layers))
+        for layer in layers.values():
+            self.assertIn(layer["state"], ("present", "degraded", "absent", "unknown"), layer)
+            if layer["state"] in ("degraded", "absent"):
+                self.assertTrue(layer["why"], layer)
+        doctor = self.daemon.cli("doctor").stdout.decode()
+        self.assertIn("ISOLATION LAYER", doctor)
+        self.assertRegex(doctor, r"no_new_privs +present")
+
+    def test_a_function_tells_what_its_version_got(self):
+        self.daemon.deploy_probe("told")
+        self.daemon.call("told", b"say hi")
+        described = self.daemon.api("GET", "/v1/functions/told").json()
+        layers = {layer["layer"]: layer["state"] for layer in described["isolation"]}
+        for layer in ("no_new_privs", "seccomp", "capabilities", "cgroup_view"):
+            self.assertEqual(layers[layer], "present", layers)
+        board = {layer["layer"]: layer["state"]
+                 for layer in self.daemon.api("GET", "/v1/system").json()["isolation"]}
+        for layer in ("landlock", "apparmor", "seccomp.log"):
+            self.assertEqual(layers[layer], board[layer])
+
+    def test_a_function_tells_its_limits_and_ids_as_its_processes_have_them(self):
+        self.daemon.deploy_probe("told", limits={"pids": 19, "memory": "24Mi", "nofile": 77})
+        rows = {layer["layer"]: layer
+                for layer in self.daemon.api("GET", "/v1/functions/told").json()["isolation"]}
+        for name in ("user_namespace", "namespace.mount", "namespace.pid", "namespace.net",
+                     "namespace.uts", "namespace.ipc", "namespace.cgroup", "read_only_root",
+                     "old_root", "cgroup.memory", "cgroup.pids"):
+            self.assertEqual(rows[name]["state"], "present", rows[name])
+        for row in rows.values():
+            self.assertTrue(row["state"] == "present" or row["why"], row)
+        self.assertIn(str(24 << 20), rows["cgroup.memory"]["why"])
+        self.assertIn("pids.max 19", rows["cgroup.pids"]["why"])
+        self.assertIn("nofile 77", rows["rlimits"]["why"])
+        first = self.daemon.call("told", b"cat /proc/self/uid_map").text.split()[1]
+        self.assertIn(f"image ids are {first}", rows["id_range"]["why"])
+
+    def test_refused_system_calls_are_told(self):
+        system = self.daemon.api("GET", "/v1/system").json()
+        log = next(li for li in system["isolation"] if li["layer"] == "seccomp.log")
+        skip_unless(log["state"] == "present", log["why"])
+        self.daemon.deploy_probe("asker")
+        self.daemon.call("asker", b"say hi")
+        described = self.daemon.api("GET", "/v1/functions/asker").json()
+        self.assertEqual(described["refused_calls"], {"count": 0, "by_name": {}})
+        self.assertNotIn("refused ", self.daemon.cli_ok("describe", "asker"))
+        for deeds in (b"mount; unshare net", b"mount; socket 17 3 0"):
+            self.assertRegex(self.daemon.call("asker", deeds).text, "errno")
+        described = self.daemon.api("GET", "/v1/functions/asker").json()
+        self.assertEqual(described["refused_calls"], {
+            "count": 5, "by_name": {"clone": 1, "mount": 2, "socket": 1, "unshare": 1}})
+        self.assertRegex(self.daemon.cli_ok("describe", "asker"),
+                         r"refused +5 system calls +\(clone 1, mount 2, socket 1, unshare 1\)")
+        line = "system calls refused so far: 3 (clone 1, mount 1, unshare 1)"
+        self.assertIn(line, self.daemon.cli_ok("logs", "asker"))
+        self.assertEqual(self.daemon.log().count("/asker: system calls refused"), 1)
 
 
 class Outside(Case):
@@ -207,11 +285,6 @@ class Outside(Case):
         self.daemon.call("probe", b"write /tmp/s secret; write /dev/shm/s secret")
         text = self.daemon.call("other", b"cat /tmp/s; cat /dev/shm/s; ls /tmp").text
         self.assertNotIn("secret", text)
-
-    def test_a_crash_leaves_no_core_on_the_host(self):
-        before = set(os.listdir("/"))
-        self.daemon.call("probe", b"segv")
-        self.assertEqual(set(os.listdir("/")), before)
 
     def test_log_floods_are_bounded(self):
         for _ in range(3):
@@ -267,6 +340,8 @@ class HostileImages(Case):
         self.daemon.put("suid", {"image": "suid:1", "mode": "exec"})
         text = self.daemon.call("suid", b"ids; caps").text
         self.assertIn("uid 1000 1000 1000 gid 1000 1000 1000", text)
+        sets = dict(re.findall(r"^Cap(\w+):\t(\w+)$", text, re.M))
+        self.assertEqual(sets, dict.fromkeys(("Inh", "Prm", "Eff", "Bnd", "Amb"), "0" * 16), text)
 
     def test_users_by_name_and_number(self):
         passwd = b"root:x:0:0::/:\nflea:x:1234:2345::/:\n"

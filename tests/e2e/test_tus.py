@@ -588,6 +588,26 @@ class CommandLine(Case):
             # What the killed process had not read yet is lost.
             self.assertLessEqual(proxy.sent, size + OVERHEAD + (4 << 20))
 
+    def test_without_the_option_a_killed_daemon_is_waited_for(self):
+        self.write("killed:1", 64)
+        # To it directly: what the kernel says of a process that is gone is not what a proxy does.
+        for n in range(3):
+            process = subprocess.Popen(
+                [PULGA, "image", "import", str(self.file), "--ref", f"killed:{n}"],
+                env={"PATH": os.environ["PATH"], "PULGA_KEY": self.daemon.key,
+                     "PULGA_URL": f"http://127.0.0.1:{self.daemon.port}"},
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            io = Path(f"/proc/{process.pid}/io")
+            while int(io.read_text().split()[1]) < (4 + 16 * n) << 20:
+                self.assertIsNone(process.poll())
+            process.send_signal(signal.SIGSTOP)
+            os.kill(self.daemon.daemon_pid(), signal.SIGKILL)
+            process.send_signal(signal.SIGCONT)
+            out, err = self.finish(process)
+            self.assertIn("sending it in parts", err)
+            self.assertIn(f"imported killed:{n}", out)
+            self.daemon.cli_ok("image", "rm", f"killed:{n}")
+
     def test_a_bad_archive_is_not_tried_again(self):
         self.file.write_bytes(b"text " * 1000)
         with CuttingProxy(self.daemon.port) as proxy:

@@ -3,16 +3,21 @@
 // confined, and nothing left behind. version_fault_test has the calls of all processes in one row,
 // in exec mode.
 #include <fcntl.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <filesystem>
+#include <tuple>
 
 #include "base/file_io.h"
+#include "base/process.h"
 #include "base/sys.h"
-#include "sandbox/build_report.h"
 #include "sandbox/launcher.h"
-#include "tests/kernel/launcher_fixture.h"
+#include "tests/fault/launcher_life.h"
 
 namespace pulga::testing {
 namespace {
@@ -21,6 +26,15 @@ using ::testing::IsEmpty;
 
 constexpr int kQuietRounds = 12;  // that many successes in a row: no call is left to fail
 constexpr int kMostCalls = 1500;
+#if defined(__SANITIZE_ADDRESS__)
+constexpr int kNetworkStep = 3;  // three programs a round, each of them slow
+#else
+constexpr int kNetworkStep = 1;
+#endif
+
+std::string BinDir() {
+  return std::filesystem::read_symlink("/proc/self/exe").parent_path().string();
+}
 
 class LauncherFaults : public ::testing::Test {
  protected:
@@ -36,7 +50,10 @@ class LauncherFaults : public ::testing::Test {
     options.socket = sockets.first.TakeFd();
     options.layers = std::move(OpenFile(world_.data() + "/layers", O_RDONLY | O_DIRECTORY)).value();
     options.tree_name = world_.tree();
-    CloseAllBut({options.socket.get(), options.layers.get()});
+    options.netadmin.Reset(open((BinDir() + "/pulga-netadmin").c_str(), O_PATH | O_CLOEXEC));
+    options.router.Reset(open((BinDir() + "/pulga-router").c_str(), O_PATH | O_CLOEXEC));
+    CloseAllBut(
+        {options.socket.get(), options.layers.get(), options.netadmin.get(), options.router.get()});
     auto loop = std::move(EventLoop::Create()).value();
     auto launcher = Launcher::Create(*loop, std::move(options));
     if (!launcher.ok()) _exit(3);
@@ -54,8 +71,11 @@ class LauncherFaults : public ::testing::Test {
     bool fine = false;
     {
       LauncherClient client(world_.loop());
+      client.SetNetwork({{{0x0A530000}, 16}, {8080}}, [](UniqueFd) {});
       EXPECT_TRUE(client.AdoptLauncher(std::move(socket)).ok());
-      fine = BuildAndRun(client, spec);
+      const Life life = LiveOnce(world_, client, spec);
+      CheckLife(life, "call " + std::to_string(n));
+      fine = life.fine();
     }
     int status = 0;
     EXPECT_EQ(waitpid(launcher, &status, 0), launcher);
@@ -66,46 +86,11 @@ class LauncherFaults : public ::testing::Test {
     return fine;
   }
 
-  bool BuildAndRun(LauncherClient& client, const VersionSpec& spec) {
-    Recorder events;
-    std::unique_ptr<Spawner> spawner;
-    Status built;
-    bool answered = false;
-    client.BuildVersion(spec, events, [&](Result<std::unique_ptr<Spawner>> result) {
-      answered = true;
-      built = Status(result);
-      if (result.ok()) spawner = std::move(*result);
-    });
-    EXPECT_TRUE(world_.Until([&] { return answered; }));
-    if (spawner == nullptr) {
-      EXPECT_FALSE(built.ok() || built.error().message.empty());
-      return false;
-    }
-    Stdio stdio;
-    StartOptions options = world_.WithPipes(stdio);
-    options.extra_args = {"status"};
-    const Status started = spawner->Start(0, std::move(options));
-    if (!started.ok()) return false;
-    EXPECT_TRUE(world_.Until([&] { return !events.exits.empty() || !events.gone.empty(); }));
-    std::string out(16384, '\0');
-    const ssize_t got = read(stdio.out.get(), out.data(), out.size());
-    out.resize(got > 0 ? static_cast<size_t>(got) : 0);
-    if (!out.empty()) {  // it ran: then confined
-      EXPECT_EQ(StatusField(out, "Seccomp"), "2");
-      EXPECT_EQ(StatusField(out, "CapBnd"), "0000000000000000");
-      EXPECT_EQ(StatusField(out, "NoNewPrivs"), "1");
-    }
-    if (events.exits.empty()) return false;
-    const InstanceExit& exit = events.exits[0];
-    EXPECT_TRUE(exit.setup_step.empty() || exit.sys_errno != 0) << exit.setup_step;
-    EXPECT_TRUE(exit.setup_step.empty() || out.empty()) << "it ran though set-up failed";
-    return exit.setup_step.empty() && exit.wait_status == 0;
-  }
-
-  void Sweep(int sys_errno, const VersionSpec& spec) {
+  // Every `step`-th call.
+  void Sweep(int sys_errno, const VersionSpec& spec, int step = 1) {
     int quiet = 0;
     int n = 1;
-    for (; n < kMostCalls && quiet < kQuietRounds && !HasFailure(); ++n) {
+    for (; n < kMostCalls && quiet < kQuietRounds && !HasFailure(); n += step) {
       quiet = Round(n, sys_errno, spec) ? quiet + 1 : 0;
     }
     EXPECT_LT(n, kMostCalls);
@@ -114,6 +99,76 @@ class LauncherFaults : public ::testing::Test {
 
   LauncherWorld world_;
 };
+
+TEST_F(LauncherFaults, AWholeLifeWithOutboundNetworkSurvivesEveryFailingCall) {
+  ASSERT_EQ(unshare(CLONE_NEWNET), 0);  // nothing of the machine's is looked at, or for
+  VersionSpec spec = world_.Spec();
+  spec.access.network.mode = NetworkMode::kEgress;
+  Sweep(ENOMEM, spec, kNetworkStep);
+}
+
+// The spawner waits for it: a third instance needs a namespace that the launcher has attached.
+class StoppedLauncher : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    PULGA_NEEDS_ROOT();
+    const int done =
+        sys::Seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, nullptr);
+    if (done >= 0 || errno != EFAULT) GTEST_SKIP() << "before Linux 5.0";
+    ASSERT_EQ(unshare(CLONE_NEWNET), 0);
+    std::tie(launcher_, socket_) = world_.StartBareLauncher();
+  }
+  void Flood(Spawner& spawner, uint16_t slot) {
+    StartOptions options = world_.WithPipes(stdio_[slot]);
+    options.extra_args = {"refused", "1000000000"};
+    ASSERT_TRUE(spawner.Start(slot, std::move(options)).ok());
+  }
+  LauncherWorld world_;
+  PidFd launcher_;
+  MessageSocket socket_;
+  Stdio stdio_[3];
+};
+
+TEST_F(StoppedLauncher, LeavesNobodyWaitingForTheRefusalOfACall) {
+  constexpr uint32_t kMany = 2000;  // not answered within the moment before the spawner waits
+  Recorder events;
+  std::unique_ptr<Spawner> spawner;
+  {
+    LauncherClient client(world_.loop());
+    client.SetNetwork({{{0x0A530000}, 16}, {8080}}, [](UniqueFd) {});
+    ASSERT_TRUE(client.AdoptLauncher(socket_.TakeFd()).ok());
+    VersionSpec spec = world_.Spec();
+    spec.mode = SandboxMode::kHttp;
+    spec.access.network.mode = NetworkMode::kEgress;
+    spec.slots = 3;
+    bool answered = false;
+    client.BuildVersion(spec, events, [&](Result<std::unique_ptr<Spawner>> built) {
+      answered = true;
+      ASSERT_TRUE(built.ok()) << built.error().message;
+      spawner = std::move(*built);
+    });
+    ASSERT_TRUE(world_.Until([&] { return answered; }));
+    ASSERT_NE(spawner, nullptr);
+    uint32_t refused = 0;
+    const auto count = [&] {
+      for (const RefusedCount& more : spawner->TakeRefusals()) refused += more.count;
+      return refused;
+    };
+    Flood(*spawner, 0);
+    ASSERT_TRUE(world_.Until([&] { return count() > 0; }));
+    ASSERT_TRUE(launcher_.Signal(SIGSTOP).ok());
+    Flood(*spawner, 1);
+    Flood(*spawner, 2);
+    refused = 0;
+    world_.Until([&] { return count() > kMany || !events.exits.empty(); });
+    EXPECT_GT(refused, kMany);
+    EXPECT_THAT(events.exits, IsEmpty()) << "the spawner has given up waiting";
+    ASSERT_TRUE(launcher_.Signal(SIGCONT).ok());
+    spawner.reset();
+  }
+  EXPECT_TRUE(launcher_.Reap().ok());
+  EXPECT_THAT(world_.Leftovers(), IsEmpty());
+}
 
 TEST_F(LauncherFaults, AWholeLifeInHttpModeSurvivesEveryFailingCall) {
   VersionSpec spec = world_.Spec();

@@ -1,6 +1,7 @@
 """The daemon, then the launcher, killed before its n-th change of a file, for every n, during an
-import, a deploy, a deletion and a prune; then started again. Whatever was acknowledged is there,
-what was under way is there whole or not at all, and nothing else is left: docs/security.md.
+import, a deploy, a deletion, a prune and the making and removal of a volume; then started again.
+Whatever was acknowledged is there, what was under way is there whole or not at all, and nothing
+else is left: docs/security.md.
 """
 
 import http.client
@@ -14,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
 from harness import image_archive as archive  # noqa: E402
-from harness import BIN, Daemon, probe_binary, skip_unless, wait_until  # noqa: E402
+from harness import BIN, OwnDaemonCase, probe_binary, wait_until  # noqa: E402
 from image_archive import Entry, Image  # noqa: E402
 
 CONFIG = {"Entrypoint": ["/probe"]}
@@ -32,14 +33,11 @@ def image(tag, content):
     return archive.docker_archive([Image([tag], [base_layer(), own], CONFIG)])
 
 
-class CrashSweep(unittest.TestCase):
+class CrashSweep(OwnDaemonCase):
     """One store through all crashes; each attempt begins with the image `kept` alone."""
 
     def setUp(self):
-        skip_unless(os.geteuid() == 0, "needs root: the keeper and the launcher run as root")
-        self.daemon = Daemon()
-        self.addCleanup(self.daemon.__exit__, None, None, None)
-        self.daemon.start()
+        super().setUp()
         self.daemon.import_archive(image("kept:1", b"kept"))
         self.serial = itertools.count()
 
@@ -54,6 +52,9 @@ class CrashSweep(unittest.TestCase):
         return [
             ("import", lambda: post(first), {"kept:1", "a:1"}),
             ("deploy", lambda: self.call("PUT", "/v1/functions/f", spec, (200, 201)), None),
+            ("make a volume", lambda: self.call("PUT", "/v1/volumes/v", b'{"size": "4Mi"}',
+                                                (201,)), None),
+            ("remove it", lambda: self.call("DELETE", "/v1/volumes/v", None, (204,)), None),
             ("undeploy", lambda: self.call("DELETE", "/v1/functions/f", None, (204,)), None),
             ("move the tag", lambda: post(second), {"kept:1", "a:1", "-"}),
             ("prune", lambda: self.call("POST", "/v1/images/prune", None, (200,)),
@@ -91,6 +92,7 @@ class CrashSweep(unittest.TestCase):
                              " (SELECT chain_id FROM image_layers)"), [(0,)], where)
         layers = {chain: (disk, record) for chain, disk, record in
                   ask("SELECT chain_id, disk_bytes, record_bytes FROM layers")}
+        self.check_volumes(ask("SELECT id, state FROM volumes"), where)
         base.close()
         wait_until(lambda: sorted(p.name for p in (data / "layers").iterdir())
                    == sorted([".mnt", *layers]), 10,
@@ -103,11 +105,21 @@ class CrashSweep(unittest.TestCase):
                                   capture_output=True, text=True, check=True).stdout
             self.assertEqual(int(used.split()[0]), disk, f"{where}: {chain}")
         known = {"pulga.db", "pulga.db-wal", "pulga.db-shm", "admin.key", "lock", "layers",
-                 "layer-records", "spare-room"}
+                 "layer-records", "spare-room", "volumes"}
         unknown = [p.name for p in data.iterdir() if p.name not in known and not self.empty(p)]
         self.assertEqual(unknown, [], where)
         done = self.daemon.cli("image", "verify")
         self.assertEqual(done.returncode, 0, (where, done.stdout.decode(), done.stderr.decode()))
+
+    def check_volumes(self, rows, where):
+        """Whole ones, each with its row; what was half made or half removed goes by itself."""
+        listed = self.daemon.api("GET", "/v1/volumes").json()
+        self.assertEqual([v["trouble"] for v in listed["volumes"] if v["trouble"]], [], where)
+        self.assertEqual(listed["unclaimed"], [], where)
+        ready = [f"{number:016x}.ext4" for number, state in rows if state == "ready"]
+        folder = self.daemon.data / "volumes"
+        wait_until(lambda: sorted(os.listdir(folder)) == sorted([".mnt", *ready]), 10,
+                   lambda: f"{where}: {os.listdir(folder)}, rows {rows}")
 
     @staticmethod
     def empty(path):
@@ -115,6 +127,7 @@ class CrashSweep(unittest.TestCase):
 
     def reset(self):
         self.daemon.api("DELETE", "/v1/functions/f")
+        self.daemon.api("DELETE", "/v1/volumes/v")
         reply = self.daemon.api("DELETE", "/v1/images/a:1")
         self.assertIn(reply.status, (204, 404), repr(reply))
         self.daemon.api("POST", "/v1/images/prune")

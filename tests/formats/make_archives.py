@@ -139,7 +139,9 @@ class PrivateDocker:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        for folder in Path("/sys/fs/cgroup").glob("**" + self.parent):
+        # Not glob: it fails when a cgroup of somebody else's goes while it looks.
+        for folder in [place for place, _, _ in os.walk("/sys/fs/cgroup")
+                       if place.endswith(self.parent)]:
             for path, _, _ in os.walk(folder, topdown=False):
                 try:
                     os.rmdir(path)

@@ -33,8 +33,7 @@ class Files final : public ArchiveFiles {
  public:
   Files(int fd, ArchiveIndex index) : fd_(fd), index_(std::move(index)) {}
   const ArchiveIndex& index() const override { return index_; }
-  Result<std::string> Read(const ArchiveMember& member, size_t limit) const override {
-    if (member.size > limit) return Error{Code::kTooLarge, 0, "too large"};
+  Result<std::string> Read(const ArchiveMember& member) const override {
     return ReadAt(fd_, static_cast<off_t>(member.offset), member.size);
   }
 

@@ -8,12 +8,14 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <random>
 
 #include "base/file_io.h"
+#include "sandbox/access_wire.h"
 #include "tests/kernel/launcher_fixture.h"
 
 namespace pulga::testing {
@@ -109,6 +111,12 @@ TEST_F(HostileDaemon, IsRefusedWithAnyFieldOfBuildVersionWrong) {
   EXPECT_TRUE(IsRefused(With(good, &B::spare_netns, 65535)));
   EXPECT_TRUE(IsRefused(With(good, &B::mode, 7)));
   EXPECT_TRUE(IsRefused(With(good, &B::init, 7)));
+  EXPECT_TRUE(IsRefused(With(good, &B::meter, 2)));
+  for (const uint64_t v : {uint64_t{1} << 20, UINT64_MAX, uint64_t{1} << 60, uint64_t{1} << 45}) {
+    EXPECT_TRUE(IsRefused(With(good, &B::most_memory_bytes, v))) << v;
+  }
+  EXPECT_TRUE(IsRefused(With(good, &B::most_cpu_millis, UINT32_MAX)));
+  EXPECT_TRUE(IsRefused(With(good, &B::most_cpu_millis, 1)));
 }
 
 TEST_F(HostileDaemon, IsRefusedWithAnySizeThatDoesNotFit) {
@@ -125,6 +133,8 @@ TEST_F(HostileDaemon, IsRefusedWithAnySizeThatDoesNotFit) {
     EXPECT_TRUE(IsRefused(With(good, &B::user_bytes, v))) << v;
     EXPECT_TRUE(IsRefused(With(good, &B::working_dir_bytes, v + 1))) << v;
     EXPECT_TRUE(IsRefused(With(good, &B::hostname_bytes, v))) << v;
+    EXPECT_TRUE(IsRefused(With(good, &B::owner_bytes, v))) << v;
+    EXPECT_TRUE(IsRefused(With(good, &B::function_bytes, v))) << v;
   }
 }
 
@@ -156,9 +166,84 @@ TEST_F(HostileDaemon, GetsNowhereWithStringsThatLookLikePaths) {
   EXPECT_TRUE(IsRefused(Text(EncodeBuildVersion(1, spec))));
 }
 
+TEST_F(HostileDaemon, IsRefusedWithAnyFieldOfTheAccessWrong) {
+  using H = AccessHeader;
+  const VersionSpec spec = world_.Spec();
+  const std::string good = Text(EncodeBuildVersion(1, spec));
+  // It stands at the end: nothing asked for, nothing behind the header.
+  const auto with = [&](auto H::*field, uint64_t value) {
+    H header = {};
+    header.*field = static_cast<std::remove_reference_t<decltype(header.*field)>>(value);
+    std::string bytes = good.substr(0, good.size() - sizeof header);
+    return bytes.append(reinterpret_cast<const char*>(&header), sizeof header);
+  };
+  for (const uint64_t v : {1, 2, 16, 17, 64, 65, 65535}) {
+    EXPECT_TRUE(IsRefused(with(&H::rules, v))) << v;
+    EXPECT_TRUE(IsRefused(with(&H::volumes, v))) << v;
+    EXPECT_TRUE(IsRefused(with(&H::devices, v))) << v;
+  }
+  for (unsigned bit = 0; bit < 64; ++bit) {
+    EXPECT_TRUE(IsRefused(with(&H::capabilities, 1ULL << bit))) << bit;
+  }
+  EXPECT_TRUE(IsRefused(with(&H::network_mode, 2)));
+  EXPECT_TRUE(IsRefused(with(&H::network_mode, 3)));
+  EXPECT_TRUE(IsRefused(with(&H::zero, 1)));
+}
+
+TEST_F(HostileDaemon, IsRefusedWhatWasNotGranted) {
+  const std::function<void(AccessSpec&)> wishes[] = {
+      [](AccessSpec& a) { a.network.mode = NetworkMode::kHost; },
+      [](AccessSpec& a) { a.network.allow.resize(1); },
+      [](AccessSpec& a) {
+        a.volumes = {{VolumeKind::kHost, "/etc", "/x", true, 0}};
+      },
+      [](AccessSpec& a) {
+        a.volumes = {{VolumeKind::kVolume, "../../etc", "/x", true, 0}};
+      },
+      [](AccessSpec& a) {
+        a.volumes = {{VolumeKind::kVolume, "data", "/proc", true, 0}};
+      },
+      [](AccessSpec& a) {
+        a.devices = {{"", "/dev/../etc/shadow", LeaseKind::kByGrant}};
+      },
+      [](AccessSpec& a) {
+        a.devices = {{"", "/dev/mem", LeaseKind::kByGrant}};
+      },
+      [](AccessSpec& a) { a.capabilities = 1 << 21; },
+  };
+  for (const auto& wish : wishes) {
+    VersionSpec spec = world_.Spec();
+    wish(spec.access);
+    EXPECT_TRUE(IsRefused(Text(EncodeBuildVersion(1, spec))));
+  }
+}
+
+TEST_F(HostileDaemon, IsRefusedWithAnyFieldOfAResizeWrong) {
+  using B = ResizeBody;
+  VersionSpec spec = world_.Spec();
+  spec.limits.cpu_millis = 100;
+  ASSERT_TRUE(socket_.Send(EncodeBuildVersion(1, spec).bytes()).ok());
+  const auto built = socket_.Receive(16384);  // its descriptors keep the spawner
+  ASSERT_TRUE(built.ok() && DecodeReply(built->bytes)->status.ok());
+  const std::string good =
+      Text(EncodeResize(2, {spec.version_id, spec.limits.memory_bytes, 100, 0}));
+  EXPECT_TRUE(IsRefused(With(good, &B::version_id, 0)));
+  EXPECT_TRUE(IsRefused(With(good, &B::version_id, 77)));
+  for (const uint64_t v : {uint64_t{0}, uint64_t{4096}, spec.limits.memory_bytes + 1, UINT64_MAX}) {
+    EXPECT_TRUE(IsRefused(With(good, &B::memory_bytes, v))) << v;
+  }
+  for (const uint32_t v : {0U, 9U, 101U, UINT32_MAX}) {
+    EXPECT_TRUE(IsRefused(With(good, &B::cpu_millis, v))) << v;
+  }
+  EXPECT_TRUE(IsRefused(With(good, &B::zero, 1)));
+  EXPECT_TRUE(IsRefused(good.substr(0, good.size() - 1)));
+  EXPECT_TRUE(IsRefused(good + "x"));
+  EXPECT_FALSE(IsRefused(good));
+}
+
 TEST_F(HostileDaemon, IsRefusedForSlotsAndVersionsThatAreNotThere) {
-  for (const LaunchKind kind :
-       {LaunchKind::kDropVersion, LaunchKind::kFreeze, LaunchKind::kThaw, LaunchKind::kKill}) {
+  for (const LaunchKind kind : {LaunchKind::kDropVersion, LaunchKind::kKill, LaunchKind::kReclaim,
+                                LaunchKind::kCancelReclaim}) {
     const std::string good = Text(EncodeSlot(kind, 1, {77, 0, 0}));
     EXPECT_TRUE(IsRefused(good));
     EXPECT_TRUE(IsRefused(With(good, &SlotBody::version_id, 0)));
@@ -224,6 +309,58 @@ TEST_F(HostileDaemon, IsRefusedWithFilesAJobMayNotHave) {
   }
 }
 
+TEST_F(HostileDaemon, IsRefusedWithAnyFieldOfAVolumeWrong) {
+  VolumeRequestBody body = {};
+  body.id = 77;
+  for (const LaunchKind kind : {LaunchKind::kRemoveVolume, LaunchKind::kCreateVolume}) {
+    const std::string bad = Text(EncodeVolume(kind, 1, body));  // not there; without a size
+    EXPECT_TRUE(IsRefused(bad));
+    EXPECT_TRUE(IsRefused(bad + "x"));
+    EXPECT_TRUE(IsRefused(With(bad, &VolumeRequestBody::id, 0)));
+  }
+  EXPECT_TRUE(IsRefused(Text(EncodeVolume(LaunchKind::kListVolumes, 1, body))));
+  body.bytes = 8 << 20;
+  const std::string good = Text(EncodeVolume(LaunchKind::kCreateVolume, 1, body));
+  for (const uint64_t bytes : {uint64_t{1}, uint64_t{1} << 50, UINT64_MAX}) {
+    EXPECT_TRUE(IsRefused(With(good, &VolumeRequestBody::bytes, bytes))) << bytes;
+  }
+  for (const char* label : {"../../etc/x", "-L\n", "Data", "a\0b"}) {
+    VolumeRequestBody named = body;
+    memcpy(named.label, label, 4);
+    EXPECT_TRUE(IsRefused(Text(EncodeVolume(LaunchKind::kCreateVolume, 1, named)))) << label;
+  }
+  EXPECT_TRUE(IsRefused(Text(EncodeVolume(LaunchKind::kRemoveVolume, 1, body))));
+  const std::string resize = Text(EncodeVolume(LaunchKind::kResizeVolume, 1, body));
+  for (const uint64_t bytes : {uint64_t{0}, kMinVolumeBytes - 1, kMaxVolumeBytes + 1}) {
+    EXPECT_TRUE(IsRefused(With(resize, &VolumeRequestBody::bytes, bytes))) << bytes;
+  }
+  EXPECT_TRUE(IsRefused(resize));  // not there
+}
+
+TEST_F(HostileDaemon, IsRefusedWithVolumesThatAreNotResolved) {
+  VersionSpec spec = world_.Spec();
+  VolumeMount volume;
+  volume.path = "/data";
+  for (const char* source : {"data", "0000000000000000", "../../../etc/pass", "00000000000000FF"}) {
+    volume.source = source;
+    spec.access.volumes = {volume};
+    EXPECT_TRUE(IsRefused(Text(EncodeBuildVersion(1, spec)))) << source;
+  }
+  volume.source = VolumeSource(77);  // not there
+  spec.access.volumes = {volume};
+  EXPECT_TRUE(IsRefused(Text(EncodeBuildVersion(1, spec))));
+  volume.layers = {world_.base_layer()};  // a volume has none
+  spec.access.volumes = {volume};
+  EXPECT_TRUE(IsRefused(Text(EncodeBuildVersion(1, spec))));
+  volume.kind = VolumeKind::kDataSet;  // which is never written to
+  spec.access.volumes = {volume};
+  EXPECT_TRUE(IsRefused(Text(EncodeBuildVersion(1, spec))));
+  volume.read_only = true;
+  volume.layers = {LayerId()};
+  spec.access.volumes = {volume};
+  EXPECT_TRUE(IsRefused(Text(EncodeBuildVersion(1, spec))));
+}
+
 TEST_F(HostileDaemon, IsRefusedWhenItCancelsWhatIsNotThere) {
   const std::string good = Text(EncodeCancelUnpack(1, {77}));
   EXPECT_TRUE(IsRefused(good));
@@ -232,18 +369,46 @@ TEST_F(HostileDaemon, IsRefusedWhenItCancelsWhatIsNotThere) {
   EXPECT_TRUE(IsRefused(good + "x"));
 }
 
+TEST_F(HostileDaemon, IsRefusedWhenItOpensANetworkThatIsNotOurs) {
+  NetworkPlan plan;
+  plan.range = {{0x0A530000}, 16};
+  const std::string good = Text(EncodeOpenNetwork(1, plan));
+  for (const uint32_t base : {0x00000000U, 0xCB007100U, 0x7F000000U, 0xE0000000U, 0x0A530001U}) {
+    EXPECT_TRUE(IsRefused(With(good, &OpenNetworkBody::range_base, base))) << base;
+  }
+  for (const uint32_t bits : {0U, 8U, 11U, 25U, 32U, 33U, 256U + 16U, UINT32_MAX}) {
+    EXPECT_TRUE(IsRefused(With(good, &OpenNetworkBody::range_bits, bits))) << bits;
+  }
+  using Ports = std::array<uint16_t, kMaxManagementPorts>;
+  for (const Ports& ports : {Ports{9, 8}, Ports{8, 8}, Ports{0, 8}, Ports{8, 0, 9}}) {
+    std::string bad = good;
+    memcpy(bad.data() + sizeof(LaunchHeader) + offsetof(OpenNetworkBody, management_ports),
+           ports.data(), sizeof ports);
+    EXPECT_TRUE(IsRefused(bad)) << ports[0] << " " << ports[1];
+  }
+  EXPECT_TRUE(IsRefused(good.substr(0, good.size() - 1)));
+  EXPECT_TRUE(IsRefused(good + "x"));
+}
+
+TEST_F(HostileDaemon, IsRefusedOutboundNetworkBeforeItIsOpen) {
+  VersionSpec spec = world_.Spec();
+  spec.access.network.mode = NetworkMode::kEgress;
+  EXPECT_TRUE(IsRefused(Text(EncodeBuildVersion(1, spec))));
+}
+
 TEST_F(HostileDaemon, IsRefusedWithDescriptorsNobodyAskedFor) {
   const UniqueFd canary(open((canary_ + "/file").c_str(), O_RDWR | O_CLOEXEC));
   const std::vector<int> many(200, canary.get());
   for (const std::string& message :
        {Text(EncodeBuildVersion(1, world_.Spec())), Text(EncodeListLayers(1)),
-        Text(EncodeSlot(LaunchKind::kFreeze, 1, {77, 0, 0})), Text(EncodeUnpack(1, UnpackJob()))}) {
+        Text(EncodeVolume(LaunchKind::kListVolumes, 1, {})),
+        Text(EncodeSlot(LaunchKind::kKill, 1, {77, 0, 0})), Text(EncodeUnpack(1, UnpackJob()))}) {
     EXPECT_TRUE(IsRefused(message, many));
   }
 }
 
 TEST_F(HostileDaemon, IsRefusedWithUnknownKindsAndReplies) {
-  for (const uint32_t kind : {0U, 9U, 99U, 100U, UINT32_MAX}) {
+  for (const uint32_t kind : {0U, 3U, 4U, 9U, 99U, 100U, UINT32_MAX}) {
     WireWriter writer;
     writer.Put(LaunchHeader{kLaunchMagic, static_cast<LaunchKind>(kind), 1});
     EXPECT_TRUE(IsRefused(Text(writer))) << kind;
@@ -257,7 +422,7 @@ TEST_F(HostileDaemon, ChangesNothingWithRandomBytes) {
     std::string bytes(random() % 400 + 1, '\0');
     for (char& c : bytes) c = static_cast<char>(random());
     if (i % 2 == 0) {  // a valid header in front
-      const LaunchHeader header{kLaunchMagic, static_cast<LaunchKind>(random() % 10), 1};
+      const LaunchHeader header{kLaunchMagic, static_cast<LaunchKind>(random() % 16), 1};
       bytes.insert(0, reinterpret_cast<const char*>(&header), sizeof header);
     }
     EXPECT_TRUE(IsRefused(bytes)) << i;
@@ -265,7 +430,7 @@ TEST_F(HostileDaemon, ChangesNothingWithRandomBytes) {
 }
 
 TEST_F(HostileDaemon, EndsTheLauncherByNotReading) {
-  const std::string message = Text(EncodeSlot(LaunchKind::kFreeze, 1, {77, 0, 0}));
+  const std::string message = Text(EncodeSlot(LaunchKind::kKill, 1, {77, 0, 0}));
   fcntl(socket_.fd(), F_SETFL, O_NONBLOCK);
   pollfd gone = {launcher_.fd(), POLLIN, 0};
   for (int i = 0; i < 200000 && poll(&gone, 1, 0) == 0; ++i) {

@@ -4,7 +4,6 @@
 #include <gmock/gmock.h>
 
 #include <random>
-#include <thread>
 
 #include "images/ingest.h"
 #include "images/job_events.h"
@@ -12,6 +11,7 @@
 #include "images/tree_remove.h"
 #include "images/unpack_jobs.h"
 #include "tests/support/image_lab.h"
+#include "tests/support/thread_job.h"
 
 namespace pulga::testing {
 namespace {
@@ -25,37 +25,19 @@ class InlineUnpacker final : public UnpackRunner {
  public:
   explicit InlineUnpacker(std::string folder) : folder_(std::move(folder)) {}
   std::unique_ptr<RunningJob> Start(UnpackJob job) override {
-    return std::make_unique<Job>(*this, std::move(job));
+    return std::make_unique<ThreadJob>([this, work = std::make_shared<UnpackJob>(std::move(job))] {
+      Status status = Run(*work);
+      if (!status.ok()) {
+        (void)SendEvent(work->channel.get(), JobEventKind::kFailure, EncodeFailure(status.error()));
+        status = Error{Code::kInvalidArgument, 0, "exit status 1"};
+      }
+      *work = UnpackJob();  // the other ends of its pipes wait for this
+      return status;
+    });
   }
   std::string PathOf(const LayerId& id) const { return folder_ + "/" + id.Hex(); }
 
  private:
-  class Job final : public RunningJob {
-   public:
-    Job(InlineUnpacker& runner, UnpackJob job)
-        : thread_([this, &runner, work = std::make_shared<UnpackJob>(std::move(job))] {
-            status_ = runner.Run(*work);
-            if (!status_.ok()) {
-              (void)SendEvent(work->channel.get(), JobEventKind::kFailure,
-                              EncodeFailure(status_.error()));
-              status_ = Error{Code::kInvalidArgument, 0, "exit status 1"};
-            }
-            *work = UnpackJob();  // the other ends of its pipes wait for this
-          }) {}
-    ~Job() override {
-      if (thread_.joinable()) thread_.join();
-    }
-    Status Wait() override {
-      thread_.join();
-      return status_;
-    }
-    void Cancel() override {}
-
-   private:
-    Status status_;
-    std::thread thread_;
-  };
-
   Status Unpack(const UnpackJob& job, const UnpackOrder& order) {
     const std::string staging = folder_ + "/.staging";
     PULGA_RETURN_IF_ERROR(MakeDirs(staging, 0755));

@@ -26,7 +26,7 @@ TEST(KernelFeatures, WhatTheTestsThemselvesNeedIsFound) {
   PULGA_NEED(geteuid() == 0, "needs root");
   const auto features = ProbeKernelFeatures();
   for (const char* name : {"namespace.user", "namespace.net", "cgroup.memory", "cgroup.pids",
-                           "seccomp", "pidfd", "privilege.root"}) {
+                           "seccomp", "privilege.root"}) {
     const Feature* feature = FindFeature(features, name);
     ASSERT_NE(feature, nullptr) << name;
     EXPECT_EQ(feature->state, FeatureState::kPresent) << name << ": " << feature->detail;

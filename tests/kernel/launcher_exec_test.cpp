@@ -2,6 +2,8 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include <algorithm>
+
 #include "tests/kernel/launcher_fixture.h"
 
 namespace pulga::testing {
@@ -84,6 +86,9 @@ TEST_F(LauncherExec, RunsAParkedProgramWithItsRequest) {
   const SlotTimes times = spawner_->Times(0);
   EXPECT_LT(times.begun, times.ready);
   EXPECT_LT(times.ready, times.exec);
+  EXPECT_GT(times.steps.front(), Duration::zero());
+  EXPECT_TRUE(std::is_sorted(times.steps.begin(), times.steps.end()));
+  EXPECT_LE(times.begun + times.steps.back(), times.ready);
 }
 
 TEST_F(LauncherExec, ReusesASlotManyTimes) {

@@ -34,6 +34,29 @@ class LauncherTest : public ::testing::Test {
     const RunResult run = Probe(args);
     return run.out + run.err + run.exit.setup_step;
   }
+  // `ask` is given a callback for the launcher's answer.
+  template <typename Ask>
+  Status Await(Ask ask) {
+    Status out;
+    bool answered = false;
+    ask([&](const Status& status) {
+      answered = true;
+      out = status;
+    });
+    EXPECT_TRUE(world_.Until([&] { return answered; }));
+    return out;
+  }
+  std::vector<VolumeState> ListVolumes() {
+    std::vector<VolumeState> out;
+    bool answered = false;
+    world_.client().ListVolumes([&](Result<std::vector<VolumeState>> listed) {
+      answered = true;
+      EXPECT_TRUE(listed.ok());
+      if (listed.ok()) out = std::move(*listed);
+    });
+    EXPECT_TRUE(world_.Until([&] { return answered; }));
+    return out;
+  }
 
   LauncherWorld world_;
   Recorder events_;

@@ -43,7 +43,7 @@ TEST_F(LauncherIsolation, HasTwoFiltersMoreThanWeHave) {
   std::ifstream in("/proc/self/status");
   const std::string ours(std::istreambuf_iterator<char>(in), {});
   const std::string before = StatusField(ours, "Seccomp_filters");
-  if (before.empty()) return;
+  if (before.empty()) PULGA_SKIP("filters are counted since Linux 5.9");
   const std::string wanted = std::to_string(std::stoi(before) + 2);
   EXPECT_EQ(StatusField(Say({"status"}), "Seccomp_filters"), wanted);
   EXPECT_EQ(StatusField(Say({"cat", "/proc/1/status"}), "Seccomp_filters"), wanted);
@@ -80,7 +80,8 @@ TEST_F(LauncherIsolation, IsPid1WithoutOurInit) {
 }
 
 TEST_F(LauncherIsolation, CannotWriteTheRoot) {
-  for (const char* path : {"/new", "/etc/hosts", "/dev/new", "/run/new", "/sys/new", "/probe"}) {
+  for (const char* path :
+       {"/new", "/etc/hosts", "/dev/new", "/sys/new", "/sys/fs/cgroup/new", "/probe"}) {
     const RunResult run = Probe({"write", path});
     EXPECT_EQ(run.out.find("write 14"), std::string::npos) << path << ": " << run.out << run.err;
     EXPECT_THAT(run.out + run.err, HasSubstr("30")) << path;  // EROFS
@@ -98,7 +99,7 @@ TEST_F(LauncherIsolation, HasATmpOfItsOwnThatIsBounded) {
 TEST_F(LauncherIsolation, SeesTheDevicesOfTheProfileOnly) {
   const std::string dev = Say({"ls", "/dev"});
   for (const char* name : {"null\n", "zero\n", "full\n", "random\n", "urandom\n", "fd ->",
-                           "stdin ->", "stdout ->", "stderr ->", "shm ->"}) {
+                           "stdin ->", "stdout ->", "stderr ->", "shm\n"}) {
     EXPECT_THAT(dev, HasSubstr(name));
   }
   for (const char* name : {"tty", "ptmx", "console", "kmsg", "mem", "sda", "vda", "pts"}) {
@@ -131,7 +132,9 @@ TEST_F(LauncherIsolation, ShowsNoPathOfTheHostInItsMounts) {
 }
 
 TEST_F(LauncherIsolation, KnowsNoCgroupNameOfTheHost) {
-  EXPECT_THAT(Say({"cgroup"}), Not(HasSubstr("pulga")));
+  const std::string said = Say({"cgroup"});
+  EXPECT_THAT(said, Not(HasSubstr("pulga")));
+  EXPECT_THAT(said, HasSubstr(":/\n")) << "its own is the root of them";
 }
 
 TEST_F(LauncherIsolation, OpensNothingButItsThreeDescriptors) {

@@ -81,7 +81,7 @@ class Keeper : public ::testing::Test {
                   "--data",
                   data_,
                   "--user",
-                  "no-such-user"};
+                  "2046754816"};
     spawn.env = {"PATH=/usr/bin:/bin"};
     const UniqueFd log(open(Log().c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
     spawn.fds = {{0, 0}, {1, 1}, {log.get(), 2}};

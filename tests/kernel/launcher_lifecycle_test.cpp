@@ -19,6 +19,18 @@ namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
+std::vector<pid_t> ProcessesOf(uint32_t host_id) {
+  std::vector<pid_t> out;
+  for (const auto& process : fs::directory_iterator("/proc")) {
+    std::ifstream in(process.path() / "status");
+    const std::string status((std::istreambuf_iterator<char>(in)), {});
+    if (StatusField(status, "Uid").rfind(std::to_string(host_id), 0) == 0) {
+      out.push_back(std::stoi(process.path().filename()));
+    }
+  }
+  return out;
+}
+
 class LauncherLifecycle : public LauncherTest {
  protected:
   // The error of a version that must not come to be.
@@ -26,9 +38,25 @@ class LauncherLifecycle : public LauncherTest {
     const auto spawner = world_.Build(spec, events_);
     return spawner != nullptr ? "it was built" : world_.error.error().message;
   }
-  // The kernel says so: a frozen cgroup takes a moment, longest on a busy machine.
-  bool UntilFrozen(uint64_t version_id) {
+  // Only what is kept between calls is ever frozen.
+  VersionSpec ServerSpec(std::vector<std::string> argv = {"/probe"}) {
+    VersionSpec spec = world_.Spec(std::move(argv));
+    spec.mode = SandboxMode::kHttp;
+    return spec;
+  }
+  // The kernel says so: a frozen cgroup takes a moment, longest on a busy machine. So do the
+  // spawner's first words, which bring what freezing needs.
+  bool Freezes(Spawner& spawner, uint64_t version_id) {
+    EXPECT_TRUE(world_.Until([&] { return spawner.Freeze(0).ok(); }));
     return world_.Until([&] { return SlotState(version_id).find("FROZEN") != std::string::npos; });
+  }
+  void StartFrozen(Spawner& spawner, const VersionSpec& spec, Stdio& stdio) {
+    StartOptions options = world_.WithPipes(stdio);
+    options.extra_args = {"say", "up;", "sleep", "60"};
+    ASSERT_TRUE(spawner.Start(0, std::move(options)).ok());
+    std::string said;
+    ASSERT_TRUE(world_.UntilSaid(stdio, said, "up"));
+    ASSERT_TRUE(Freezes(spawner, spec.version_id));
   }
   // "FROZEN" or not, of slot 0, whichever version of cgroups has the freezer.
   std::string SlotState(uint64_t version_id) {
@@ -179,68 +207,68 @@ TEST_F(LauncherLifecycle, BuildsAVersionAgainWhileTheOneBeforeIsStillBeingRemove
 }
 
 TEST_F(LauncherLifecycle, FreezesAndThaws) {
-  const VersionSpec spec = world_.Spec({"/echo"});
+  const VersionSpec spec = ServerSpec({"/echo"});
   Build(spec);
   Stdio stdio;
   ASSERT_TRUE(spawner_->Start(0, world_.WithPipes(stdio)).ok());
   std::string said;
   ASSERT_TRUE(WriteAll(stdio.in.get(), "awake ").ok());
   ASSERT_TRUE(world_.UntilSaid(stdio, said, "awake"));
-  int answers = 0;
-  const auto answered = [&](const Status& status) {
-    EXPECT_TRUE(status.ok()) << status.error().message;
-    ++answers;
-  };
-  world_.client().Freeze(spec.version_id, 0, answered);
-  ASSERT_TRUE(world_.Until([&] { return answers == 1; }));
-  ASSERT_TRUE(UntilFrozen(spec.version_id));
+  ASSERT_TRUE(Freezes(*spawner_, spec.version_id));
   ASSERT_TRUE(WriteAll(stdio.in.get(), "asleep").ok());
   usleep(300000);  // it would have echoed that long ago
   char byte;
   EXPECT_EQ(read(stdio.out.get(), &byte, 1), -1);
-  world_.client().Thaw(spec.version_id, 0, answered);
+  EXPECT_EQ(spawner_->Processes(0), 1U);
+  ASSERT_TRUE(spawner_->Thaw(0).ok());
   EXPECT_TRUE(world_.UntilSaid(stdio, said, "asleep")) << said;
   stdio.in.Reset();
   ASSERT_TRUE(world_.Until([&] { return events_.exits.size() == 1; }));
   EXPECT_EQ(events_.exits[0].wait_status, 0);
-  EXPECT_EQ(answers, 2);
 }
 
 TEST_F(LauncherLifecycle, DropsAndEndsWhatIsFrozen) {
-  const VersionSpec specs[2] = {world_.Spec(), world_.Spec()};
+  const VersionSpec specs[2] = {ServerSpec(), ServerSpec()};
   Recorder recorders[2];
   std::unique_ptr<Spawner> spawners[2];
   Stdio stdio[2];
-  int answers = 0;
   for (int i = 0; i < 2; ++i) {
     spawners[i] = world_.Build(specs[i], recorders[i]);
     ASSERT_NE(spawners[i], nullptr);
-    StartOptions options = world_.WithPipes(stdio[i]);
-    options.extra_args = {"say", "up;", "sleep", "60"};
-    ASSERT_TRUE(spawners[i]->Start(0, std::move(options)).ok());
-    std::string said;
-    ASSERT_TRUE(world_.UntilSaid(stdio[i], said, "up"));
-    world_.client().Freeze(specs[i].version_id, 0, [&](const Status&) { ++answers; });
+    ASSERT_NO_FATAL_FAILURE(StartFrozen(*spawners[i], specs[i], stdio[i]));
   }
-  ASSERT_TRUE(world_.Until([&] { return answers == 2; }));
-  for (const VersionSpec& spec : specs) ASSERT_TRUE(UntilFrozen(spec.version_id));
   EXPECT_TRUE(Drop(specs[0].version_id).ok());
   // The other one is frozen still when TearDown ends the launcher.
 }
 
-TEST_F(LauncherLifecycle, SweepsWhatAKilledLauncherLeftFrozen) {
-  const VersionSpec spec = world_.Spec();
+TEST_F(LauncherLifecycle, EndsWhatIsFrozenBySignalAndReusesItsSlot) {
+  const VersionSpec spec = ServerSpec();
   Build(spec);
+  for (const int signo : {SIGKILL, SIGTERM}) {
+    Stdio stdio;
+    ASSERT_NO_FATAL_FAILURE(StartFrozen(*spawner_, spec, stdio));
+    events_.exits.clear();
+    ASSERT_TRUE(spawner_->Signal(0, signo).ok());
+    ASSERT_TRUE(world_.Until([&] { return events_.exits.size() == 1; }));
+    EXPECT_NE(WTERMSIG(events_.exits[0].wait_status), 0);  // a program that ignores SIGTERM: 9
+  }
+}
+
+TEST_F(LauncherLifecycle, FreezesNothingOfExecVersions) {
+  Build(world_.Spec());
   Stdio stdio;
   StartOptions options = world_.WithPipes(stdio);
-  options.extra_args = {"say", "up;", "sleep", "60"};
+  options.extra_args = {"sleep", "60"};
   ASSERT_TRUE(spawner_->Start(0, std::move(options)).ok());
-  std::string said;
-  ASSERT_TRUE(world_.UntilSaid(stdio, said, "up"));
-  bool frozen = false;
-  world_.client().Freeze(spec.version_id, 0, [&](const Status&) { frozen = true; });
-  ASSERT_TRUE(world_.Until([&] { return frozen; }));
-  ASSERT_TRUE(UntilFrozen(spec.version_id));
+  EXPECT_EQ(spawner_->Freeze(0).error().code, Code::kUnsupported);
+  EXPECT_EQ(spawner_->Freeze(1).error().code, Code::kInvalidArgument);  // nothing runs there
+}
+
+TEST_F(LauncherLifecycle, SweepsWhatAKilledLauncherLeftFrozen) {
+  const VersionSpec spec = ServerSpec();
+  Build(spec);
+  Stdio stdio;
+  ASSERT_NO_FATAL_FAILURE(StartFrozen(*spawner_, spec, stdio));
   world_.KillLauncher();
   ASSERT_TRUE(world_.Until([&] { return !world_.client().available(); }));
   spawner_.reset();
@@ -279,16 +307,75 @@ TEST_F(LauncherLifecycle, LosesOnlyTheVersionWhoseSpawnerDies) {
   const VersionSpec spec = world_.Spec();
   const auto other = world_.Build(spec, others);
   ASSERT_NE(other, nullptr);
-  for (const auto& process : fs::directory_iterator("/proc")) {
-    std::ifstream in(process.path() / "status");
-    const std::string status((std::istreambuf_iterator<char>(in)), {});
-    if (StatusField(status, "Uid").rfind(std::to_string(SpawnerHostId(spec.version_id)), 0) == 0) {
-      kill(std::stoi(process.path().filename()), SIGKILL);
-    }
-  }
+  for (const pid_t pid : ProcessesOf(HostIds().SpawnerHostId(spec.version_id))) kill(pid, SIGKILL);
   ASSERT_TRUE(world_.Until([&] { return !others.gone.empty(); }));
   EXPECT_EQ(world_.Run(*spawner_, events_, {"exit", "0"}).exit.wait_status, 0);
   EXPECT_THAT(events_.gone, IsEmpty());
+}
+
+TEST_F(LauncherLifecycle, SaysThatTryingAgainHelpsWhenItHasJustEnded) {
+  siginfo_t info = {};
+  ASSERT_EQ(kill(world_.launcher_pid(), SIGKILL), 0);
+  ASSERT_EQ(waitid(P_PID, static_cast<id_t>(world_.launcher_pid()), &info, WEXITED | WNOWAIT), 0);
+  const Status told = Await([&](auto done) {
+    world_.client().ListLayers([done](const auto& ids) { done(Status(ids)); });
+  });
+  ASSERT_FALSE(told.ok());
+  EXPECT_EQ(told.error().code, Code::kUnavailable);
+  EXPECT_THAT(told.error().message, HasSubstr("try again"));
+  world_.KillLauncher();
+  ASSERT_TRUE(world_.Until([&] { return !world_.client().available(); }));
+  world_.StartLauncher();  // sweeps what the killed one left
+}
+
+// What it was asked for meanwhile is carried out and taken back once it goes on.
+TEST_F(LauncherLifecycle, KeepsNobodyWaitingWhenItHangs) {
+  LauncherClient& client = world_.client();
+  const VersionSpec spec = world_.Spec();
+  Status listed, built;
+  int answers = 0;
+  client.SetPatience(std::chrono::milliseconds(300));
+  ASSERT_EQ(kill(world_.launcher_pid(), SIGSTOP), 0);
+  client.BuildVersion(spec, events_, [&](Result<std::unique_ptr<Spawner>> spawner) {
+    built = Status(spawner);
+    ++answers;
+  });
+  client.ListLayers([&](const Result<std::vector<LayerId>>& ids) {
+    listed = Status(ids);
+    ++answers;
+  });
+  EXPECT_TRUE(world_.Until([&] { return answers == 2; }));
+  client.SetPatience(std::chrono::seconds(30));
+  ASSERT_EQ(kill(world_.launcher_pid(), SIGCONT), 0);
+  for (const Status& status : {listed, built}) {
+    ASSERT_FALSE(status.ok());
+    EXPECT_EQ(status.error().code, Code::kTimeout);
+  }
+  bool answered = false;
+  client.ListLayers([&](const Result<std::vector<LayerId>>& ids) { answered = ids.ok(); });
+  EXPECT_TRUE(world_.Until([&] { return answered; }));  // and so was the build, before it
+  const auto own = [&] { return ProcessesOf(HostIds().SpawnerHostId(spec.version_id)); };
+  EXPECT_TRUE(world_.Until([&] { return own().empty(); })) << "its spawner is still there";
+  EXPECT_EQ(answers, 2) << "the late answers found nobody";
+  Build(spec);  // the same version can be built
+}
+
+// A keeper that was killed leaves a launcher that is still tidying up when the next one starts.
+TEST_F(LauncherLifecycle, WaitsForTheLauncherBeforeItToEnd) {
+  Build(world_.Spec());
+  auto [process, socket] = world_.StartBareLauncher();
+  LauncherClient next(world_.loop());
+  ASSERT_TRUE(next.AdoptLauncher(socket.TakeFd()).ok());
+  bool answered = false;
+  next.ListLayers([&](const Result<std::vector<LayerId>>& ids) { answered = ids.ok(); });
+  for (int i = 0; i < 20; ++i) {  // which the next would have swept away
+    EXPECT_EQ(world_.Run(*spawner_, events_, {"exit", "0"}).exit.wait_status, 0);
+  }
+  EXPECT_FALSE(answered);
+  world_.KillLauncher();
+  EXPECT_TRUE(world_.Until([&] { return answered; }));
+  EXPECT_TRUE(process.Signal(SIGTERM).ok());
+  EXPECT_TRUE(process.Reap().ok());
 }
 
 TEST_F(LauncherLifecycle, ListsTheLayersOnDisk) {

@@ -189,6 +189,28 @@ TEST_F(LauncherIngest, EndsWhenItsJobIsCancelled) {
   EXPECT_EQ(write(upload.get(), "x", 1), -1) << "nobody reads any more";
 }
 
+// The unpacker is at work, and the launcher has not yet read that it was started.
+TEST_F(LauncherIngest, EndsWhenCancelledBeforeTheLauncherKnowsItsProcess) {
+  const UniqueFd upload = Start();
+  const std::string launcher = std::to_string(world_.launcher_pid());
+  const std::string children = "/proc/" + launcher + "/task/" + launcher + "/children";
+  std::string set_up;
+  while (set_up.empty()) {
+    world_.loop().RunOnce(Duration::zero());
+    set_up = ReadFile(children).value();
+  }
+  ASSERT_EQ(kill(world_.launcher_pid(), SIGSTOP), 0);
+  ASSERT_TRUE(WriteAll(upload.get(), TarBuilder().File("a", "one").Finish()).ok());
+  world_.Until([&] {
+    pollfd told = {channel_.get(), POLLIN, 0};
+    return poll(&told, 1, 0) == 1;
+  });
+  world_.client().CancelUnpack(number_);
+  ASSERT_EQ(kill(world_.launcher_pid(), SIGCONT), 0);
+  ASSERT_TRUE(world_.Until([&] { return done_.has_value(); }));
+  EXPECT_EQ(done_->error().code, Code::kUnavailable) << done_->error().message;
+}
+
 TEST_F(LauncherUnpack, RemovesALayer) {
   fs::create_directories(PathOf(Id(0x34)) + "/deep/er");
   world_.OwnLayer(PathOf(Id(0x34)));

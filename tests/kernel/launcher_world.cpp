@@ -14,8 +14,8 @@
 
 #include "base/file_io.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "base/text.h"
-#include "sandbox/build_report.h"
 #include "sandbox/cgroup.h"
 #include "sandbox/id_ranges.h"
 #include "sandbox/launcher.h"
@@ -24,8 +24,6 @@ namespace pulga::testing {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string BinDir() { return fs::read_symlink("/proc/self/exe").parent_path().string(); }
 
 std::string Slurp(const std::string& path) {
   std::ifstream in(path);
@@ -58,13 +56,14 @@ LauncherWorld::LauncherWorld()
   base_.bytes.fill(0x11);
   tree_ = CgroupTreeName(data_.path());
   EXPECT_TRUE(MakeDirs(data_.path() + "/layers", 0700).ok());
+  EXPECT_TRUE(MakeDirs(data_.path() + "/volumes", 0700).ok());
   const std::string layer = MakeLayer(base_);
   for (const char* dir : {"/etc", "/usr", "/usr/bin", "/srv"}) fs::create_directory(layer + dir);
   fs::create_symlink("usr/bin", layer + "/bin");
   for (const char* name : {"probe", "echo", "hello", "http-hello"}) {
-    fs::copy_file(BinDir() + "/rootfs/" + name, layer + "/" + name);
+    fs::copy_file(ProgramBeside(std::string("rootfs/") + name), layer + "/" + name);
   }
-  fs::copy_file(BinDir() + "/rootfs/hello", layer + "/usr/bin/hello");
+  fs::copy_file(ProgramBeside("rootfs/hello"), layer + "/usr/bin/hello");
   std::ofstream(layer + "/etc/passwd") << "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/srv/app:\n";
   std::ofstream(layer + "/etc/group") << "root:x:0:\napp:x:1001:\nextra:x:2000:app\n";
   std::ofstream(layer + "/usr/bin/data") << "not a program\n";
@@ -94,25 +93,36 @@ void LauncherWorld::OwnLayer(const std::string& path) {
   }
 }
 
-std::pair<PidFd, MessageSocket> LauncherWorld::StartBareLauncher() {
+std::pair<PidFd, MessageSocket> LauncherWorld::StartBareLauncher(LauncherWords words) {
   auto sockets = std::move(MessageSocket::Pair()).value();
   const UniqueFd layers =
       std::move(OpenFile(data_.path() + "/layers", O_RDONLY | O_DIRECTORY)).value();
+  const UniqueFd volumes =
+      std::move(OpenFile(data_.path() + "/volumes", O_RDONLY | O_DIRECTORY)).value();
   SpawnOptions spawn;
-  spawn.argv = {BinDir() + "/pulga-launcher",
-                "launcher",
-                "--socket-fd",
-                "3",
-                "--layers-fd",
-                "4",
-                "--tree",
-                tree_};
-  spawn.fds = {{0, 0}, {1, 1}, {log_.get(), 2}, {sockets.first.fd(), 3}, {layers.get(), 4}};
+  spawn.argv = std::move(words.prefix);
+  spawn.argv.push_back(ProgramBeside("pulga-launcher"));
+  for (const char* arg :
+       {"launcher", "--socket-fd", "3", "--layers-fd", "4", "--volumes-fd", "5"}) {
+    spawn.argv.emplace_back(arg);
+  }
+  for (const std::string& arg :
+       {std::string("--tree"), tree_, std::string("--grants"), grants_file()}) {
+    spawn.argv.push_back(arg);
+  }
+  spawn.argv.insert(spawn.argv.end(), words.options.begin(), words.options.end());
+  spawn.fds = {{0, 0},
+               {1, 1},
+               {log_.get(), 2},
+               {sockets.first.fd(), 3},
+               {layers.get(), 4},
+               {volumes.get(), 5}};
+  spawn.blocked = {SIGHUP};
   return {std::move(SpawnProcess(spawn)).value(), std::move(sockets.second)};
 }
 
-void LauncherWorld::StartLauncher() {
-  auto [process, socket] = StartBareLauncher();
+void LauncherWorld::StartLauncher(LauncherWords words) {
+  auto [process, socket] = StartBareLauncher(std::move(words));
   launcher_ = std::move(process);
   if (client_ == nullptr) client_ = std::make_unique<LauncherClient>(*loop_);
   ASSERT_TRUE(client_->AdoptLauncher(socket.TakeFd()).ok());
@@ -120,7 +130,8 @@ void LauncherWorld::StartLauncher() {
 
 namespace {
 
-[[noreturn]] void RunLauncherHere(LauncherOptions options) {
+// `ready` closes once it serves, or has ended.
+[[noreturn]] void RunLauncherHere(LauncherOptions options, UniqueFd ready) {
   auto loop = EventLoop::Create();
   if (!loop.ok()) _exit(10);
   if (!(*loop)->OnSignals({SIGTERM}, [&](int) { (*loop)->Stop(); }).ok()) _exit(11);
@@ -129,6 +140,7 @@ namespace {
     LogError(launcher.error().message);
     _exit(12);
   }
+  ready.Reset();
   (*loop)->Run();
   (*launcher)->Shutdown();
   _exit((*launcher)->broken() ? 13 : 0);
@@ -140,19 +152,43 @@ void LauncherWorld::ForkLauncher() {
   auto sockets = std::move(MessageSocket::Pair()).value();
   LauncherOptions options;
   options.tree_name = tree_;
+  options.grants_file = grants_file();
   options.layers = OpenFile(data_.path() + "/layers", O_RDONLY | O_DIRECTORY).value();
-  options.unpacker.Reset(open((BinDir() + "/pulga-unpacker").c_str(), O_PATH | O_CLOEXEC));
+  options.volumes = OpenFile(data_.path() + "/volumes", O_RDONLY | O_DIRECTORY).value();
+  options.unpacker.Reset(open(ProgramBeside("pulga-unpacker").c_str(), O_PATH | O_CLOEXEC));
   options.socket = sockets.first.TakeFd();
+  auto [until_ready, ready] = MakePipe();
   const pid_t pid = fork();
   ASSERT_GE(pid, 0);
   if (pid == 0) {
     dup2(log_.get(), STDERR_FILENO);
-    CloseAllBut({options.layers.get(), options.unpacker.get(), options.socket.get()});
-    RunLauncherHere(std::move(options));
+    CloseAllBut({options.layers.get(), options.volumes.get(), options.unpacker.get(),
+                 options.socket.get(), ready.get()});
+    RunLauncherHere(std::move(options), std::move(ready));
   }
+  ready.Reset();
+  char nothing = 0;
+  EXPECT_EQ(read(until_ready.get(), &nothing, 1), 0);  // so that its descriptors can be counted
   launcher_ = std::move(PidFd::OfChild(pid)).value();
   if (client_ == nullptr) client_ = std::make_unique<LauncherClient>(*loop_);
   ASSERT_TRUE(client_->AdoptLauncher(sockets.second.TakeFd()).ok());
+}
+
+void LauncherWorld::Grant(const std::string& text) {
+  EXPECT_TRUE(WriteFile(grants_file(), text, 0600).ok());
+  if (!launcher_.valid()) return;
+  const auto times_read = [&] {
+    const std::string log = Slurp(data_.path() + "/launcher.log");
+    int count = 0;
+    for (const char* word : {" grants\n", "no grants hold"}) {
+      for (size_t at = log.find(word); at != std::string::npos; at = log.find(word, at + 1))
+        ++count;
+    }
+    return count;
+  };
+  const int before = times_read();
+  EXPECT_TRUE(launcher_.Signal(SIGHUP).ok());
+  EXPECT_TRUE(Until([&] { return times_read() > before; }));
 }
 
 void LauncherWorld::StopLauncher() {
@@ -205,8 +241,9 @@ StartOptions LauncherWorld::WithPipes(Stdio& stdio) {
   std::tie(options.stdin_fd, stdio.in) = MakePipe();
   std::tie(stdio.out, options.stdout_fd) = MakePipe();
   std::tie(stdio.err, options.stderr_fd) = MakePipe();
-  EXPECT_TRUE(SetNonBlocking(stdio.out.get()).ok());
-  EXPECT_TRUE(SetNonBlocking(stdio.err.get()).ok());
+  for (const UniqueFd* end : {&stdio.out, &stdio.err}) {  // no call of ours: fault tests count them
+    EXPECT_EQ(fcntl(end->get(), F_SETFL, O_NONBLOCK), 0);
+  }
   return options;
 }
 
@@ -260,6 +297,16 @@ bool LauncherWorld::UntilSaid(Stdio& stdio, std::string& text, const std::string
   });
 }
 
+std::vector<std::string> LauncherWorld::LoopDevices() const {
+  std::vector<std::string> out;
+  std::error_code ignored;
+  for (const auto& block : fs::directory_iterator("/sys/block", ignored)) {
+    const std::string file = Slurp(block.path().string() + "/loop/backing_file");
+    if (file.rfind(data_.path() + "/", 0) == 0) out.push_back(block.path().filename());
+  }
+  return out;
+}
+
 std::vector<std::string> LauncherWorld::Leftovers() {
   std::vector<std::string> out;
   std::error_code ignored;
@@ -270,6 +317,11 @@ std::vector<std::string> LauncherWorld::Leftovers() {
   std::istringstream mounts(Slurp("/proc/self/mountinfo"));
   for (std::string line; std::getline(mounts, line);) {
     if (line.find(data_.path()) != std::string::npos) out.push_back(line);
+  }
+  for (const std::string& loop : LoopDevices()) out.push_back(loop);
+  for (const auto& entry : fs::directory_iterator(data_.path() + "/volumes")) {
+    const std::string name = entry.path().filename();
+    if (name.rfind(".new-", 0) == 0) out.push_back(name);
   }
   for (const auto& entry : fs::directory_iterator(data_.path() + "/layers")) {
     const std::string name = entry.path().filename();
@@ -283,6 +335,10 @@ std::vector<std::string> LauncherWorld::Leftovers() {
     out.push_back(status.substr(0, 30));
   }
   return out;
+}
+
+std::string ProgramBeside(const std::string& name) {
+  return fs::read_symlink("/proc/self/exe").parent_path().string() + "/" + name;
 }
 
 void ShowLogOfFailure(const std::string& path) {

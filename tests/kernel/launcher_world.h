@@ -46,16 +46,22 @@ struct Stdio {
   UniqueFd err;  // read
 };
 
+// Of a launcher's command line: what goes before it (a tracer, another kernel), and behind it.
+struct LauncherWords {
+  std::vector<std::string> prefix;
+  std::vector<std::string> options = {};
+};
+
 class LauncherWorld {
  public:
   LauncherWorld();
   ~LauncherWorld();
 
-  void StartLauncher();
+  void StartLauncher(LauncherWords words = {});
   // The same launcher in a process forked from this one, which shares injected faults with us.
   void ForkLauncher();
   // One without a client: its process and the daemon's end of the socket.
-  std::pair<PidFd, MessageSocket> StartBareLauncher();
+  std::pair<PidFd, MessageSocket> StartBareLauncher(LauncherWords words = {});
   void StopLauncher();  // by closing the socket, as a dying daemon does
   void KillLauncher();
   EventLoop& loop() { return *loop_; }
@@ -63,6 +69,10 @@ class LauncherWorld {
   pid_t launcher_pid() const { return launcher_.pid(); }
   std::string tree() const { return tree_; }
   const std::string& data() const { return data_.path(); }
+  // Not there unless a test writes it.
+  std::string grants_file() const { return data_.path() + "/grants.conf"; }
+  // Writes the file and has the launcher read it.
+  void Grant(const std::string& text);
 
   // Turns the loop until `done` or a minute has passed (emulated processors are slow); false then.
   bool Until(const std::function<bool()>& done);
@@ -90,7 +100,10 @@ class LauncherWorld {
   // Adds to `text` what the program writes until `word` is in it.
   bool UntilSaid(Stdio& stdio, std::string& text, const std::string& word);
 
-  // Cgroups, mounts, processes and directories that carry this world's name.
+  // Those with a file of this world's behind them.
+  std::vector<std::string> LoopDevices() const;
+
+  // Cgroups, loop devices, mounts, processes and directories that carry this world's name.
   std::vector<std::string> Leftovers();
 
  private:
@@ -104,6 +117,9 @@ class LauncherWorld {
   std::unique_ptr<LauncherClient> client_;
   PidFd launcher_;
 };
+
+// The path of a program of this build.
+std::string ProgramBeside(const std::string& name);
 
 // Shows the end of a log when the test that wrote it has failed.
 void ShowLogOfFailure(const std::string& path);

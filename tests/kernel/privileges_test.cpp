@@ -100,8 +100,11 @@ TEST_F(Privileges, SecurebitsAreLocked) {
   EXPECT_EQ(RunInChild([] {
               if (!LockSecurebits().ok()) return 1;
               const int bits = prctl(PR_GET_SECUREBITS);
-              if ((bits & SECBIT_NOROOT_LOCKED) == 0 || (bits & SECBIT_KEEP_CAPS_LOCKED) == 0)
-                return 2;
+              constexpr int kWanted = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED |
+                                      SECBIT_NO_SETUID_FIXUP | SECBIT_NO_SETUID_FIXUP_LOCKED |
+                                      SECBIT_KEEP_CAPS_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE |
+                                      SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
+              if (bits != kWanted) return 2;
               return prctl(PR_SET_SECUREBITS, 0) == 0 ? 3 : 0;
             }),
             0);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/check.h"
 #include "base/file_io.h"
 
 namespace pulga::testing {
@@ -93,6 +94,11 @@ class FakeCall final : public Invocation {
     head_.headers = {{"Bad Name", "x"},
                      {"Good", "tab\there"},
                      {"Evil", "a\r\nX-Injected: 1"},
+                     {"Evil", "a\1\1X-Injected: 1"},
+                     {"Set-Cookie", "a=1"},
+                     {"Date", "Thu, 01 Jan 1970 00:00:00 GMT"},
+                     {"Set-Cookie", "b=2"},
+                     {"Empty", ""},
                      {"Content-Length", "77"},
                      {"Transfer-Encoding", "chunked"},
                      {"Connection", "x"}};
@@ -248,6 +254,50 @@ Result<std::unique_ptr<Engine::Upload>> FakeEngine::NewUpload(UploadRequest requ
   return std::unique_ptr<Upload>(std::make_unique<FakeUpload>(*this, std::move(request)));
 }
 
+void FakeEngine::PutVolume(const FunctionKey& key, const VolumeWish& wish,
+                           std::function<void(Result<VolumePut>)> done) {
+  VolumePut put;
+  put.effect =
+      volumes.contains(key.name) ? VolumePut::Effect::kUnchanged : VolumePut::Effect::kCreated;
+  VolumeView& view = volumes[key.name];
+  view.row.key = key;
+  view.row.bytes = wish.bytes;
+  view.row.image_digest = wish.image;
+  if (!wish.image.empty() && !images.contains(wish.image)) {
+    volumes.erase(key.name);
+    return done(Error{Code::kNotFound, 0, "image " + wish.image + " is not here"});
+  }
+  put.volume = view;
+  loop_.Post([put, done = std::move(done)] { done(put); });
+}
+
+void FakeEngine::ResizeVolume(const FunctionKey& key, uint64_t bytes,
+                              std::function<void(Result<VolumeView>)> done) {
+  if (volumes.contains(key.name)) volumes[key.name].row.bytes = bytes;
+  Volume(key, std::move(done));
+}
+
+void FakeEngine::RemoveVolume(const FunctionKey& key, std::function<void(Status)> done) {
+  if (key.name == "busy") {
+    return done(Error{Code::kAlreadyExists, 0, "volume busy is in use by function hello"});
+  }
+  if (volumes.erase(key.name) != 0) return done(OkStatus());
+  done(Error{Code::kNotFound, 0, "volume " + key.name + " does not exist"});
+}
+
+void FakeEngine::Volumes(std::function<void(Result<VolumeList>)> done) {
+  VolumeList list;
+  for (const auto& [name, view] : volumes) list.volumes.push_back(view);
+  list.unclaimed.push_back({0xff, 4096, 0, 0, false, false});
+  done(std::move(list));
+}
+
+void FakeEngine::Volume(const FunctionKey& key, std::function<void(Result<VolumeView>)> done) {
+  const auto found = volumes.find(key.name);
+  if (found != volumes.end()) return done(found->second);
+  done(Error{Code::kNotFound, 0, "volume " + key.name + " does not exist"});
+}
+
 FakeEngine::~FakeEngine() {
   uploads_.reset();
   if (uploads_dir_.empty()) return;
@@ -387,11 +437,20 @@ std::unique_ptr<Invocation> FakeEngine::Invoke(InvocationRequest request,
   return std::make_unique<FakeCall>(*this, record, observer);
 }
 
+void FakeEngine::History(std::function<void(Result<UniqueFd>)> done) {
+  loop_.Post([this, done = std::move(done)] {
+    UniqueFd file = OpenUnnamedFile("/tmp").value();
+    PULGA_CHECK(WriteAll(file.get(), history).ok() && lseek(file.get(), 0, SEEK_SET) == 0);
+    done(std::move(file));
+  });
+}
+
 SystemReport FakeEngine::System() const {
   SystemReport report;
   report.version = "0";
   report.state = "ok";
   report.features = {{"seccomp", FeatureState::kPresent, "", ""}};
+  report.grants = {{3, "capability KILL functions=a"}};
   return report;
 }
 

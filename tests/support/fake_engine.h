@@ -48,6 +48,14 @@ class FakeEngine final : public Engine {
   void DeleteFunction(const FunctionKey& key, std::function<void(Status)> done) override;
   void Rollback(const FunctionKey& key, std::optional<uint32_t> version,
                 std::function<void(Result<PutReport>)> done) override;
+  void PutVolume(const FunctionKey& key, const VolumeWish& wish,
+                 std::function<void(Result<VolumePut>)> done) override;
+  void ResizeVolume(const FunctionKey& key, uint64_t bytes,
+                    std::function<void(Result<VolumeView>)> done) override;
+  void RemoveVolume(const FunctionKey& key, std::function<void(Status)> done) override;
+  void Volumes(std::function<void(Result<VolumeList>)> done) override;
+  void Volume(const FunctionKey& key, std::function<void(Result<VolumeView>)> done) override;
+  void History(std::function<void(Result<UniqueFd>)> done) override;
   Status Scale(const FunctionKey& key, uint32_t instances) override;
   FunctionLogs& logs() override { return logs_; }
   std::unique_ptr<Invocation> Invoke(InvocationRequest request,
@@ -58,8 +66,10 @@ class FakeEngine final : public Engine {
   EventLoop& loop() { return loop_; }
 
   // For tests.
+  std::string history = "function,trigger,bytes,init_ms,hour,minutes\n";
   std::map<std::string, ImageRecord> images;
   std::map<std::string, FunctionStatus> functions;
+  std::map<std::string, VolumeView> volumes;  // "busy" is in use by "hello"
   std::vector<std::shared_ptr<CallRecord>> calls;
   std::string uploaded;
   ImportOptions upload_options;  // of resumable ones

@@ -167,6 +167,8 @@ class FakeSpawner final : public Spawner {
     return OkStatus();
   }
 
+  std::vector<RefusedCount> TakeRefusals() override { return std::exchange(sandbox_.refusals, {}); }
+
   Status Park(uint16_t slot) override {
     if (gone_) return Error{Code::kUnavailable, 0, "the spawner is gone"};
     PULGA_CHECK(slot < spec_.slots && instances_.count(slot) == 0);
@@ -215,7 +217,56 @@ class FakeSpawner final : public Spawner {
     return OkStatus();
   }
 
+  Status Freeze(uint16_t slot) override {
+    PULGA_CHECK(instances_.count(slot) == 1);
+    if (!sandbox_.freeze_error.empty()) return Error{Code::kUnsupported, 0, sandbox_.freeze_error};
+    freeze_of_[slot] = ++sandbox_.freezes;
+    sandbox_.frozen.insert(slot);
+    return OkStatus();
+  }
+  Status Thaw(uint16_t slot) override {
+    if (!sandbox_.thaw_error.empty()) return Error{Code::kIo, EIO, sandbox_.thaw_error};
+    ++sandbox_.thaws;
+    sandbox_.frozen.erase(slot);
+    return OkStatus();
+  }
+  Status CanReclaim() const override {
+    if (sandbox_.reclaim_error.empty()) return OkStatus();
+    return Error{Code::kUnsupported, 0, sandbox_.reclaim_error};
+  }
+  Status Reclaim(uint16_t slot, ReclaimDone done) override {
+    PULGA_RETURN_IF_ERROR(CanReclaim());
+    if (sandbox_.frozen.count(slot) == 0) {
+      return Error{Code::kInvalidArgument, 0, "it is not frozen"};
+    }
+    const int freeze = freeze_of_[slot];
+    After(sandbox_.reclaim_delay, slot, instances_[slot]->life,
+          [this, slot, freeze, done = std::move(done)] {
+            // Thawed, and perhaps frozen anew, meanwhile: it was cancelled.
+            if (sandbox_.frozen.count(slot) == 0 || freeze_of_[slot] != freeze) return;
+            ++sandbox_.reclaims;
+            done(sandbox_.reclaimed);
+          });
+    return OkStatus();
+  }
+  InstanceMemory Memory(uint16_t) const override { return sandbox_.memory; }
+  std::optional<InstanceCpu> Cpu(uint16_t) const override { return sandbox_.cpu; }
+  std::vector<Feature> layers() const override { return sandbox_.layers; }
+  void Resize(const InstanceSize& size, std::function<void(Status)> done) override {
+    sandbox_.loop_.CallAfter(Duration::zero(),
+                             [this, size, done = std::move(done), me = std::weak_ptr(alive_)] {
+                               if (me.expired() || gone_) return;
+                               if (!sandbox_.resize_error.empty()) {
+                                 return done(Error{Code::kIo, EBUSY, sandbox_.resize_error});
+                               }
+                               sandbox_.sizes.push_back(size);
+                               done(OkStatus());
+                             });
+  }
+  uint32_t Processes(uint16_t) const override { return sandbox_.processes; }
+
   Status Signal(uint16_t slot, int signo) override {
+    sandbox_.frozen.erase(slot);
     sandbox_.signals.push_back(signo);
     const auto it = instances_.find(slot);
     if (it == instances_.end()) return Error{Code::kNotFound, 0, "no such slot"};
@@ -234,7 +285,7 @@ class FakeSpawner final : public Spawner {
     const auto it = times_.find(slot);
     return it == times_.end() ? SlotTimes() : it->second;
   }
-  uint64_t MemoryBytes(uint16_t) const override { return 1 << 20; }
+  uint64_t MemoryBytes(uint16_t) const override { return sandbox_.memory_bytes; }
   const std::vector<std::string>& warnings() const override { return warnings_; }
 
   // The program in `slot` ends: told from the loop, as everything is.
@@ -302,6 +353,7 @@ class FakeSpawner final : public Spawner {
     int running = 0;
     for (const auto& [other_slot, other] : instances_) running += other->running ? 1 : 0;
     sandbox_.max_running = std::max(sandbox_.max_running.load(), running);
+    if (sandbox_.set_up_time > Duration::zero()) std::this_thread::sleep_for(sandbox_.set_up_time);
     times_[slot].exec = std::chrono::steady_clock::now();
     if (spec_.mode == SandboxMode::kHttp) return ServeHttp(slot, std::move(options));
     auto program = std::make_shared<FakeProgram>();
@@ -368,6 +420,7 @@ class FakeSpawner final : public Spawner {
   uint64_t lives_ = 0;
   std::map<uint16_t, std::unique_ptr<FakeInstance>> instances_;
   std::map<uint16_t, SlotTimes> times_;
+  std::map<uint16_t, int> freeze_of_;  // which of the sandbox's freezes was the slot's last
   std::vector<std::string> warnings_;
   bool broken_ = false;
   std::shared_ptr<char> alive_ = std::make_shared<char>();
@@ -415,7 +468,8 @@ void FakeSandbox::BuildVersion(const VersionSpec& spec, SpawnerEvents& events, B
   specs.push_back(spec);
   loop_.CallAfter(build_delay, [this, spec, &events, done = std::move(done)] {
     if (!available_) return done(Error{Code::kUnavailable, 0, "the launcher is restarting"});
-    if (!build_error.empty()) return done(Error{build_error_code, 0, build_error});
+    if (spawners >= most_spawners) return done(LauncherFull());
+    if (!build_error.empty()) return done(Error{build_error_code, build_errno, build_error});
     done(std::unique_ptr<Spawner>(std::make_unique<FakeSpawner>(*this, spec, events)));
   });
 }

@@ -83,14 +83,30 @@ class FakeSandbox final : public Sandbox {
   Duration listen_delay{0};              // http: from start to listen(); negative = never
   Duration park_delay{0};
   Duration build_delay{0};
+  Duration set_up_time{0};        // from when a start is asked for to its execve; blocks
   std::string setup_step;         // not empty: every start and park fails there
   bool oom = false;               // the next exits say oom_killed
   bool dies_before_exec = false;  // woken ones end without having run
   int broken_pipes = 0;           // so many spawners die, and a start is the first to notice
   std::string build_error;        // not empty: builds fail
   Code build_error_code = Code::kIo;
-  std::vector<std::string> warnings;  // of every spawner built from now on
-  int server_exit = -1;               // http: servers end with this instead of listening
+  int build_errno = 0;
+  int most_spawners = 1000;                         // more are refused: kNoSpace
+  std::vector<std::string> warnings;                // of every spawner built from now on
+  std::string freeze_error;                         // not empty: nothing can be frozen
+  std::string thaw_error;                           // not empty: what is frozen stays so
+  std::string reclaim_error = "no swap is active";  // not empty: nothing can be reclaimed
+  Duration reclaim_delay{0};
+  Reclaimed reclaimed = {1 << 20, 1 << 16};  // what each reclaim says it brought
+  InstanceMemory memory = {1 << 19, 1 << 18, 1 << 18, 1 << 20, 0};  // of each slot
+  uint32_t processes = 1;                                           // in each slot
+  std::vector<InstanceSize> sizes;                                  // as slots were resized
+  std::string resize_error;                                         // not empty: none is
+  std::optional<InstanceCpu> cpu;                                   // of each slot
+  uint64_t memory_bytes = 1 << 20;                                  // of each slot
+  std::vector<Feature> layers;                                      // of each version
+  std::vector<RefusedCount> refusals;                               // told to whoever asks next
+  int server_exit = -1;  // http: servers end with this instead of listening
   void set_available(bool available) { available_ = available; }
   void KillSpawners(const std::string& why);          // OnGone for all
   void KillInstance(uint16_t slot, int wait_status);  // in every version
@@ -99,13 +115,14 @@ class FakeSandbox final : public Sandbox {
   // --- what it saw
   std::atomic<int> builds{0}, starts{0}, parks{0}, wakes{0}, live{0}, spawners{0};
   std::atomic<int> max_running{0};
+  int freezes = 0, thaws = 0;
+  int reclaims = 0;           // that ended
+  std::set<uint16_t> frozen;  // slots, of all versions
   std::vector<int> signals;
   std::vector<VersionSpec> specs;
 
   bool available() const override { return available_; }
   void BuildVersion(const VersionSpec& spec, SpawnerEvents& events, BuildDone done) override;
-  void Freeze(uint64_t, uint16_t, std::function<void(Status)> done) override { done(OkStatus()); }
-  void Thaw(uint64_t, uint16_t, std::function<void(Status)> done) override { done(OkStatus()); }
   uint64_t RunUnpack(UnpackJob, std::function<void(Status)> done) override {
     done(OkStatus());
     return 1;

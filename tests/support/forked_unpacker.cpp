@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <numeric>
 #include <thread>
 #include <vector>
 
@@ -43,18 +44,6 @@ std::vector<int> OpenDirs(const UnpackJob& job, const std::string& staging) {
   return fds;
 }
 
-void CloseAllBut(std::vector<int> kept) {
-  std::sort(kept.begin(), kept.end());
-  int from = 0;
-  for (const int fd : kept) {
-    if (fd > from) {
-      sys::CloseRange(static_cast<unsigned>(from), static_cast<unsigned>(fd - 1), 0);
-    }
-    from = std::max(from, fd + 1);
-  }
-  sys::CloseRange(static_cast<unsigned>(from), ~0u, 0);
-}
-
 // In the child: moves everything to its number and starts the program. Never returns.
 [[noreturn]] void ExecUnpacker(std::vector<int> fds, const char* program) {
   const int first_free = kUnpackRequestFd + static_cast<int>(fds.size()) + 16;
@@ -63,7 +52,8 @@ void CloseAllBut(std::vector<int> kept) {
     if (fd < 0) _exit(121);
   }
   for (size_t i = 0; i < fds.size(); ++i) dup2(fds[i], kUnpackRequestFd + static_cast<int>(i));
-  sys::CloseRange(static_cast<unsigned>(kUnpackRequestFd + static_cast<int>(fds.size())), ~0u, 0);
+  std::iota(fds.begin(), fds.end(), kUnpackRequestFd);
+  CloseAllBut(fds);
   const char* argv[] = {"pulga-unpacker", nullptr};
   const char* envp[] = {nullptr};
   execve(program, const_cast<char**>(argv), const_cast<char**>(envp));
@@ -105,8 +95,8 @@ void ForkedUnpacker::BeChild(const UnpackJob& job, int request, const std::strin
                              const Pipes& pipes) {
   char byte = 0;
   // Not the other ends of pipes of ours: their closing means something.
-  CloseAllBut({0, 1, 2, request, job.input.get(), job.output.get(), job.channel.get(),
-               pipes.ready[1], pipes.go[0]});
+  CloseAllBut(
+      {request, job.input.get(), job.output.get(), job.channel.get(), pipes.ready[1], pipes.go[0]});
   if (chdir(layers_dir_.c_str()) != 0 || unshare(kNamespaces) != 0) _exit(111);
   std::vector<int> fds = {request, OrNull(job.input), OrNull(job.output)};
   for (const int fd : OpenDirs(job, staging)) fds.push_back(fd);

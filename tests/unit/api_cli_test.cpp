@@ -111,6 +111,23 @@ TEST(CliDeploy, FlagsBecomeASpec) {
   EXPECT_FALSE(Spec({"-e", "novalue"}).ok());
 }
 
+TEST(CliDeploy, WhatIsAskedForBeyondTheWallsBecomesLists) {
+  EXPECT_EQ(Spec({"--network", "egress", "--allow", "1.2.3.4:80", "--allow", "x.org"})->json,
+            R"({"network":{"mode":"egress","allow":["1.2.3.4:80","x.org"]}})");
+  EXPECT_EQ(Spec({"--volume", "data:/data:size=64Mi", "--volume", "data-set=m:/m", "--volume",
+                  "/srv/x:/x:ro"})
+                ->json,
+            R"({"volumes":[{"name":"data","path":"/data","size":"64Mi"},)"
+            R"({"data_set":"m","path":"/m"},{"host":"/srv/x","path":"/x","read_only":true}]})");
+  EXPECT_EQ(Spec({"--device", "gpio:/dev/gpiochip0", "--device", "/dev/i2c-1,shared"})->json,
+            R"({"devices":["gpio:/dev/gpiochip0",{"device":"/dev/i2c-1","lease":"shared"}]})");
+  EXPECT_EQ(Spec({"--capability", "CHOWN"}, R"({"capabilities":["KILL"]})")->json,
+            R"({"capabilities":["CHOWN"]})");
+  for (const char* volume : {"", "data", ":/data", "data:/data:rw", "data:/data:ro:x"}) {
+    EXPECT_FALSE(Spec({"--volume", volume}).ok()) << volume;
+  }
+}
+
 TEST(CliDeploy, FlagsWinOverTheFile) {
   const auto spec =
       Spec({"--memory", "1Gi"},

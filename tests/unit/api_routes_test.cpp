@@ -1,4 +1,6 @@
 // The native routes over a real loopback connection and an engine in memory.
+#include <algorithm>
+
 #include "tests/support/loopback.h"
 
 namespace pulga::testing {
@@ -25,6 +27,13 @@ TEST_F(RoutesTest, ManagementWantsTheKey) {
   }
   EXPECT_EQ(StatusOf(Admin("GET /v1/system")), 200);
   EXPECT_EQ(StatusOf(Call("GET /healthz")), 200);
+}
+
+TEST_F(RoutesTest, TheAdministratorSeesTheGrants) {
+  Start();
+  const std::string shown = R"("grants":[{"line":3,"grant":"capability KILL functions=a"}])";
+  EXPECT_TRUE(Has(Admin("GET /v1/system"), shown));
+  EXPECT_FALSE(Has(Call("GET /v1/system"), "KILL"));
 }
 
 TEST_F(RoutesTest, UnknownPathsAndMethods) {
@@ -203,6 +212,9 @@ TEST_F(RoutesTest, WhatIsRefusedBeforeACallHasAReceiptToo) {
       {"GET /function/" + host, 404, "rejected:not-found"},
       {"BREW /function/echo" + host, 405, "rejected:method-not-allowed"},
       {"TRACE /function/echo" + host, 405, "rejected:method-not-allowed"},
+      {"GET /function/echo/x y" + host, 400, "rejected:malformed-request"},
+      {"GET /function/echo/x\ty" + host, 400, "rejected:malformed-request"},
+      {"GET  /function/echo?a= b" + host, 400, "rejected:malformed-request"},
       {"GET /function/echo" + host + "Host: h\r\n", 400, "rejected:malformed-request"},
       {"GET /function/echo HTTP/1.1\r\n", 400, "rejected:malformed-request"}};
   for (const auto& [request, status, outcome] : cases) {
@@ -213,6 +225,24 @@ TEST_F(RoutesTest, WhatIsRefusedBeforeACallHasAReceiptToo) {
     EXPECT_TRUE(Has(reply, std::string("\r\nX-Pulga-Outcome: ") + outcome + "\r\n")) << reply;
     const bool kept = !Has(outcome, "malformed");
     EXPECT_TRUE(Has(reply, kept ? "\r\nX-Call-Id: mine-1\r\n" : "\r\nX-Call-Id: ")) << reply;
+  }
+}
+
+TEST_F(RoutesTest, ALengthTooLargeToCountIsCalledThat) {
+  Start();
+  const std::string reply =
+      Ask("POST /function/echo HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999999999999999999\r\n");
+  EXPECT_EQ(StatusOf(reply), 413);
+  EXPECT_TRUE(Has(reply, "the Content-Length")) << reply;
+}
+
+TEST_F(RoutesTest, ARollbackSaysWhichVersionsThereCanBe) {
+  Start();
+  for (const char* version : {"0", "\"2\"", "-1"}) {
+    const std::string reply =
+        Admin("POST /v1/functions/hello/rollback", std::string("{\"version\":") + version + "}");
+    EXPECT_EQ(StatusOf(reply), 400);
+    EXPECT_TRUE(Has(reply, "a whole number from 1 to 4294967295")) << reply;
   }
 }
 
@@ -245,7 +275,14 @@ TEST_F(RoutesTest, AFunctionCanNotSplitTheReply) {
   const std::string replies = client.ReadUntil("OK\n");
   EXPECT_FALSE(Has(replies, "X-Injected"));
   EXPECT_FALSE(Has(replies, "Content-Length: 77"));
-  EXPECT_TRUE(Has(replies, "Good: tab\there\r\n")) << replies;
+  EXPECT_TRUE(Has(replies, "\r\nGood: tab\there\r\n")) << replies;
+  EXPECT_TRUE(Has(replies, "\r\nSet-Cookie: a=1\r\n")) << replies;
+  EXPECT_TRUE(Has(replies, "\r\nSet-Cookie: b=2\r\n")) << replies;
+  EXPECT_TRUE(Has(replies, "\r\nX-Pulga-Start: warm\r\n")) << replies;
+  EXPECT_FALSE(Has(replies, "Empty")) << replies;
+  const std::string of_odd = replies.substr(0, replies.find("\r\n\r\n"));
+  EXPECT_EQ(of_odd.find("Date: Thu, 01 Jan 1970"), of_odd.rfind("Date: ")) << of_odd;
+  EXPECT_EQ(std::count(of_odd.begin(), of_odd.end(), '\1'), 0) << of_odd;
   EXPECT_TRUE(Has(replies, "\r\n\r\noddHTTP/1.1 200 OK")) << replies;
 }
 
@@ -282,6 +319,35 @@ TEST_F(RoutesTest, LogsAreFollowed) {
   EXPECT_TRUE(Has(client.ReadUntil("after"), "\"text\":\"after\""));
   OnLoop([this] { return front_->StopAccepting(), 0; });
   EXPECT_TRUE(Has(client.ReadUntil("0\r\n\r\n"), "0\r\n\r\n"));
+}
+
+TEST_F(RoutesTest, MakesShowsAndRemovesVolumes) {
+  Start();
+  OnLoop([this] { return engine_->images["hello:1"] = SampleImage("hello:1"), 0; });
+  const std::string made = Admin("PUT /v1/volumes/data", R"({"size":"64Mi"})");
+  EXPECT_EQ(StatusOf(made), 201) << made;
+  EXPECT_EQ(BodyOf(made),
+            R"({"name":"data","kind":"volume","size":"64Mi","size_bytes":67108864,)"
+            R"("capacity_bytes":null,"used_bytes":null,"mounted":null,"storage":null,"used_by":[],)"
+            R"("trouble":"",)"
+            R"("created_at":"1970-01-01T00:00:00.000Z"})"
+            "\n");
+  EXPECT_EQ(StatusOf(Admin("PUT /v1/volumes/data", R"({"size":"64Mi"})")), 200);
+  EXPECT_TRUE(Has(Admin("GET /v1/volumes"), R"("unclaimed":[{"file":"00000000000000ff",)"));
+  EXPECT_EQ(StatusOf(Admin("GET /v1/volumes/data")), 200);
+  EXPECT_TRUE(Has(Admin("PATCH /v1/volumes/data", R"({"size":"1Gi"})"), R"("size":"1Gi")"));
+  EXPECT_TRUE(Has(Admin("PATCH /v1/volumes/absent", R"({"size":"1Gi"})"), "volume_not_found"));
+  EXPECT_EQ(StatusOf(Admin("PATCH /v1/volumes/data", R"({"image":"hello:1"})")), 400);
+  EXPECT_EQ(StatusOf(Admin("DELETE /v1/volumes/data")), 204);
+  EXPECT_TRUE(Has(Admin("GET /v1/volumes/data"), "volume_not_found"));
+  EXPECT_TRUE(Has(Admin("DELETE /v1/volumes/busy"), "volume_in_use"));
+  EXPECT_TRUE(Has(Admin("PUT /v1/volumes/set", R"({"image":"hello:1"})"), "data_set"));
+  EXPECT_TRUE(Has(Admin("PUT /v1/volumes/set2", R"({"image":"absent"})"), "image_not_found"));
+  for (const char* body : {"", "[]", "{}", R"({"size":"64Mi","image":"x"})", R"({"size":64})",
+                           R"({"size":"1Xi"})", R"({"Size":"64Mi"})", R"({"image":""})"}) {
+    EXPECT_EQ(StatusOf(Admin("PUT /v1/volumes/data", body)), 400) << body;
+  }
+  EXPECT_TRUE(Has(Admin("PUT /v1/volumes/..%2fx", R"({"size":"64Mi"})"), "invalid_name"));
 }
 
 }  // namespace

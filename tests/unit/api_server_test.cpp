@@ -90,6 +90,16 @@ TEST_F(HttpServerTest, RefusesOddTargetsAndMethods) {
   EXPECT_EQ(OnLoop([this] { return engine_->calls.size(); }), 0U);
 }
 
+TEST_F(HttpServerTest, ClosesWithoutAWordOnWhatIsNoRequestLine) {
+  Start();
+  for (const char* line : {"GARBAGE\r\n", "GET\r\n\r\n", " GET / HTTP/1.1\r\nHost: x\r\n\r\n"}) {
+    RawClient client = Connect();
+    client.Send(line);
+    EXPECT_TRUE(client.ClosedWithin(milliseconds(3000))) << line;
+  }
+  EXPECT_EQ(StatusOf(Call("GET /healthz")), 200);
+}
+
 TEST_F(HttpServerTest, AnswersHugeHeadsWith4xx) {
   Start();
   const int uri = StatusOf(Ask("GET /" + std::string(64 << 10, 'a') + " HTTP/1.1\r\nHost: x\r\n"));
@@ -165,6 +175,30 @@ TEST_F(HttpServerTest, HeadRepliesHaveNoBody) {
   const std::string replies = client.ReadUntil("OK\n");
   EXPECT_NE(replies.find("Content-Length: 3"), std::string::npos);
   EXPECT_EQ(replies.find("OK\n"), replies.rfind("OK\n"));
+}
+
+TEST_F(HttpServerTest, HeadRepliesWithoutALengthHaveNoChunksEither) {
+  Start();
+  const std::string next = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+  const std::string key = "Host: x\r\nAuthorization: Bearer sesame\r\n";
+  for (const std::string& head :
+       {std::string("HEAD /function/stream HTTP/1.1\r\nHost: x\r\n"),
+        std::string("HEAD /function/stream HTTP/1.0\r\nConnection: keep-alive\r\n"),
+        "HEAD /function/stream HTTP/1.1\r\nContent-Length: 2\r\n" + key,
+        "HEAD /v1/functions/f/logs HTTP/1.1\r\n" + key}) {
+    RawClient client = Connect();
+    OnLoop([this] { return engine_->functions["f"], 0; });
+    client.Send(head + "\r\n" + (head.find("Length") != std::string::npos ? "hi" : "") + next);
+    const std::string reply = client.ReadAll();
+    EXPECT_EQ(StatusOf(reply), 200) << head << reply;
+    EXPECT_EQ(BodyOf(reply), "") << head << reply;
+    EXPECT_NE(reply.find("Connection: close\r\n"), std::string::npos) << head << reply;
+    EXPECT_EQ(reply.find("Content-Length"), std::string::npos) << head << reply;
+    EXPECT_EQ(reply.find("Transfer-Encoding: chunked\r\n") != std::string::npos,
+              head.find("/1.1") != std::string::npos)
+        << head << reply;
+  }
+  EXPECT_TRUE(Eventually([this] { return front_->open_requests() == 0; }));
 }
 
 size_t HeadsIn(const std::string& bytes) {
@@ -449,6 +483,90 @@ TEST_F(FullHttpServerTest, GivesUpAHeadThatTakesLongForAnotherAddressOnly) {
   RawClient other(port_, "127.0.0.3");
   EXPECT_EQ(StatusOf(Ask(other)), 200);
   EXPECT_EQ(StatusOf(slow.front().ReadAll()), 408);
+}
+
+class GatewayTest : public FullHttpServerTest {
+ protected:
+  void SetUp() override {
+    DaemonConfig config;
+    config.max_connections = 16;  // 8 for all functions, 2 for one, 12 for another address
+    Start(config);
+    UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    sockaddr_in name = {};
+    name.sin_family = AF_INET;
+    name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof name;
+    ASSERT_EQ(bind(socket.get(), reinterpret_cast<sockaddr*>(&name), size), 0);
+    ASSERT_EQ(listen(socket.get(), SOMAXCONN), 0);
+    ASSERT_EQ(getsockname(socket.get(), reinterpret_cast<sockaddr*>(&name), &size), 0);
+    gateway_ = ntohs(name.sin_port);
+    ASSERT_TRUE(OnLoop([&] { return front_->ServeGateway(std::move(socket)).ok(); }));
+  }
+  // As many as there may be, each in the middle of a call.
+  void FillWithCalls() {
+    for (const char* function : {"127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"}) {
+      for (int i = 0; i < 2; ++i) {
+        calls_.emplace_back(gateway_, function);
+        calls_.back().Send("GET /function/never HTTP/1.1\r\nHost: x\r\n\r\n");
+      }
+    }
+    ASSERT_TRUE(Eventually([this] { return engine_->calls.size() == 8; }));
+  }
+  // What a function that connects to the gateway gets, which has calls only.
+  std::string AskGateway(const char* function) {
+    RawClient client(gateway_, function);
+    client.Send("GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    return client.ReadAll();
+  }
+
+  uint16_t gateway_ = 0;
+  std::list<RawClient> calls_;
+};
+
+TEST_F(GatewayTest, LeavesHalfOfAllConnectionsWhateverFunctionsDo) {
+  FillWithCalls();
+  for (const char* next : {"127.0.0.6", "127.0.0.7", "127.0.0.8"}) {
+    const std::string reply = AskGateway(next);
+    EXPECT_EQ(StatusOf(reply), 503) << next;
+    EXPECT_NE(reply.find("functions have too many open connections"), std::string::npos) << reply;
+  }
+  for (int i = 0; i < 8; ++i) Keep("127.0.0.1");
+  EXPECT_EQ(OnLoop([this] { return front_->open_requests(); }), 8U);
+}
+
+TEST_F(GatewayTest, GivesOneFunctionAShareThatNobodyElseCounts) {
+  for (int i = 0; i < 2; ++i) {
+    calls_.emplace_back(gateway_, "127.0.0.1");
+    calls_.back().Send("GET /function/never HTTP/1.1\r\nHost: x\r\n\r\n");
+  }
+  ASSERT_TRUE(Eventually([this] { return engine_->calls.size() == 2; }));
+  const std::string reply = AskGateway("127.0.0.1");
+  EXPECT_EQ(StatusOf(reply), 503);
+  EXPECT_NE(reply.find("this function has too many open connections"), std::string::npos) << reply;
+  EXPECT_EQ(StatusOf(AskGateway("127.0.0.2")), 404);
+  for (int i = 0; i < 12; ++i) Keep("127.0.0.1");  // the same address, but not from a function
+}
+
+TEST_F(GatewayTest, HasRoomAgainWhenCallsEnd) {
+  FillWithCalls();
+  calls_.clear();
+  ASSERT_TRUE(Eventually([this] { return front_->open_requests() == 0; }));
+  OnLoop([this] { return engine_->calls.clear(), 0; });
+  FillWithCalls();
+}
+
+TEST_F(GatewayTest, GivesUpAnIdleConnectionOfTheFunctionWithMostOnly) {
+  RawClient& outside = Keep("127.0.0.1");
+  for (int i = 0; i < 3; ++i) Keep("127.0.0.1");
+  for (const char* function : {"127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"}) {
+    for (int i = 0; i < 2; ++i) {
+      calls_.emplace_back(gateway_, function);
+      EXPECT_EQ(StatusOf(FullHttpServerTest::Ask(calls_.back())), 404);
+    }
+  }
+  EXPECT_EQ(StatusOf(AskGateway("127.0.0.6")), 404);
+  EXPECT_TRUE(calls_.front().ClosedWithin(milliseconds(1000)));
+  EXPECT_TRUE(StillOpen(outside));
 }
 
 TEST_F(HttpServerTest, StopsWithOpenCallsAndStreams) {

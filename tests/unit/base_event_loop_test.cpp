@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/event_loop.h"
+#include "base/sys.h"
 #include "base/work_queue.h"
 
 namespace pulga {
@@ -198,6 +199,16 @@ TEST_F(EventLoopTest, AWorkQueueFinishesWhatIsQueuedBeforeItGoes) {
     for (int i = 0; i < 50; ++i) queue.Run([&done] { ++done; });
   }
   EXPECT_EQ(done, 50);
+}
+
+TEST_F(EventLoopTest, AWorkQueueWithoutAThreadIsAnError) {
+  sys::FailNthCall(1, EAGAIN);
+  const auto queue = WorkQueue::Start("test-queue", *loop_);
+  sys::FailNthCall(0, 0);
+  ASSERT_FALSE(queue.ok());
+  EXPECT_EQ(queue.error().code, Code::kUnavailable);
+  EXPECT_EQ(queue.error().message, "start the thread test-queue: Resource temporarily unavailable");
+  EXPECT_TRUE(WorkQueue::Start("test-queue", *loop_).ok());
 }
 
 TEST_F(EventLoopTest, AJobCanWaitForOneAnswerFromTheLoop) {

@@ -7,7 +7,9 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <vector>
 
+#include "base/exit_event.h"
 #include "base/file_io.h"
 #include "base/message_socket.h"
 #include "base/process.h"
@@ -44,6 +46,16 @@ std::string OutputOf(SpawnOptions options) {
   auto output = ReadFd(read_end.get(), 1 << 20);
   (void)child->Reap();
   return output.ok() ? *output : output.error().message;
+}
+
+// True once `fd` is readable; a minute at most.
+bool BecomesReadable(int fd) {
+  pollfd wait = {fd, POLLIN, 0};
+  int n;
+  do {  // the handler of SIGCHLD interrupts it
+    n = poll(&wait, 1, 60000);
+  } while (n < 0 && errno == EINTR);
+  return n == 1;
 }
 
 TEST(Process, TheChildGetsItsArgumentsAndOnlyItsEnvironment) {
@@ -112,7 +124,7 @@ TEST(Process, ThePidFdBecomesReadableWhenTheProcessEnds) {
   pollfd waiting = {child->fd(), POLLIN, 0};
   EXPECT_EQ(poll(&waiting, 1, 0), 0);
   ASSERT_TRUE(child->Signal(SIGKILL).ok());
-  EXPECT_EQ(poll(&waiting, 1, 5000), 1);
+  EXPECT_TRUE(BecomesReadable(child->fd()));
   EXPECT_EQ(WTERMSIG(child->Reap()->wait_status), SIGKILL);
 }
 
@@ -185,6 +197,62 @@ TEST(MessageSocket, AnEmptyQueueIsUnavailableWhenNonBlocking) {
   const auto nothing = pair.second.Receive(64);
   EXPECT_EQ(nothing.error().sys_errno, EAGAIN);
   EXPECT_EQ(nothing.error().code, Code::kUnavailable);
+}
+
+TEST(ExitEvent, TellsOfEachChildByItself) {
+  constexpr size_t kChildren = 20;
+  std::vector<pid_t> pids;
+  std::vector<ExitEvent> events;
+  for (size_t i = 0; i < kChildren; ++i) {
+    const pid_t pid = fork();
+    if (pid == 0) _exit(pause());
+    pids.push_back(pid);
+    events.push_back(std::move(ExitEvent::OfChild(pid)).value());
+  }
+  for (size_t i = 0; i < kChildren; ++i) {
+    pollfd silent = {events[i].fd(), POLLIN, 0};
+    EXPECT_EQ(poll(&silent, 1, 0), 0) << "child " << i << " is alive";
+    kill(pids[i], SIGKILL);
+    EXPECT_TRUE(BecomesReadable(events[i].fd()));
+    EXPECT_EQ(waitpid(pids[i], nullptr, 0), pids[i]) << "the event reaps nobody";
+  }
+}
+
+TEST(ExitEvent, TellsOfOneThatHasEndedBefore) {
+  const pid_t pid = fork();
+  if (pid == 0) _exit(3);
+  siginfo_t info = {};
+  ASSERT_EQ(waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOWAIT), 0);
+  const ExitEvent event = std::move(ExitEvent::OfChild(pid)).value();
+  EXPECT_TRUE(BecomesReadable(event.fd()));
+  EXPECT_EQ(waitpid(pid, nullptr, 0), pid);
+}
+
+TEST(ExitEvent, IsRefusedOfWhatIsNoChild) {
+  const pid_t pid = fork();
+  if (pid == 0) _exit(0);
+  ASSERT_EQ(waitpid(pid, nullptr, 0), pid);
+  const auto event = ExitEvent::OfChild(pid);  // of which nothing would ever be heard
+  ASSERT_FALSE(event.ok());
+  EXPECT_EQ(event.error().sys_errno, ESRCH);
+}
+
+TEST(ExitEvent, IsNoBusinessOfAForkedProcess) {
+  const pid_t child = fork();
+  if (child == 0) _exit(pause());
+  const ExitEvent event = std::move(ExitEvent::OfChild(child)).value();
+  const pid_t fork_of_us = fork();
+  if (fork_of_us == 0) {  // a child of its own ends: its handler must leave our descriptor alone
+    const pid_t own = fork();
+    if (own == 0) _exit(0);
+    _exit(waitpid(own, nullptr, 0) == own ? 0 : 1);
+  }
+  EXPECT_EQ(waitpid(fork_of_us, nullptr, 0), fork_of_us);
+  pollfd silent = {event.fd(), POLLIN, 0};
+  EXPECT_EQ(poll(&silent, 1, 0), 0);
+  kill(child, SIGKILL);
+  EXPECT_TRUE(BecomesReadable(event.fd()));
+  EXPECT_EQ(waitpid(child, nullptr, 0), child);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "base/ids.h"
 #include "base/layer_id.h"
+#include "base/root_switch.h"
 #include "base/text.h"
 
 namespace pulga {
@@ -70,6 +71,33 @@ TEST(Text, ConstantTimeComparisonComparesAllBytes) {
   EXPECT_TRUE(EqualsConstantTime("key", "key"));
   EXPECT_FALSE(EqualsConstantTime("key", "kez"));
   EXPECT_FALSE(EqualsConstantTime("key", "keys"));
+}
+
+TEST(Text, UnescapesWhatTheKernelWritesForBlanks) {
+  EXPECT_EQ(UnescapeOctal("/mnt/usb\\040stick"), "/mnt/usb stick");
+  EXPECT_EQ(UnescapeOctal("a\\134b\\09\\04"), "a\\b\\09\\04");
+}
+
+// "/" is mount 1, which is its own parent; 40 was moved over it, with 41 on it; 30 hangs on 29,
+// which came later.
+constexpr char kInitramfs[] =
+    "1 1 0:2 / / rw - rootfs none rw\n"
+    "20 1 0:20 / /proc rw - proc proc rw\n"
+    "41 40 0:41 / /proc rw - proc proc rw\n"
+    "30 29 0:30 / /data/a\\040b rw - ext4 /dev/sdb rw\n"
+    "29 1 0:29 / /data rw - ext4 /dev/sda rw\n"
+    "40 1 0:40 / / ro - overlay overlay ro\n";
+
+TEST(RootSwitch, KnowsTheFirstRootByItsMissingParent) {
+  EXPECT_TRUE(IsFirstRoot(kInitramfs));
+  EXPECT_FALSE(IsFirstRoot("25 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 25 0:30 / /proc rw - proc\n"));
+  EXPECT_FALSE(IsFirstRoot("1 1 0:2 / /elsewhere rw - rootfs none rw\n"));
+  EXPECT_FALSE(IsFirstRoot(""));
+  EXPECT_FALSE(IsFirstRoot("junk\n1 1\n"));
+}
+
+TEST(RootSwitch, DetachesWhatHangsBesideTheNewRootDeepestFirst) {
+  EXPECT_EQ(MountsBeside(kInitramfs), (std::vector<std::string>{"/data", "/data/a b", "/proc"}));
 }
 
 TEST(Ids, UuidsAreVersionFourAndDiffer) {

@@ -7,6 +7,7 @@
 #include "images/digest.h"
 #include "images/manifest.h"
 #include "images/tar_reader.h"
+#include "tests/support/text_source.h"
 
 namespace pulga {
 namespace {
@@ -42,22 +43,9 @@ std::string Bytes(const ExportPlan& plan) {
   return out;
 }
 
-class Text final : public ByteSource {
- public:
-  explicit Text(std::string_view text) : rest_(text) {}
-  Result<size_t> Read(std::span<char> out) override {
-    const size_t n = rest_.copy(out.data(), out.size());
-    rest_.remove_prefix(n);
-    return n;
-  }
-
- private:
-  std::string_view rest_;
-};
-
 // Name and content of each file, in order.
 std::vector<std::pair<std::string, std::string>> Members(const std::string& tar) {
-  Text text(tar);
+  testing::TextSource text(tar);
   const auto reader = TarReader::Open(text).value();
   std::vector<std::pair<std::string, std::string>> out;
   while (const TarEntry* entry = reader->Next().value()) {
@@ -130,7 +118,7 @@ TEST(ArchiveExport, ALayerOfNineGigabytesKeepsItsSize) {
   const auto plan = PlanExport(image, "");
   ASSERT_TRUE(plan.ok());
   const std::string_view before = plan->parts[2].text;
-  Text text(before.substr(before.size() - 512));
+  testing::TextSource text(before.substr(before.size() - 512));
   const auto reader = TarReader::Open(text);
   ASSERT_TRUE(reader.ok());
   EXPECT_EQ((*reader)->Next().value()->size, uint64_t{9} << 30);

@@ -5,8 +5,6 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <thread>
-
 #include "base/file_io.h"
 #include "base/temp_dir.h"
 #include "images/archive_plan.h"
@@ -16,10 +14,12 @@
 #include "images/job_events.h"
 #include "images/unpack_jobs.h"
 #include "tests/support/archive_builder.h"
+#include "tests/support/thread_job.h"
 
 namespace pulga {
 namespace {
 
+using ::testing::AllOf;
 using testing::ArchiveBuilder;
 using testing::ArchiveShape;
 using ::testing::ElementsAre;
@@ -27,25 +27,7 @@ using ::testing::HasSubstr;
 using testing::ImageSpec;
 using ::testing::IsEmpty;
 using testing::TarBuilder;
-
-// A job that has run on a thread of its own.
-class ThreadJob final : public RunningJob {
- public:
-  explicit ThreadJob(std::function<Status()> body)
-      : thread_([this, body = std::move(body)] { status_ = body(); }) {}
-  ~ThreadJob() override {
-    if (thread_.joinable()) thread_.join();
-  }
-  Status Wait() override {
-    thread_.join();
-    return status_;
-  }
-  void Cancel() override {}
-
- private:
-  Status status_;
-  std::thread thread_;
-};
+using testing::ThreadJob;
 
 class FakeRunner final : public UnpackRunner {
  public:
@@ -217,10 +199,22 @@ TEST_F(Import, FindsTheNameOfABareTagInManifestJson) {
 
 TEST_F(Import, RefusesArchivesWithoutAnImage) {
   EXPECT_THAT(FailureOf(ArchiveBuilder(ArchiveShape::kLegacy, {}).Drop("manifest.json")),
-              HasSubstr("manifest.json"));
+              HasSubstr("no image in this archive"));
   EXPECT_THAT(FailureOf(ArchiveBuilder(ArchiveShape::kLegacy, {})), HasSubstr("names no image"));
   for (const char* text : {"null", "{}", "[{}]", "x", ""}) {
     FailureOf(ArchiveBuilder(ArchiveShape::kLegacy, {Image(1)}).Set("manifest.json", text));
+  }
+}
+
+TEST_F(Import, SaysThatAnArchiveIsOlderThanManifests) {
+  const ArchiveBuilder later(ArchiveShape::kLegacy, {Image(1)});
+  for (const bool tagged : {true, false}) {
+    ArchiveBuilder old = later;
+    for (const std::string& name : later.names()) {
+      if (name.find('/') == std::string::npos) old.Drop(name);
+    }
+    if (tagged) old.Set("repositories", R"({"old":{"1":"0"}})");
+    EXPECT_THAT(FailureOf(old), AllOf(HasSubstr("Docker before 1.10"), HasSubstr("docker load")));
   }
 }
 

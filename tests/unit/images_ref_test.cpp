@@ -132,9 +132,21 @@ TEST(PlatformChoice, RefusesOtherSystemsAndArchitectures) {
   const Platform host = {"linux", "amd64", ""};
   EXPECT_EQ(Rank(host, {"windows", "amd64", ""}), std::nullopt);
   EXPECT_EQ(Rank(host, {"linux", "386", ""}), std::nullopt);
-  EXPECT_EQ(WrongPlatform({"linux", "arm", "v7"}, host).message,
+  EXPECT_EQ(WrongPlatform({"linux", "arm", "v7"}, {host, Arm32::kNot}).message,
             "this image is linux/arm/v7, this board is linux/amd64");
   EXPECT_TRUE(CanRunHere(HostPlatform()).ok());
+}
+
+TEST(PlatformChoice, SaysWhyA64BitBoardTakesNo32BitImage) {
+  const HostAbility no_compat = {{"linux", "arm64", ""}, Arm32::kNot};
+  const HostAbility x86 = {{"linux", "amd64", ""}, Arm32::kNot};
+  EXPECT_THAT(WrongPlatform({"linux", "arm", "v7"}, no_compat).message,
+              ::testing::HasSubstr("linux/arm64, which runs no such 32-bit programs"));
+  EXPECT_THAT(WrongPlatform({"linux", "386", ""}, x86).message,
+              ::testing::HasSubstr("linux/amd64: 32-bit x86 programs are not run"));
+  const HostAbility runs = {no_compat.platform, Arm32::kRuns};
+  EXPECT_EQ(WrongPlatform({"linux", "arm", "v9"}, runs).message,
+            "this image is linux/arm/v9, this board is linux/arm64");
 }
 
 }  // namespace

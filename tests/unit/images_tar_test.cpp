@@ -7,6 +7,7 @@
 #include "images/byte_source.h"
 #include "images/tar_reader.h"
 #include "tests/support/archive_builder.h"
+#include "tests/support/text_source.h"
 
 namespace pulga {
 namespace {
@@ -14,19 +15,7 @@ namespace {
 using ::testing::HasSubstr;
 using testing::TarBuilder;
 using testing::TarItem;
-
-class Bytes final : public ByteSource {
- public:
-  explicit Bytes(std::string_view rest) : rest_(rest) {}
-  Result<size_t> Read(std::span<char> out) override {
-    const size_t n = rest_.copy(out.data(), out.size());
-    rest_.remove_prefix(n);
-    return n;
-  }
-
- private:
-  std::string_view rest_;
-};
+using testing::TextSource;
 
 TarItem Five() {
   setlocale(LC_CTYPE, "C.UTF-8");
@@ -38,7 +27,7 @@ TarItem Five() {
 
 // The first entry of a tar, or why there is none.
 Result<TarEntry> FirstOf(const std::string& tar) {
-  Bytes bytes(tar);
+  TextSource bytes(tar);
   PULGA_ASSIGN_OR_RETURN(const auto reader, TarReader::Open(bytes));
   PULGA_ASSIGN_OR_RETURN(const TarEntry* entry, reader->Next());
   if (entry == nullptr) return Error{Code::kNotFound, 0, "no entry"};

@@ -51,6 +51,7 @@ TEST(DaemonConfig, RefusesValuesThatMakeNoSense) {
                                                        {"listen", "a:99999"},
                                                        {"listen", "unix:relative"},
                                                        {"log-level", "loud"},
+                                                       {"apparmor", "required"},
                                                        {"insecure-listen", "1"},
                                                        {"data", "relative"},
                                                        {"stop-timeout", "1h"},
@@ -64,6 +65,14 @@ TEST(DaemonConfig, APublicAddressNeedsTheFlag) {
   EXPECT_THAT(Error({{{"listen", "0.0.0.0:80"}}, ""}), HasSubstr("--insecure-listen"));
   EXPECT_EQ(Error({{{"listen", "0.0.0.0:80"}, {"insecure-listen", "yes"}}, ""}), "");
   EXPECT_EQ(Error({{{"listen", "127.0.0.1:0, [::1]:80, unix:/run/x.sock"}}, ""}), "");
+}
+
+TEST(DaemonConfig, ListensOnNoMoreTcpPortsThanAreKeptFromFunctions) {
+  std::string listen = "unix:/run/x.sock";
+  for (int port = 1; port <= 16; ++port) listen += ",127.0.0.1:" + std::to_string(port);
+  EXPECT_EQ(Error({{{"listen", listen}}, ""}), "");
+  EXPECT_THAT(Error({{{"listen", listen + ",127.0.0.1:17"}}, ""}),
+              HasSubstr("at most 16 TCP addresses"));
 }
 
 TEST(DaemonConfig, ReloadChangesWhatMayChangeAndNamesTheRest) {
@@ -136,6 +145,20 @@ TEST(DaemonConfig, TheLowMarkOfTheDiskLiesBelowTheHighOne) {
   EXPECT_FALSE(LoadConfig(sources).ok());
   sources.flags = {{"disk-high", "100"}};
   EXPECT_TRUE(LoadConfig(sources).ok()) << "never";
+}
+
+TEST(DaemonConfig, StepsOfPressureChangeWithAReloadAndTheirRootDoesNot) {
+  const auto old = LoadConfig({{{"board-root", "/a/"}}, ""});
+  const auto fresh =
+      LoadConfig({{{"board-root", "/b"}, {"pressure", "off"}, {"pressure-memory", "1,2,off"}}, ""});
+  ASSERT_TRUE(old.ok() && fresh.ok());
+  EXPECT_EQ(old->board_root, "/a");
+  std::vector<std::string> ignored;
+  const DaemonConfig merged = MergeReloaded(*old, *fresh, &ignored);
+  EXPECT_FALSE(merged.pressure);
+  EXPECT_EQ(FormatSteps(merged.pressure_steps.memory.value()), "1,2,off");
+  EXPECT_EQ(merged.board_root, "/a");
+  EXPECT_THAT(ignored, ElementsAre("board-root"));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <map>
 #include <random>
 
 #include "tests/support/call_fixture.h"
@@ -78,6 +79,36 @@ TEST_F(DispatcherTest, TakesAFirstVersionUnprovenWhenTheLauncherIsFull) {
   sandbox->build_error.clear();
   RunFor(std::chrono::milliseconds(120));
   EXPECT_EQ(Call(Request())->outcome(), "ok");
+}
+
+TEST_F(DispatcherTest, RefusesADeployAndKeepsCallsWaitingWhileAnotherFunctionHoldsTheDevice) {
+  sandbox->build_error = "devices[0]: /dev/x is held by a/led (exclusive)";
+  sandbox->build_error_code = Code::kAlreadyExists;
+  sandbox->build_errno = EBUSY;
+  EXPECT_EQ(Activate(MakeVersion(SandboxMode::kExec)).error().message, sandbox->build_error);
+  Restore(MakeVersion(SandboxMode::kExec));
+  auto waiting = Begin(Request());
+  const int before = sandbox->builds;
+  ASSERT_TRUE(RunUntil([&] { return sandbox->builds > before + 1; })) << "it asks again";
+  auto another = Begin(Request());
+  EXPECT_FALSE(waiting->done() || another->done());
+  sandbox->build_error.clear();
+  ASSERT_TRUE(RunUntil([&] { return waiting->done() && another->done(); }));
+  EXPECT_EQ(waiting->outcome(), "ok");
+  EXPECT_EQ(another->outcome(), "ok");
+}
+
+TEST_F(DispatcherTest, TellsACallThatWaitedInVainWhoHoldsTheDevice) {
+  sandbox->build_error = "devices[0]: /dev/x is held by a/led (exclusive)";
+  sandbox->build_error_code = Code::kAlreadyExists;
+  sandbox->build_errno = EBUSY;
+  auto version = MakeVersion(SandboxMode::kExec);
+  version->spec.scale.queue_wait = std::chrono::milliseconds(30);
+  version->spec.limits.start_timeout = std::chrono::milliseconds(30);
+  Restore(version);
+  const auto call = Call(Request());
+  EXPECT_EQ(call->outcome(), "rejected:unavailable");
+  EXPECT_NE(call->call->FailureText().find("held by a/led"), std::string::npos);
 }
 
 TEST_F(DispatcherTest, RestoresInPlaceOfWhatIsActiveWithoutAFailedCall) {
@@ -259,6 +290,32 @@ TEST_F(DispatcherTest, TellsWhatTheKernelDoesNotEnforceAndCallsItNoTrouble) {
   EXPECT_EQ(dispatcher->Activity(key).trouble, "");
 }
 
+TEST_F(DispatcherTest, AGlanceAsksForNoPartsOfAnInstancesMemory) {
+  auto version = MakeVersion(SandboxMode::kExec);
+  version->spec.scale.parked = 1;
+  ASSERT_TRUE(Activate(version).ok());
+  EXPECT_EQ(Call(Request())->outcome(), "ok");
+  ASSERT_TRUE(RunUntil([&] { return Instances() == 1; }));
+  const FunctionActivity glance = dispatcher->Glance(key);
+  ASSERT_EQ(glance.instances.size(), 1U);
+  EXPECT_EQ(glance.instances[0].memory.total, sandbox->memory_bytes);
+  EXPECT_EQ(glance.instances[0].memory.anon, 0U) << "asked for";
+  EXPECT_EQ(glance.invocations, 1U);
+  EXPECT_EQ(glance.outcomes.at("ok"), 1U);
+  EXPECT_EQ(dispatcher->Activity(key).instances[0].memory.anon, sandbox->memory.anon);
+}
+
+TEST_F(DispatcherTest, TellsWhatItsLastSpawnerGotOnceThatIsGone) {
+  sandbox->layers = {{"seccomp", FeatureState::kPresent, "234 instructions", ""}};
+  ASSERT_TRUE(Activate(MakeVersion(SandboxMode::kExec)).ok());
+  EXPECT_EQ(dispatcher->Activity(key).isolation.size(), 1U);
+  sandbox->KillSpawners("it was killed");
+  RunFor(std::chrono::milliseconds(5));
+  sandbox->layers.clear();
+  ASSERT_EQ(dispatcher->Activity(key).isolation.size(), 1U);
+  EXPECT_EQ(dispatcher->Activity(key).isolation[0].detail, "234 instructions");
+}
+
 TEST_F(DispatcherTest, LetsCallsWaitForTheNextLauncher) {
   sandbox->set_available(false);
   EXPECT_EQ(Activate(MakeVersion(SandboxMode::kExec)).error().code, Code::kUnavailable);
@@ -323,21 +380,6 @@ TEST_F(DispatcherTest, DropsTheSpawnerOfAFunctionThatFoundNoMemory) {
   EXPECT_TRUE(RunUntil([&] { return sandbox->spawners == 0; }));
 }
 
-TEST_F(DispatcherTest, StopsAnIdleInstanceOfAnotherFunctionToMakeRoom) {
-  config.memory_budget_bytes = 100 << 20;
-  Restart();
-  ASSERT_TRUE(Activate(MakeVersion(SandboxMode::kHttp)).ok());
-  EXPECT_EQ(Call(Request())->outcome(), "ok");
-  auto other = MakeVersion(SandboxMode::kHttp);
-  other->key.name = "g";
-  ASSERT_TRUE(Activate(other).ok());
-  InvocationRequest request = Request();
-  request.function = other->key;
-  EXPECT_EQ(Call(std::move(request))->outcome(), "ok");
-  EXPECT_EQ(Instances(), 0U);
-  EXPECT_LE(dispatcher->Totals().memory_used_bytes, 100U << 20);
-}
-
 TEST_F(DispatcherTest, StopsWhatIsIdleAndThenDropsTheSpawner) {
   config.idle = std::chrono::milliseconds(40);
   Restart();
@@ -387,6 +429,44 @@ TEST_F(DispatcherTest, DeactivatesAfterTheOpenCallsHaveEnded) {
   EXPECT_EQ(sandbox->spawners, 0);
 }
 
+TEST_F(DispatcherTest, AReplacementWaitsForCallsAsLongAsTheirOwnLimitsAllow) {
+  config.drain_timeout = std::chrono::milliseconds(1);
+  Restart();
+  std::atomic<bool> go = false;
+  sandbox->program = [&](FakeProgram& p) {
+    while (!go) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    p.Print("late");
+    return Exited(0);
+  };
+  auto version = MakeVersion(SandboxMode::kExec);
+  version->spec.limits.timeout = std::chrono::minutes(1);
+  ASSERT_TRUE(Activate(version).ok());
+  auto client = Begin(Request());
+  ASSERT_TRUE(RunUntil([&] { return sandbox->starts == 1; }));
+  ASSERT_TRUE(Activate(MakeVersion(SandboxMode::kExec)).ok());
+  RunFor(std::chrono::milliseconds(50));
+  EXPECT_FALSE(client->done());
+  go = true;
+  ASSERT_TRUE(RunUntil([&] { return client->done(); }));
+  EXPECT_EQ(client->body, "late");
+}
+
+TEST_F(DispatcherTest, ARemovalEndsTheCallsOfReplacedVersionsToo) {
+  config.drain_timeout = std::chrono::milliseconds(1);
+  Restart();
+  sandbox->program = [](FakeProgram& p) { return Killed(p.WaitForSignal()); };
+  auto version = MakeVersion(SandboxMode::kExec);
+  version->spec.limits.timeout = std::chrono::minutes(1);
+  ASSERT_TRUE(Activate(version).ok());
+  auto client = Begin(Request());
+  ASSERT_TRUE(RunUntil([&] { return sandbox->starts == 1; }));
+  ASSERT_TRUE(Activate(MakeVersion(SandboxMode::kExec)).ok());
+  bool gone = false;
+  dispatcher->Deactivate(key, [&] { gone = true; });
+  EXPECT_TRUE(RunUntil([&] { return gone; }));
+  EXPECT_EQ(client->outcome(), "signaled:SIGKILL");
+}
+
 TEST_F(DispatcherTest, EndsEveryCallWithAnOutcomeWhenItDrains) {
   sandbox->program = [](FakeProgram& p) { return Killed(p.WaitForSignal()); };
   ASSERT_TRUE(Activate(MakeVersion(SandboxMode::kExec)).ok());
@@ -396,10 +476,17 @@ TEST_F(DispatcherTest, EndsEveryCallWithAnOutcomeWhenItDrains) {
   dispatcher->Drain(std::chrono::steady_clock::now() + std::chrono::milliseconds(50),
                     [&] { drained = true; });
   EXPECT_EQ(Call(Request())->outcome(), "rejected:shutting-down");
+  std::map<std::string, int> ends;
   for (auto& client : clients) {
     ASSERT_TRUE(RunUntil([&] { return client->done(); }));
-    EXPECT_EQ(client->outcome(), "rejected:shutting-down");
+    ++ends[client->outcome()];
+    const bool ran = client->outcome() == "signaled:SIGKILL";
+    EXPECT_EQ(client->call->head().retry_after_s, ran ? 0U : 1U);
+    EXPECT_EQ(client->call->FailureText().find("it may have run") != std::string::npos, ran);
   }
+  // scale.max of them ran.
+  EXPECT_EQ(ends,
+            (std::map<std::string, int>{{"rejected:shutting-down", 6}, {"signaled:SIGKILL", 4}}));
   clients.clear();
   EXPECT_TRUE(RunUntil([&] { return drained; }));
 }

@@ -195,6 +195,9 @@ TEST_F(HttpTest, GivesNoBodyToHeadAnd204And304) {
   auto head = Call(Request("HEAD"));
   EXPECT_EQ(head->call->head().content_length, 77U);
   EXPECT_EQ(head->body, "");
+  sandbox->KillSpawners("next");
+  Answer("HTTP/1.1 304 Not Modified\r\n\r\n");
+  EXPECT_EQ(Call(Request())->call->head().content_length, std::nullopt) << "it told none";
   for (const char* status : {"204 No Content", "304 Not Modified"}) {
     sandbox->KillSpawners("next");
     Answer(std::string("HTTP/1.1 ") + status + "\r\nContent-Length: 5\r\n\r\n");
@@ -315,6 +318,7 @@ TEST_F(HttpTest, ClosesTheConnectionWhenTheClientLeavesAndKeepsTheInstance) {
   client->Leave();
   EXPECT_TRUE(RunUntil([&] { return closed.load(); }));
   EXPECT_EQ(Count("cancelled"), 1U);
+  EXPECT_EQ(LogText(), "pulga: before its reply had begun, the call ended with cancelled\n");
   EXPECT_EQ(Instances(), 1U);
 }
 

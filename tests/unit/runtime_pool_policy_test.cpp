@@ -11,6 +11,7 @@
 namespace pulga {
 namespace {
 
+using std::chrono::hours;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
@@ -19,8 +20,21 @@ class PoolPolicy : public ::testing::Test {
   PoolPolicy() {
     pool.now = pool.last_used = TimePoint(std::chrono::hours(1));
     pool.spawner = SpawnerStep::kReady;
+    pool.warmth.until = seconds(60);
+    pool.descent.parked_for = seconds(60);
+    pool.ladder[Rung::kParked].offered = pool.ladder[Rung::kWarm].offered = true;
+  }
+  void Freezes(Duration after) {
+    pool.ladder[Rung::kFrozen].offered = true;
+    pool.descent.freeze_after = after;
+  }
+  // Calls come 13 to 18 minutes after the last one.
+  void Habit() {
+    pool.warmth = {std::chrono::minutes(13), std::chrono::minutes(18), Warmth::Source::kHabit, 40};
+    pool.unused_since = pool.last_used;
   }
   void Http() {
+    pool.ladder[Rung::kParked].offered = false;
     pool.mode = SandboxMode::kHttp;
     pool.concurrency = 10;
     pool.slots = pool.max;
@@ -31,7 +45,8 @@ class PoolPolicy : public ::testing::Test {
   }
   // "park 2, stop 0" with the reasons in `reasons`.
   std::string Plan() {
-    static const char* kNames[] = {"build", "drop", "start-for-call", "start", "park", "stop"};
+    static const char* kNames[] = {"build", "drop", "start-for-call", "start",
+                                   "park",  "stop", "freeze",         "reclaim"};
     const PoolPlan plan = PlanPool(pool);
     std::string text;
     reasons.clear();
@@ -103,6 +118,191 @@ TEST_F(PoolPolicy, StopsParkedInstancesOfAFunctionOutOfUse) {
   pool.now += seconds(60);
   EXPECT_EQ(Plan(), "stop 0");
   EXPECT_EQ(reasons, "stops an instance: idle for 1m\n");
+}
+
+TEST_F(PoolPolicy, FreezesAServerThatWasIdleForLongEnough) {
+  Http();
+  Freezes(seconds(1));
+  Add(InstanceStep::kWarm, seconds(1));
+  Add(InstanceStep::kWarm, milliseconds(400));
+  Add(InstanceStep::kWarm, seconds(9), 1);  // has a call
+  Add(InstanceStep::kFrozen, seconds(9));
+  Add(InstanceStep::kStarting, seconds(9));
+  EXPECT_EQ(Plan(), "freeze 0");
+  EXPECT_EQ(reasons, "freezes an instance: idle for 1s\n");
+  EXPECT_EQ(look_again, pool.now + milliseconds(600));
+}
+
+TEST_F(PoolPolicy, FreezesNothingWhenToldNeverOrWhileSomebodyWaits) {
+  Http();
+  Add(InstanceStep::kWarm, seconds(9));
+  EXPECT_EQ(Plan(), "");
+  Freezes(Duration::zero());
+  EXPECT_EQ(Plan(), "freeze 0");
+  pool.max = pool.waiting = 1;
+  EXPECT_EQ(Plan(), "");
+}
+
+TEST_F(PoolPolicy, FreezesNothingThatStillProvesItselfOrIsToGo) {
+  Http();
+  Freezes(seconds(1));
+  Add(InstanceStep::kWarm, seconds(9));
+  pool.phase = PoolPhase::kProving;
+  EXPECT_EQ(Plan(), "");
+  EXPECT_TRUE(look_again.has_value());
+  pool.phase = PoolPhase::kDraining;
+  EXPECT_EQ(Plan(), "stop 0");
+}
+
+TEST_F(PoolPolicy, StopsFrozenInstancesAsItDoesWarmOnes) {
+  Http();
+  Freezes(seconds(1));
+  Add(InstanceStep::kFrozen, seconds(61));
+  Add(InstanceStep::kFrozen, seconds(30));
+  EXPECT_EQ(Plan(), "stop 0");
+  pool.min = 2;
+  EXPECT_EQ(Plan(), "");
+}
+
+TEST_F(PoolPolicy, StartsNoInstanceWhereAFrozenOneCounts) {
+  Http();
+  pool.max = 1;
+  pool.waiting = 1;
+  Freezes(seconds(1));
+  Add(InstanceStep::kFrozen, seconds(30));
+  EXPECT_EQ(Plan(), "");
+}
+
+TEST_F(PoolPolicy, StopsAServerBeforeItsHabitAndBringsOneUpInTime) {
+  Http();
+  Habit();
+  Freezes(seconds(1));
+  Add(InstanceStep::kWarm, milliseconds(900));
+  EXPECT_EQ(Plan(), "") << "it was just used";
+  pool.now += seconds(1);
+  EXPECT_EQ(Plan(), "stop 0");
+  EXPECT_EQ(reasons, "stops an instance: no call is expected before 13m without one\n");
+  pool.instances.clear();
+  EXPECT_EQ(Plan(), "");
+  EXPECT_EQ(look_again, *pool.unused_since + std::chrono::minutes(13));
+  pool.now = *pool.unused_since + std::chrono::minutes(13);
+  EXPECT_EQ(Plan(), "start 0");
+  EXPECT_EQ(reasons,
+            "starts an instance: a call is expected; warm from 13m to 18m after a call: 40 idle "
+            "times of its own say so\n");
+}
+
+TEST_F(PoolPolicy, FreezesWhatItBroughtUpAndStopsItWhenNoCallCame) {
+  Http();
+  Habit();
+  Freezes(seconds(1));
+  pool.now += std::chrono::minutes(14);
+  Add(InstanceStep::kWarm, std::chrono::minutes(14));  // idle as the function is
+  EXPECT_EQ(Plan(), "freeze 0");
+  pool.instances[0].step = InstanceStep::kFrozen;
+  EXPECT_EQ(Plan(), "");
+  EXPECT_EQ(look_again, *pool.unused_since + std::chrono::minutes(18));
+  pool.now += std::chrono::minutes(4);
+  EXPECT_EQ(Plan(), "stop 0");
+  pool.instances.clear();
+  EXPECT_EQ(Plan(), "");
+}
+
+TEST_F(PoolPolicy, BuildsTheSpawnerForACallThatIsExpected) {
+  Http();
+  Habit();
+  pool.spawner = SpawnerStep::kNone;
+  EXPECT_EQ(Plan(), "");
+  pool.now += std::chrono::minutes(13);
+  EXPECT_EQ(Plan(), "build 0");
+  EXPECT_EQ(reasons, "builds the spawner: a call is expected\n");
+  pool.unused_since.reset();  // another version of it has a call
+  EXPECT_EQ(Plan(), "");
+}
+
+TEST_F(PoolPolicy, EndsNoServerBetweenTwoCallsWhereNothingCanBeFrozen) {
+  Http();
+  Habit();
+  Add(InstanceStep::kWarm, milliseconds(400));
+  EXPECT_EQ(Plan(), "");
+  EXPECT_EQ(look_again, pool.now + milliseconds(600));
+}
+
+TEST_F(PoolPolicy, PushesOutThePagesOfWhatNobodyIsExpectedToCall) {
+  Http();
+  Freezes(seconds(1));
+  pool.ladder[Rung::kReclaimed].offered = true;
+  Add(InstanceStep::kFrozen, seconds(59));
+  EXPECT_EQ(Plan(), "");
+  EXPECT_EQ(look_again, pool.now + seconds(1));
+  pool.now += seconds(1);
+  EXPECT_EQ(Plan(), "reclaim 0");
+  EXPECT_EQ(reasons, "pushes an instance's pages out: idle for 1m\n");
+  pool.instances[0].pages = InstanceSnapshot::Pages::kAsked;
+  EXPECT_EQ(Plan(), "");
+  pool.instances[0].step = InstanceStep::kReclaimed;
+  pool.now += std::chrono::hours(2);
+  EXPECT_EQ(Plan(), "stop 0");
+}
+
+TEST_F(PoolPolicy, StartsWhatTheLoadAsksForWhileCallsCome) {
+  Http();
+  pool.max = 3;
+  pool.slots = 4;
+  pool.scale = ScaleDecision{};
+  pool.scale->wanted = 5;
+  pool.scale->before = 1;
+  pool.scale->cause = ScaleDecision::Cause::kCalls;
+  Add(InstanceStep::kWarm, seconds(0), 6);
+  EXPECT_EQ(Plan(), "start 1, start 2") << "max is exact";
+  EXPECT_NE(reasons.find("starts an instance: from 1 to 5 instances: so many calls are under way"),
+            std::string::npos);
+  pool.instances[0].open_calls = 0;
+  EXPECT_EQ(Plan(), "") << "nobody calls any more";
+}
+
+TEST_F(PoolPolicy, StopsWhatTheLoadNoLongerNeedsButNeverTheLastOne) {
+  Http();
+  pool.scale = ScaleDecision{};
+  pool.scale->wanted = 0;
+  pool.scale->before = 3;
+  pool.scale->cause = ScaleDecision::Cause::kLessLoad;
+  Add(InstanceStep::kWarm, seconds(40));
+  Add(InstanceStep::kWarm, seconds(50));
+  Add(InstanceStep::kWarm, seconds(30), 2);
+  EXPECT_EQ(Plan(), "stop 1, stop 0");
+  EXPECT_EQ(reasons.substr(0, reasons.find('\n')),
+            "stops an instance: from 3 to 0 instances: fewer have been enough for a while");
+  pool.instances.resize(1);
+  EXPECT_EQ(Plan(), "");
+}
+
+TEST_F(PoolPolicy, KeepsASandboxParkedForLongerThanAServerIsKept) {
+  pool.descent.parked_for = std::chrono::minutes(30);
+  Add(InstanceStep::kParked);
+  pool.now += std::chrono::minutes(29);
+  EXPECT_EQ(Plan(), "");
+  EXPECT_EQ(look_again, pool.last_used + std::chrono::minutes(30));
+  pool.now += std::chrono::minutes(1);
+  EXPECT_EQ(Plan(), "stop 0");
+  EXPECT_EQ(reasons, "stops an instance: idle for 30m\n");
+}
+
+TEST_F(PoolPolicy, LooksAgainThoughWhatItParksMayFail) {
+  EXPECT_EQ(Plan(), "park 0");
+  EXPECT_EQ(look_again, pool.last_used + seconds(60));
+}
+
+TEST_F(PoolPolicy, KeepsNothingOfWhatNobodyCallsButTheSpawnerForAWhile) {
+  pool.use = PoolSnapshot::Use::kNone;
+  EXPECT_EQ(Plan(), "");
+  EXPECT_EQ(look_again, pool.last_used + seconds(60));
+  Add(InstanceStep::kParked);
+  EXPECT_EQ(Plan(), "stop 0");
+  EXPECT_EQ(reasons, "stops an instance: none is wanted\n");
+  pool.instances.clear();
+  pool.now += seconds(60);
+  EXPECT_EQ(Plan(), "drop 0");
 }
 
 TEST_F(PoolPolicy, KeepsTheMinimumForEver) {
@@ -183,6 +383,16 @@ TEST_F(PoolPolicy, DropsTheSpawnerAfterTwiceTheIdleTime) {
   EXPECT_EQ(reasons, "drops the spawner: unused for 2m\n");
 }
 
+TEST_F(PoolPolicy, DropsTheSpawnerOfAScheduleThatIsFarOff) {
+  pool.parked = 0;
+  pool.warmth = {hours(700), hours(700) + seconds(35), Warmth::Source::kSchedule, 0};
+  pool.now += hours(2) - seconds(1);
+  EXPECT_EQ(Plan(), "");
+  EXPECT_EQ(look_again, pool.now + seconds(1));
+  pool.now += seconds(1);
+  EXPECT_EQ(Plan(), "drop 0");
+}
+
 TEST_F(PoolPolicy, EmptiesADrainingPoolAtOnceButServesItsQueue) {
   pool.phase = PoolPhase::kDraining;
   pool.min = 3;
@@ -246,7 +456,7 @@ TEST(MemoryBudget, GivesBackWhatALeaseHeld) {
     EXPECT_EQ(budget.used(), 50U);
   }
   EXPECT_EQ(budget.used(), 0U);
-  EXPECT_EQ(freed, 2);
+  EXPECT_EQ(freed, 3) << "by the smaller size too";
 }
 
 // A model of a version's life, minutes long, under random load: the policy must keep every limit,
@@ -259,7 +469,17 @@ class Simulation {
     pool_.parked = random_() % 3;
     pool_.concurrency = pool_.mode == SandboxMode::kExec ? 1 : 1 + random_() % 20;
     pool_.slots = pool_.max + (pool_.mode == SandboxMode::kExec ? pool_.parked : 1);
-    pool_.idle = seconds(5);
+    pool_.warmth.until = seconds(5);
+    if (random_() % 2 == 0) pool_.warmth.from = seconds(2);
+    const bool http = pool_.mode == SandboxMode::kHttp;
+    pool_.ladder[Rung::kWarm].offered = true;
+    pool_.ladder[Rung::kParked].offered = !http;
+    pool_.descent.parked_for = seconds(6);
+    pool_.ladder[Rung::kFrozen].offered = http && random_() % 3 != 0;
+    pool_.descent.freeze_after = milliseconds(random_() % 3 * 40);
+    pool_.ladder[Rung::kReclaimed].offered =
+        pool_.ladder[Rung::kFrozen].offered && random_() % 2 == 0;
+    pool_.descent.reclaimed_for = seconds(8);
   }
 
   void Run() {
@@ -279,6 +499,8 @@ class Simulation {
     }
     Progress();
     Serve();
+    pool_.unused_since.reset();
+    if (pool_.waiting == 0 && Open() == 0) pool_.unused_since = pool_.last_used;
     for (const PoolAction& action : PlanPool(pool_).actions) Apply(action);
     Check();
   }
@@ -302,6 +524,13 @@ class Simulation {
     });
   }
 
+  uint32_t Open() const {
+    uint32_t open = 0;
+    for (const auto& instance : pool_.instances) {
+      open += instance.open_calls + (instance.step == InstanceStep::kRunning ? 1 : 0);
+    }
+    return open;
+  }
   uint32_t Running() const {
     return static_cast<uint32_t>(
         std::count_if(pool_.instances.begin(), pool_.instances.end(), [](const auto& i) {
@@ -315,6 +544,9 @@ class Simulation {
         instance.step = InstanceStep::kRunning;
         --pool_.waiting;
       }
+      const bool frozen =
+          instance.step == InstanceStep::kFrozen || instance.step == InstanceStep::kReclaimed;
+      if (frozen && pool_.waiting > 0) instance.step = InstanceStep::kWarm;
       while (instance.step == InstanceStep::kWarm && pool_.waiting > 0 &&
              instance.open_calls < pool_.concurrency) {
         ++instance.open_calls;
@@ -339,6 +571,20 @@ class Simulation {
         EXPECT_EQ(it->open_calls, 0U);
         it->step = InstanceStep::kEnding;
         return;
+      case PoolActionKind::kFreeze:
+        ASSERT_NE(it, pool_.instances.end());
+        EXPECT_EQ(it->step, InstanceStep::kWarm);
+        EXPECT_EQ(it->open_calls, 0U);
+        it->step = InstanceStep::kFrozen;
+        it->pages = InstanceSnapshot::Pages::kIn;
+        return;
+      case PoolActionKind::kReclaim:
+        ASSERT_NE(it, pool_.instances.end());
+        EXPECT_EQ(it->step, InstanceStep::kFrozen);
+        EXPECT_EQ(it->pages, InstanceSnapshot::Pages::kIn) << "asked twice";
+        it->pages = InstanceSnapshot::Pages::kAsked;
+        if (random_() % 2 == 0) it->step = InstanceStep::kReclaimed;
+        return;
       case PoolActionKind::kStartForCall:
         --pool_.waiting;
         [[fallthrough]];
@@ -348,7 +594,8 @@ class Simulation {
         const InstanceStep step = action.kind == PoolActionKind::kPark    ? InstanceStep::kParking
                                   : action.kind == PoolActionKind::kStart ? InstanceStep::kStarting
                                                                           : InstanceStep::kRunning;
-        pool_.instances.push_back({action.slot, step, 0, pool_.now});
+        const TimePoint idle_since = pool_.unused_since.value_or(pool_.now);
+        pool_.instances.push_back({action.slot, step, 0, idle_since});
     }
   }
 

@@ -161,12 +161,17 @@ TEST(Board, ReadsMemTotal) {
   EXPECT_FALSE(ParseMeminfo(kText, "SwapTotal").ok());
 }
 
-TEST(Board, BudgetsFourFifthsOfTheTighterLimit) {
+TEST(Board, BudgetsFourFifthsOfTheTighterLimitAndLessOfASmallBoard) {
+  constexpr uint64_t kMib = 1 << 20;
   Board board;
-  board.memory_bytes = 1000;
-  EXPECT_EQ(DefaultMemoryBudget(board), 800U);
-  board.cgroup_limit_bytes = 500;
-  EXPECT_EQ(DefaultMemoryBudget(board), 400U);
+  board.memory_bytes = 5000 * kMib;
+  EXPECT_EQ(DefaultMemoryBudget(board), 4000 * kMib);
+  board.cgroup_limit_bytes = 2500 * kMib;
+  EXPECT_EQ(DefaultMemoryBudget(board), 2000 * kMib);
+  board.cgroup_limit_bytes = 512 * kMib;
+  EXPECT_EQ(DefaultMemoryBudget(board), 320 * kMib) << "192 MiB are left";
+  board.cgroup_limit_bytes = 256 * kMib;
+  EXPECT_EQ(DefaultMemoryBudget(board), 160 * kMib);
 }
 
 TEST(Board, RefusesLimitsItDoesNotHave) {
@@ -192,6 +197,25 @@ TEST(Board, RefusesLimitsItDoesNotHave) {
   board.swap_bytes = 512 << 20;
   EXPECT_EQ(CheckAgainstBoard(spec, board).error().message,
             "limits.swap: 1Gi is more than this board has (512.0 MiB of swap)");
+  spec = SomeSpec();
+  spec.sandbox.nofile = 4096;
+  EXPECT_TRUE(CheckAgainstBoard(spec, board).ok());
+  board.max_open_files = 4095;
+  EXPECT_THAT(CheckAgainstBoard(spec, board).error().message, HasSubstr("limits.nofile: 4096"));
+}
+
+TEST(Board, RefusesIoLimitsBesideAVolumeWhichTheyDoNotBind) {
+  FunctionSpec spec = SomeSpec();
+  spec.access.volumes = {{VolumeKind::kVolume, "data", "/data"}};
+  EXPECT_TRUE(CheckEnforceable(spec, {}).ok());
+  spec.sandbox.io_write_bps = 1 << 20;
+  EXPECT_THAT(CheckEnforceable(spec, {}).error().message,
+              HasSubstr("limits.io_write_bps: it does not bind what goes to the volume data"));
+  spec.allow_unenforced = true;
+  EXPECT_TRUE(CheckEnforceable(spec, {}).ok());
+  spec.allow_unenforced = false;
+  spec.access.volumes[0].kind = VolumeKind::kDataSet;
+  EXPECT_TRUE(CheckEnforceable(spec, {}).ok());
 }
 
 TEST(Board, GivesHalfACoreByDefaultWhereTheKernelKeepsQuotas) {
@@ -211,6 +235,19 @@ TEST(Board, RefusesWhatTheKernelCanNotEnforce) {
   EXPECT_TRUE(CheckEnforceable(spec, features).ok());
   features = {{"cgroup.memory", FeatureState::kAbsent, "", ""}};
   EXPECT_FALSE(CheckEnforceable(spec, features).ok()) << "that one must hold";
+}
+
+TEST(Board, LetsAUserWithoutACgroupWaiveEveryLimit) {
+  const std::vector<Feature> features = {
+      {"cgroup.delegation", FeatureState::kAbsent, "", "ask systemd"},
+      {"cgroup.memory", FeatureState::kAbsent, "", ""}};
+  FunctionSpec spec = SomeSpec();
+  EXPECT_EQ(CheckEnforceable(spec, features).error().message,
+            "limits.memory: it can not be enforced here, cgroup.memory is absent, for this daemon "
+            "runs as a user and was given no cgroup: ask systemd; or deploy with "
+            "allow_unenforced, without this limit");
+  spec.allow_unenforced = true;
+  EXPECT_TRUE(CheckEnforceable(spec, features).ok());
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "runtime/function_service.h"
 #include "runtime/image_service.h"
 #include "runtime/spec_json.h"
+#include "tests/support/fake_volume_host.h"
 #include "tests/support/layers.h"
 
 namespace pulga {
@@ -28,8 +29,6 @@ class FakeSandbox final : public Sandbox {
  public:
   bool available() const override { return true; }
   void BuildVersion(const VersionSpec&, SpawnerEvents&, BuildDone) override {}
-  void Freeze(uint64_t, uint16_t, std::function<void(Status)>) override {}
-  void Thaw(uint64_t, uint16_t, std::function<void(Status)>) override {}
   uint64_t RunUnpack(UnpackJob, std::function<void(Status)>) override { return 1; }
   void CancelUnpack(uint64_t) override {}
   void ListLayers(std::function<void(Result<std::vector<LayerId>>)> done) override { done(disk); }
@@ -83,7 +82,8 @@ class FakeWorker final : public ImageWorker {
     if (words[0] == "full") {
       return fail(ImportReason::kNoSpace, Error{Code::kNoSpace, 0, "no room"});
     }
-    if (words[0] == "stuck") {  // in a layer's job
+    if (words[0] == "making") options.claims->FindOrMake(Layer(words[1][0] - '0'));
+    if (words[0] == "stuck" || words[0] == "making") {  // in a layer's job
       StoppableRunner runner(stuck, options.stop);
       const Status ended = runner.Start(UnpackJob())->Wait();
       return fail(ImportReason::kHelper, ended);
@@ -117,14 +117,21 @@ class FakeWorker final : public ImageWorker {
     return OpenUnnamedFile("/tmp");
   }
   Result<VerifyReport> Verify(const ImageRecord& image) override { return VerifyReport{image, {}}; }
-  Status SweepRecords(const std::set<LayerId>&) override { return OkStatus(); }
+  Result<std::vector<LayerId>> ListRecords() override { return records; }
+  Status RemoveRecords(const std::vector<LayerId>& layers) override {
+    for (const LayerId& layer : layers) std::erase(records, layer);
+    return OkStatus();
+  }
   Status Remove(const LayerId& layer) override {
     const std::lock_guard lock(mutex_);
+    if (stuck_removals-- > 0) return Error{Code::kUnavailable, 0, "stuck"};
     std::erase(disk_, layer);
     return OkStatus();
   }
 
   StuckRunner stuck;
+  int stuck_removals = 0;
+  std::vector<LayerId> records;
   size_t text_at_most = 4096;  // an archive that is longer is bad; 0: not even read
 
  private:
@@ -156,10 +163,14 @@ class FakeDispatcher final : public Dispatcher {
   std::unique_ptr<Invocation> Invoke(InvocationRequest, InvocationObserver&) override {
     return nullptr;
   }
+  LearnedByKey TakeLearned() override { return {}; }
+  void Recall(const FunctionKey&, Learned) override {}
   FunctionActivity Activity(const FunctionKey&) const override { return {}; }
+  FunctionActivity Glance(const FunctionKey&) const override { return {}; }
   DispatcherTotals Totals() const override { return {}; }
   void Drain(TimePoint, std::function<void()>) override {}
   void OnSandboxAvailable() override {}
+  void SetPressure(PressureLevel, const std::string&) override {}
 
   std::vector<std::string> calls;
   Status answer;
@@ -191,6 +202,7 @@ class ServicesTest : public ::testing::Test {
     Settle();
     images_.reset();
     functions_.reset();
+    volumes_.reset();
     storage_.reset();
     spool_.reset();
     store_.reset();
@@ -214,6 +226,11 @@ class ServicesTest : public ::testing::Test {
         ImageService::Hooks{[this](const std::string& digest) { return registry_.UserOf(digest); },
                             [this] { functions_->Recheck(); }});
     Board board{.cores = 4, .memory_bytes = 8ULL << 30, .budget_bytes = 4ULL << 30};
+    volumes_ = std::make_unique<VolumeService>(
+        VolumeParts{*loop_, clock_, *storage_, *store_, catalog_, host_, dir_->path(),
+                    [this](const FunctionKey& key) { return registry_.UsersOfVolume(key); }},
+        0);
+    volumes_->Load(state.volumes);
     functions_ = std::make_unique<FunctionService>(FunctionParts{*loop_,
                                                                  clock_,
                                                                  *storage_,
@@ -224,6 +241,7 @@ class ServicesTest : public ::testing::Test {
                                                                  logs_,
                                                                  board,
                                                                  {},
+                                                                 *volumes_,
                                                                  {}},
                                                    FunctionLimits{});
     functions_->Load(state.functions);
@@ -314,7 +332,9 @@ class ServicesTest : public ::testing::Test {
   std::unique_ptr<StateStore> store_;
   std::unique_ptr<WorkQueue> storage_, spool_;
   std::unique_ptr<ImageService> images_;
+  std::unique_ptr<VolumeService> volumes_;
   std::unique_ptr<FunctionService> functions_;
+  testing::FakeVolumeHost host_;
 };
 
 // --- images
@@ -538,6 +558,33 @@ TEST_F(ServicesTest, ASweepRemovesStrangersAndMarksTheMissing) {
   Settle();
   EXPECT_EQ(functions_->Describe(Key("f"))->activity.trouble, "");
   EXPECT_EQ(dispatcher_.calls.back(), "restore f 1");
+}
+
+TEST_F(ServicesTest, ASweepLeavesTheRecordsOfImagesAndOfImportsUnderWay) {
+  ASSERT_TRUE(Import("hello a 1").ok());
+  auto upload = NewUpload().value();
+  upload->Write("making 2");
+  upload->Finish();
+  WaitFor([&] { return worker_.stuck.started == 1; });
+  worker_.records = {Layer(1), Layer(2), Layer(9)};
+  bool swept = false;
+  images_->Sweep([&](const Status& s) { swept = s.ok(); });
+  WaitFor([&] { return swept; });
+  EXPECT_THAT(worker_.records, ElementsAre(Layer(1), Layer(2)));
+  upload.reset();
+  WaitFor([&] { return !images_->importing(); });
+}
+
+TEST_F(ServicesTest, ALayerThatCouldNotBeRemovedIsSweptAMomentLater) {
+  ASSERT_TRUE(Import("hello a 1 2").ok());
+  worker_.stuck_removals = 1;
+  EXPECT_TRUE(RemoveImage("hello").ok());
+  Settle();
+  EXPECT_EQ(sandbox_.disk.size(), 1u);
+  WaitFor([&] {
+    Settle();
+    return sandbox_.disk.empty();
+  });
 }
 
 TEST_F(ServicesTest, ALayerFoundMissingWhileItsFunctionIsRecoveredIsToldAllTheSame) {

@@ -73,6 +73,10 @@ TEST(FunctionSpec, NamesTheFieldThatIsWrong) {
       {"args", [](FunctionSpec& s) { s.args = {std::string("a\0b", 3)}; }},
       {"args: 257 words are more than 256", [](FunctionSpec& s) { s.args.assign(257, "x"); }},
       {"command: the program's name", [](FunctionSpec& s) { s.command = {""}; }},
+      {"volumes[0].path: ",
+       [](FunctionSpec& s) {
+         s.access.volumes = {{VolumeKind::kVolume, "data", "/proc", false, 0}};
+       }},
       {"user", [](FunctionSpec& s) { s.user = "root\n"; }},
       {"content_type", [](FunctionSpec& s) { s.content_type = "text/plain\r\nX: y"; }},
       {"labels", [](FunctionSpec& s) { s.labels["a"] = std::string(5000, 'x'); }},
@@ -92,9 +96,14 @@ TEST(SpecJson, ReadsTheDocumentedExample) {
     "limits":{"memory":"40Mi","swap":"1Mi","cpu":"500m","cpu_weight":50,"pids":64,
       "io_read_bps":"1M","io_write_bps":0,"tmp":"8Mi","nofile":256,"timeout":"1m30s",
       "start_timeout":"5s","grace":"250ms","body":"1Mi","output":"2Mi"},
-    "scale":{"min":1,"max":3,"concurrency":1,"queue":7,"queue_wait":"2s","parked":2,"idle":"10m"},
-    "network":{"mode":"none","allow":[]},"root":"read-only","secrets":[],"volumes":[],
-    "devices":[],"labels":{"x":"y"},"annotations":{"n":"m"}})");
+    "scale":{"min":1,"max":3,"concurrency":1,"queue":7,"queue_wait":"2s","parked":2,"idle":"10m",
+             "freeze_after":"250ms"},
+    "network":{"mode":"egress","allow":["203.0.113.0/24:443","udp:example.org:53"]},
+    "root":"read-only","secrets":[],
+    "volumes":[{"name":"data","path":"/data","size":"64Mi"},{"data_set":"models","path":"/models"},
+      {"host":"/srv/x","path":"/x","read_only":true}],
+    "devices":["gpio:/dev/gpiochip0",{"device":"/dev/i2c-1","lease":"shared"}],
+    "capabilities":["CHOWN","CAP_KILL"],"labels":{"x":"y"},"annotations":{"n":"m"}})");
   ASSERT_TRUE(spec.ok()) << spec.error().message;
   EXPECT_EQ(spec->mode, ModeChoice::kExec);
   EXPECT_EQ(spec->input, InputKind::kArgument);
@@ -103,8 +112,19 @@ TEST(SpecJson, ReadsTheDocumentedExample) {
   EXPECT_EQ(spec->limits.timeout, std::chrono::seconds(90));
   EXPECT_EQ(spec->limits.output_bytes, 2U << 20);
   EXPECT_EQ(spec->scale.idle, std::chrono::minutes(10));
+  EXPECT_EQ(spec->scale.freeze_after, std::chrono::milliseconds(250));
   EXPECT_EQ(spec->labels.at("x"), "y");
   EXPECT_TRUE(spec->allow_unenforced);
+  EXPECT_EQ(ErrorOf(Validate(*spec)), "");
+  EXPECT_EQ(spec->access.network.mode, NetworkMode::kEgress);
+  EXPECT_EQ(spec->access.network.allow.at(1).protocol, NetworkProtocol::kUdp);
+  EXPECT_EQ(spec->access.volumes.at(0).size_bytes, 64U << 20);
+  EXPECT_EQ(spec->access.volumes.at(1).kind, VolumeKind::kDataSet);
+  EXPECT_TRUE(spec->access.volumes.at(1).read_only && spec->access.volumes.at(2).read_only);
+  EXPECT_EQ(spec->access.devices.at(0).name, "gpio");
+  EXPECT_EQ(spec->access.devices.at(1).lease, LeaseKind::kShared);
+  EXPECT_EQ(spec->access.capabilities, 0x21U);
+  EXPECT_EQ(SpecFromJson(SpecToJson(*spec))->access, spec->access);
 }
 
 TEST(SpecJson, WritesWhatItReads) {
@@ -139,11 +159,97 @@ TEST(SpecJson, LeavesDefaultsWhereNothingOrNullIsGiven) {
   EXPECT_EQ(SpecFromJson(R"({"image":"a","limits":{"cpu":"0"}})")->sandbox.cpu_millis, 0U);
 }
 
+TEST(SpecJson, FreezesAfterASecondAtOnceOrNever) {
+  const std::pair<const char*, Duration> cases[] = {{"{}", std::chrono::seconds(1)},
+                                                    {R"({"freeze_after":0})", Duration::zero()},
+                                                    {R"({"freeze_after":"0"})", Duration::zero()},
+                                                    {R"({"freeze_after":"never"})", kNeverFreeze},
+                                                    {R"({"freeze_after":"off"})", kNeverFreeze}};
+  for (const auto& [scale, wanted] : cases) {
+    const auto spec = SpecFromJson(R"({"image":"a","scale":)" + std::string(scale) + "}");
+    ASSERT_TRUE(spec.ok()) << scale;
+    EXPECT_EQ(spec->scale.freeze_after, wanted) << scale;
+    EXPECT_TRUE(Validate(*spec).ok()) << scale;
+    EXPECT_EQ(SpecFromJson(SpecToJson(*spec))->scale.freeze_after, wanted) << scale;
+  }
+}
+
+TEST(SpecJson, ReadsLimitsThatAreRangesAndWritesThemAgain) {
+  const auto spec = SpecFromJson(R"({"image":"a","limits":{
+      "memory":{"min":"32Mi","max":"256Mi"},"cpu":{"min":"100m","max":"1"}}})");
+  ASSERT_TRUE(spec.ok()) << spec.error().message;
+  EXPECT_EQ(ErrorOf(Validate(*spec)), "");
+  const auto again = SpecFromJson(SpecToJson(*spec));
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(again->least_memory_bytes, 32U << 20);
+  EXPECT_EQ(again->sandbox.memory_bytes, 256U << 20);
+  EXPECT_EQ(again->least_cpu_millis, 100U);
+  EXPECT_EQ(again->sandbox.cpu_millis, 1000U);
+  const auto point =
+      SpecFromJson(R"({"image":"a","limits":{"memory":{"min":"32Mi","max":"32Mi"}}})");
+  EXPECT_EQ(point->least_memory_bytes, 0U) << "no range";
+}
+
+TEST(SpecJson, SaysWhatIsWrongWithARange) {
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"image":"a","limits":{"memory":{"min":"1Mi"}}})", "limits.memory: a range has"},
+      {R"({"image":"a","limits":{"memory":{"min":"x","max":"2Mi"}}})", "limits.memory.min: not a"},
+      {R"({"image":"a","limits":{"memory":{"least":"1Mi"}}})", "limits.memory.least: unknown"},
+      {R"({"image":"a","limits":{"memory":{"min":"0","max":"8Mi"}}})", "limits.memory.min: 0 is"},
+      {R"({"image":"a","limits":{"memory":{"min":"9Mi","max":"8Mi"}}})",
+       "limits.memory.min: 9Mi is not between 1Mi and 8Mi"},
+      {R"({"image":"a","limits":{"cpu":{"min":"2","max":"1"}}})", "limits.cpu.min: 2 is not betw"},
+      {R"({"image":"a","limits":{"cpu":{"min":"1","max":"0"}}})", "limits.cpu.min: 1 is not betw"},
+  };
+  for (const auto& [json, message] : cases) {
+    const auto spec = SpecFromJson(json);
+    EXPECT_THAT(spec.ok() ? ErrorOf(Validate(*spec)) : spec.error().message, HasSubstr(message));
+  }
+}
+
+TEST(SpecJson, SaysWhichTargetIsWrongAndWhy) {
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"scale":{"cpu_target":"most"}})", "scale.cpu_target: percent of limits.cpu, 1 to 100"},
+      {R"({"scale":{"cpu_target":101}})", "scale.cpu_target: 101 is not between 1 and 100"},
+      {R"({"scale":{"latency_target":200}})", "scale.latency_target: a duration like"},
+      {R"({"scale":{"latency_target":"0s"}})", "scale.latency_target: 0 is no time a call takes"},
+      {R"({"scale":{"latency_percentile":0}})", "scale.latency_percentile: 0 is not between"},
+  };
+  for (const auto& [json, message] : cases) {
+    const auto spec = SpecFromJson(json);
+    ASSERT_FALSE(spec.ok()) << json;
+    EXPECT_THAT(spec.error().message, HasSubstr(message));
+  }
+}
+
+TEST(SpecJson, KeepsTargetsThatWereGivenAndAddsNone) {
+  const auto given = SpecFromJson(R"({"image":"a","scale":{"cpu_target":"auto",
+      "latency_target":"200ms","latency_percentile":99}})");
+  ASSERT_TRUE(given.ok());
+  const auto spec = SpecFromJson(SpecToJson(*given));
+  EXPECT_EQ(spec->scale.cpu_target, 80U);
+  EXPECT_EQ(spec->scale.latency_target, std::chrono::milliseconds(200));
+  EXPECT_EQ(spec->scale.latency_percentile, 99U);
+  EXPECT_EQ(SpecToJson(*SpecFromJson(R"({"image":"a"})")).find("_target"), std::string::npos);
+}
+
+TEST(SpecJson, SaysTheRangeAlsoOfATimeThatIsFarTooLong) {
+  for (const char* time : {"1000000h", "99999999999999999999999h"}) {
+    const auto spec =
+        SpecFromJson(std::string(R"({"image":"a","limits":{"timeout":")") + time + "\"}}");
+    ASSERT_TRUE(spec.ok());
+    EXPECT_THAT(ErrorOf(Validate(*spec)),
+                HasSubstr("limits.timeout: such a time is not between 1ms and 24h"));
+  }
+}
+
 TEST(SpecJson, SaysWhichFieldIsWrongAndWhy) {
   const std::pair<const char*, const char*> cases[] = {
       {R"({"imagee":"a"})", "imagee: unknown field"},
       {R"({"limits":{"memroy":"1Mi"}})", "limits.memroy: unknown field"},
-      {R"({"scale":{"freeze_after":"1s"}})", "scale.freeze_after: unknown field"},
+      {R"({"scale":{"freeze_after":1}})",
+       "scale.freeze_after: a duration like \"1s\", \"0\" for at once, or \"never\" is expected"},
+      {R"({"scale":{"freeze_after":"soon"}})", "scale.freeze_after: not a duration: \"soon\""},
       {R"({"image":5})", "image: a string is expected, not 5"},
       {R"({"limits":7})", "limits: an object is expected, not 7"},
       {R"({"limits":{"swap":"-1"}})", "limits.swap: not a size: \"-1\""},
@@ -180,8 +286,19 @@ TEST(SpecJson, SaysWhichFieldIsWrongAndWhy) {
       {R"({"args":"x"})", "args: an array of strings"},
       {R"({"args":[1]})", "args: an array of strings"},
       {R"({"env":{"A":1}})", "env.A: a string is expected"},
-      {R"({"network":{"mode":"host"}})", "network.mode: only \"none\""},
-      {R"({"volumes":["x"]})", "volumes: only []"},
+      {R"({"network":{"mode":"bridge"}})", "\"bridge\" is not one of none, egress, host"},
+      {R"({"network":{"allow":["1.2.3.4","1.2.3.4/8"]}})", "network.allow[1]: \"1.2.3.4/8\": the"},
+      {R"({"network":{"allow":"x"}})", "network.allow: an array of strings is expected"},
+      {R"({"network":{"deny":[]}})", "network.deny: unknown field"},
+      {R"({"secrets":["x"]})", "secrets: only []"},
+      {R"({"volumes":["x"]})", "volumes[0]: an object is expected"},
+      {R"({"volumes":[{"path":"/x"}]})", "volumes[0]: one of \"name\", \"data_set\" and"},
+      {R"({"volumes":[{"name":"a","host":"/x","path":"/x"}]})", "volumes[0]: one of \"name\""},
+      {R"({"volumes":[{"name":"a","path":"/x","mode":1}]})", "volumes[0].mode: unknown field"},
+      {R"({"devices":[7]})", "devices[0]: \"gpio:/dev/gpiochip0\" is expected, not 7"},
+      {R"({"devices":["/dev/a","gpio"]})", "devices[1]: \"gpio\" is no path below /dev"},
+      {R"({"devices":[{"device":"/dev/a","lease":"mine"}]})", "devices[0].lease: \"mine\" is not"},
+      {R"({"capabilities":["SYS_ADMIN"]})", "capabilities: \"SYS_ADMIN\" is not one of CHOWN,"},
       {R"({"image":"a","image":"b"})", "the field \"image\" is given twice"},
       {R"({"env":{"A":"1","A":"2"}})", "the field \"A\" is given twice"},
       {R"([])", "a JSON object is expected"},

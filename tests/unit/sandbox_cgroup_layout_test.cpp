@@ -52,7 +52,8 @@ TEST(CgroupLayout, HybridsAreChosenControllerByController) {
   EXPECT_EQ(BaseOf(layout, kMemory), "/sys/fs/cgroup/memory/api/17");
   EXPECT_EQ(BaseOf(layout, kPids), "/sys/fs/cgroup/pids");
   EXPECT_EQ(BaseOf(layout, kIo), "/sys/fs/cgroup/blkio");
-  EXPECT_THAT(layout->hierarchies, SizeIs(6));
+  EXPECT_EQ(BaseOf(layout, kDevices), "/sys/fs/cgroup/devices");
+  EXPECT_THAT(layout->hierarchies, SizeIs(7));
   EXPECT_THAT(layout->warnings, IsEmpty());
 }
 
@@ -66,7 +67,8 @@ TEST(CgroupLayout, ControllersMountedTogetherAreOneHierarchy) {
   EXPECT_EQ(layout->Find(kCpu), layout->Find(kCpuacct));
   EXPECT_EQ(BaseOf(layout, kCpu), "/sys/fs/cgroup/cpu,cpuacct/user.slice");
   EXPECT_EQ(BaseOf(layout, kIo), "none");
-  ASSERT_THAT(layout->warnings, SizeIs(1));
+  EXPECT_EQ(BaseOf(layout, kDevices), "none");
+  ASSERT_THAT(layout->warnings, SizeIs(2));
   EXPECT_THAT(layout->warnings[0], HasSubstr("io limits are not enforced"));
 }
 
@@ -79,6 +81,7 @@ TEST(CgroupLayout, HybridTakesFromV2WhatV1Lacks) {
   EXPECT_EQ(BaseOf(layout, kCpu), "/sys/fs/cgroup/cpu");
   EXPECT_EQ(BaseOf(layout, kMemory), "/sys/fs/cgroup/unified");
   EXPECT_EQ(layout->Find(kFreezer), layout->Find(kMemory));
+  EXPECT_EQ(layout->Find(kDevices), layout->Find(kMemory)) << "by a program, in any v2 cgroup";
 }
 
 TEST(CgroupLayout, PureV2FromTheRootGoesToTheTop) {
@@ -86,7 +89,7 @@ TEST(CgroupLayout, PureV2FromTheRootGoesToTheTop) {
   ASSERT_TRUE(layout.ok());
   ASSERT_THAT(layout->hierarchies, SizeIs(1));
   EXPECT_EQ(layout->hierarchies[0].base, "/sys/fs/cgroup");
-  EXPECT_THAT(layout->hierarchies[0].controllers, SizeIs(kCgroupControllers));
+  EXPECT_THAT(layout->hierarchies[0].controllers, SizeIs(kCgroupControllers - 1));  // no cpuset
   EXPECT_FALSE(layout->hierarchies[0].base_is_own);
 }
 
@@ -150,6 +153,25 @@ TEST(CgroupMounts, EscapesInMountPointsAreUndone) {
   const auto mounts = ParseCgroupMounts(V2Mount("/mnt/my\\040cgroups"));
   ASSERT_THAT(mounts, SizeIs(1));
   EXPECT_EQ(mounts[0].mount_point, "/mnt/my cgroups");
+}
+
+TEST(CgroupLayout, AUserHasOnlyTheCgroupItWasGiven) {
+  CgroupSnapshot snapshot = PureV2("/user.slice/pulga.scope");
+  snapshot.of_user = true;
+  const auto none = PlanCgroupLayout(snapshot);
+  ASSERT_TRUE(none.ok()) << "nothing must hold";
+  EXPECT_THAT(none->hierarchies, IsEmpty());
+  EXPECT_THAT(none->warnings, SizeIs(kCgroupControllers - 1));  // no cpuset
+  snapshot.v2_own_delegated = true;
+  const auto given = PlanCgroupLayout(snapshot);
+  EXPECT_EQ(BaseOf(given, kMemory), "/sys/fs/cgroup/user.slice/pulga.scope");
+  EXPECT_TRUE(given->hierarchies[0].base_is_own);
+}
+
+TEST(CgroupLayout, AUserGetsNothingOfV1) {
+  CgroupSnapshot snapshot = Hybrid();
+  snapshot.of_user = true;
+  EXPECT_THAT(PlanCgroupLayout(snapshot)->hierarchies, IsEmpty());
 }
 
 }  // namespace

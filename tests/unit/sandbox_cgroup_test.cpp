@@ -23,6 +23,7 @@ constexpr const char* kV1Files[] = {"tasks",
                                     "cgroup.procs",
                                     "memory.limit_in_bytes",
                                     "memory.memsw.limit_in_bytes",
+                                    "memory.kmem.tcp.limit_in_bytes",
                                     "memory.swappiness",
                                     "memory.oom_control",
                                     "memory.max_usage_in_bytes",
@@ -178,20 +179,44 @@ TEST_F(FakeCgroups, AMissingMandatoryFileFailsAndNamesIt) {
 
 TEST_F(FakeCgroups, FreezeAndThawSpeakTheRightDialect) {
   const CgroupHierarchy v1 = FakeV1({kMemory, kPids, kFreezer});
+  options_.freezable = true;
   auto tree = CgroupTree::Open("t", {{v1}, {}}).value();
-  ASSERT_TRUE(tree->Freeze(7, 1).ok());
+  auto version = tree->CreateVersion(options_);
+  ASSERT_TRUE(version.ok()) << version.error().message;
+  SlotFreezer first(std::move(version->slots[1].freezer), CgroupV1());
+  ASSERT_TRUE(first.Freeze().ok());
   EXPECT_EQ(Read(v1, "t/v7/slot-1/freezer.state"), "FROZEN");
-  ASSERT_TRUE(tree->Thaw(7, 1).ok());
+  EXPECT_TRUE(first.frozen());
+  tree->ThawVersion(7);
   EXPECT_EQ(Read(v1, "t/v7/slot-1/freezer.state"), "THAWED");
+  ASSERT_TRUE(first.Freeze().ok());
+  ASSERT_TRUE(first.Thaw().ok());
+  EXPECT_EQ(Read(v1, "t/v7/slot-1/freezer.state"), "THAWED");
+  EXPECT_FALSE(first.frozen());
   const CgroupHierarchy v2 = FakeV2({kMemory, kPids, kFreezer});
   tree = CgroupTree::Open("t", {{v2}, {}}).value();
-  ASSERT_TRUE(tree->Freeze(7, 0).ok());
+  version = tree->CreateVersion(options_);
+  ASSERT_TRUE(version.ok()) << version.error().message;
+  SlotFreezer second(std::move(version->slots[0].freezer), CgroupV2());
+  ASSERT_TRUE(second.Freeze().ok());
   EXPECT_EQ(Read(v2, "t/v7/slot-0/cgroup.freeze"), "1");
 }
 
 TEST_F(FakeCgroups, WithoutAFreezerFreezingIsUnsupported) {
+  options_.freezable = true;
   auto tree = CgroupTree::Open("t", {{FakeV1({kMemory, kPids})}, {}}).value();
-  EXPECT_EQ(tree->Freeze(7, 0).error().code, Code::kUnsupported);
+  auto version = tree->CreateVersion(options_);
+  ASSERT_TRUE(version.ok()) << version.error().message;
+  EXPECT_FALSE(version->slots[0].freezer.state.valid());
+  SlotFreezer none;
+  EXPECT_EQ(none.Freeze().error().code, Code::kUnsupported);
+  EXPECT_EQ(none.Processes(), 0U);
+}
+
+TEST_F(FakeCgroups, AFreezerIsOnlyTakenFromACgroupFileSystem) {
+  const UniqueFd file(open("/dev/null", O_WRONLY | O_CLOEXEC));
+  EXPECT_EQ(SlotFreezer::Adopt({UniqueFd(dup(file.get())), UniqueFd(dup(file.get()))}).error().code,
+            Code::kInvalidArgument);
 }
 
 TEST_F(FakeCgroups, CountersAreDifferencesSinceTheInstanceBegan) {

@@ -4,10 +4,13 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <map>
+
 #include "sandbox/exec_arguments.h"
 #include "sandbox/job_rules.h"
 #include "sandbox/launch_protocol.h"
 #include "sandbox/skeleton.h"
+#include "sandbox/spawner_setup.h"
 
 namespace pulga {
 namespace {
@@ -26,9 +29,15 @@ VersionSpec Spec() {
   spec.user = "app:staff";
   spec.working_dir = "/srv";
   spec.hostname = "flea";
+  spec.owner = "admin";
+  spec.function = "openfaas-fn/flea";
+  spec.access.network.mode = NetworkMode::kEgress;
+  spec.access.devices = {{"gpio", "/dev/gpiochip0", LeaseKind::kShared}};
   spec.mode = SandboxMode::kHttp;
   spec.limits.cpu_millis = 250;
+  spec.most = {128 << 20, 900};
   spec.slots = 7;
+  spec.meter = VersionSpec::Meter::kCpu;
   return spec;
 }
 
@@ -43,9 +52,14 @@ TEST(LaunchProtocol, CarriesAVersionUnchanged) {
   EXPECT_EQ(got->user, spec.user);
   EXPECT_EQ(got->working_dir, spec.working_dir);
   EXPECT_EQ(got->hostname, spec.hostname);
+  EXPECT_EQ(got->owner, spec.owner);
+  EXPECT_EQ(got->function, spec.function);
+  EXPECT_EQ(got->access, spec.access);
   EXPECT_EQ(got->mode, spec.mode);
   EXPECT_EQ(got->limits.cpu_millis, spec.limits.cpu_millis);
   EXPECT_EQ(got->slots, spec.slots);
+  EXPECT_EQ(got->meter, spec.meter);
+  EXPECT_EQ(got->most, spec.most);
 }
 
 TEST(LaunchProtocol, CarriesAJobAndAReply) {
@@ -111,6 +125,31 @@ TEST(LaunchProtocol, NamesTheFieldThatIsWrong) {
   spec = Spec();
   spec.limits.memory_bytes = 1000;
   EXPECT_THAT(CheckVersionSpec(spec).error().message, ::testing::HasSubstr("memory"));
+  for (const char* function : {"x", "/", "a/", "/b", "a/b/c", "a/../b", "A/b"}) {
+    spec = Spec();
+    spec.function = function;
+    EXPECT_THAT(CheckVersionSpec(spec).error().message, ::testing::HasSubstr("NAMESPACE/NAME"));
+  }
+  spec = Spec();
+  spec.owner = "../x";
+  EXPECT_THAT(CheckVersionSpec(spec).error().message, ::testing::HasSubstr("owner"));
+}
+
+TEST(LaunchProtocol, GrantsAreToldAsTheyStandInTheirFile) {
+  const std::vector<GrantLine> lines = {{2, "network host functions=a"}, {9, "capability\tKILL"}};
+  EXPECT_EQ(DecodeGrants(EncodeGrants(lines)), lines);
+  EXPECT_TRUE(DecodeGrants("").empty());
+  EXPECT_TRUE(DecodeGrants("no number\nx\ty\n").empty());
+}
+
+// A machine may hold us to less already: then only this sees that they are there.
+TEST(VersionRlimits, AreThoseOfTheProfile) {
+  std::map<int, rlim_t> most;
+  for (const ResourceLimit& limit : VersionRlimits()) most[limit.resource] = limit.most;
+  const std::map<int, rlim_t> wanted = {{RLIMIT_CORE, 0},          {RLIMIT_MSGQUEUE, 0},
+                                        {RLIMIT_NICE, 0},          {RLIMIT_RTPRIO, 0},
+                                        {RLIMIT_MEMLOCK, 8 << 20}, {RLIMIT_SIGPENDING, 1024}};
+  EXPECT_EQ(most, wanted);
 }
 
 TEST(ExecArguments, PutsARequestsStringsBehindTheVersions) {
@@ -133,6 +172,12 @@ TEST(ExecArguments, PutsARequestsStringsBehindTheVersions) {
   request.envc = 2;
   request.env_bytes = 6;
   EXPECT_FALSE(arguments.Assemble(request, blob.data(), blob.size()));
+}
+
+TEST(LaunchProtocol, ABoardHoldsAsManyVersionsAsItHasMemoryForTheirSpawners) {
+  EXPECT_EQ(VersionsThatFit(0), 16U);
+  EXPECT_EQ(VersionsThatFit(512ULL << 20), 64U);
+  EXPECT_EQ(VersionsThatFit(8ULL << 30), kMaxVersions);
 }
 
 TEST(Skeleton, NormalizesPathsInsideTheRoot) {

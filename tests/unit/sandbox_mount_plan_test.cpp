@@ -29,48 +29,89 @@ std::vector<std::string> Targets(const std::vector<MountEntry>& plan) {
 }
 
 TEST(TemplateMounts, DevHasFiveHarmlessDevicesAndEndsReadOnly) {
-  const auto plan = TemplateMounts();
+  const auto plan = TemplateMounts({});
   EXPECT_EQ(Find(plan, "dev/null", MountKind::kDevice)->device, makedev(1, 3));
   EXPECT_EQ(Find(plan, "dev/urandom", MountKind::kDevice)->device, makedev(1, 9));
   for (const char* absent : {"dev/tty", "dev/console", "dev/ptmx", "dev/mem", "dev/kmsg"}) {
     EXPECT_EQ(Find(plan, absent, MountKind::kDevice), nullptr);
   }
-  EXPECT_EQ(plan.back().target, "dev");
+  EXPECT_TRUE(Find(plan, "dev", MountKind::kRemount)->flags & MS_RDONLY);
+}
+
+// No sysfs: nothing of it can be wrong that is not there.
+TEST(TemplateMounts, SysIsATmpfsOfCopiesThatEndsReadOnly) {
+  const auto plan = TemplateMounts({{{"devices/system/cpu/online", false, "0-1\n"},
+                                     {"devices/system/cpu/cpu0", true},
+                                     {"devices/system/cpu/cpu1", true}},
+                                    {},
+                                    ""});
+  EXPECT_EQ(Find(plan, "sys")->fstype, "tmpfs");
+  EXPECT_EQ(Find(plan, "sys/devices/system/cpu/online", MountKind::kFile)->data, "0-1\n");
+  EXPECT_NE(Find(plan, "sys/devices/system/cpu/cpu1", MountKind::kDirectory), nullptr);
+  EXPECT_NE(Find(plan, "sys/fs/cgroup", MountKind::kDirectory), nullptr);
+  EXPECT_EQ(plan.back().target, "sys");
   EXPECT_EQ(plan.back().kind, MountKind::kRemount);
   EXPECT_TRUE(plan.back().flags & MS_RDONLY);
+}
+
+TEST(TemplateMounts, AVersionsOwnCgroupIsShownReadOnlyFromTheStart) {
+  CgroupView view{"cgroup", "cpuset", "sys/fs/cgroup/cpuset", {}, true};
+  const auto plan = TemplateMounts({{}, {view}, "/host/cpuset/v1/spawner"});
+  const MountEntry* bind = Find(plan, "sys/fs/cgroup/cpuset", MountKind::kBind);
+  EXPECT_EQ(bind->source, "/host/cpuset/v1/spawner");
+  EXPECT_TRUE(bind->flags & MS_RDONLY);
+  EXPECT_EQ(Find(InstanceMounts({{}, {}, {view}, 0, 0}), "sys/fs/cgroup/cpuset"), nullptr);
+}
+
+TEST(InstanceMounts, ShowTheirCgroupReadOnly) {
+  const CgroupView view{"cgroup2", "", "sys/fs/cgroup", {}, false};
+  const auto plan = InstanceMounts({{}, {}, {view}, 0, 0});
+  EXPECT_EQ(Find(plan, "sys/fs/cgroup")->flags, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC);
+}
+
+TEST(InstanceMounts, RunIsTheUsersAndSharedMemoryNoLargerThanTheLimit) {
+  SandboxLimits limits;
+  limits.memory_bytes = 8 << 20;
+  const auto plan = InstanceMounts({limits, {}, {}, 1000, 1001});
+  EXPECT_EQ(Find(plan, "run")->data, "mode=755,uid=1000,gid=1001,size=1048576,nr_inodes=256");
+  EXPECT_THAT(Find(plan, "dev/shm")->data, HasSubstr("size=8388608,"));
+  EXPECT_TRUE(Find(plan, "dev/shm")->flags & MS_NOEXEC);
+  EXPECT_TRUE(Find(plan, "run")->flags & MS_NOEXEC);
 }
 
 TEST(InstanceMounts, AreProcItsMasksAndTmp) {
   const std::vector<ProcEntry> proc = {
       {"acpi", true, true}, {"interrupts", false, true}, {"kcore", false, false}};
-  const auto plan = InstanceMounts(SandboxLimits{}, proc);
-  EXPECT_THAT(Targets(plan), ElementsAre("proc", "proc/acpi", "proc/interrupts", "tmp"));
+  const auto plan = InstanceMounts({{}, proc, {}, 0, 0});
+  EXPECT_THAT(Targets(plan),
+              ElementsAre("proc", "proc/acpi", "proc/interrupts", "tmp", "run", "dev/shm"));
   EXPECT_EQ(plan[1].source, "/dev/.mask");
   EXPECT_EQ(plan[2].source, "/dev/null");
 }
 
 TEST(InstanceMounts, ProcIsReadOnlyAndInert) {
-  const auto plan = InstanceMounts(SandboxLimits{}, {});
+  const auto plan = InstanceMounts({});
   EXPECT_EQ(Find(plan, "proc")->flags, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC);
 }
 
 TEST(InstanceMounts, TmpIsBoundedInBytesAndFiles) {
   SandboxLimits limits;
   limits.tmp_bytes = 16 << 20;
-  const auto plan = InstanceMounts(limits, {});
-  EXPECT_EQ(Find(plan, "tmp")->data, "mode=1777,size=16777216,nr_inodes=4096");
+  const auto plan = InstanceMounts({limits, {}, {}, 0, 0});
+  EXPECT_EQ(Find(plan, "tmp")->data, "mode=1777,uid=0,gid=0,size=16777216,nr_inodes=4096");
   EXPECT_EQ(Find(plan, "tmp")->flags, MS_NOSUID | MS_NODEV);
 }
 
 TEST(InstanceMounts, NoTmpBytesNeverMeansUnlimited) {
   SandboxLimits limits;
   limits.tmp_bytes = 0;
-  EXPECT_EQ(Find(InstanceMounts(limits, {}), "tmp")->data, "mode=1777,size=4096,nr_inodes=64");
+  EXPECT_EQ(Find(InstanceMounts({limits, {}, {}, 0, 0}), "tmp")->data,
+            "mode=1777,uid=0,gid=0,size=4096,nr_inodes=64");
 }
 
 TEST(InstanceMounts, EveryEntryNamesItsStep) {
-  for (const auto& plan : {TemplateMounts(), SpawnerMounts(),
-                           InstanceMounts(SandboxLimits{}, {{"keys", false, true}})}) {
+  for (const auto& plan : {TemplateMounts({}), SpawnerMounts(),
+                           InstanceMounts({{}, {{"keys", false, true}}, {}, 0, 0})}) {
     for (const MountEntry& entry : plan) {
       EXPECT_FALSE(entry.step.empty()) << entry.target;
       EXPECT_FALSE(entry.target.starts_with('/')) << entry.target;

@@ -47,7 +47,13 @@ class ProgramLookup : public ::testing::Test {
   std::string Find(const std::string& name, std::vector<std::string> env = {},
                    const std::string& working_dir = "/") {
     const auto found = FindProgram({name, std::move(env), working_dir, root_.get()});
-    return found.ok() ? *found : found.error().message;
+    return found.ok() ? found->path : found.error().message;
+  }
+  // On a board that is not this one: whose calls the program makes, or why it cannot run.
+  std::string FindOn(const Board& board, const std::string& name) {
+    const auto found = FindProgram({name, {}, "/", root_.get(), board});
+    if (!found.ok()) return found.error().message;
+    return found->abi == ProgramAbi::kArm32 ? "arm32" : "board";
   }
 
   TempDir dir_;
@@ -82,6 +88,50 @@ TEST_F(ProgramLookup, SaysWhichMachineAnImageIsFor) {
   const std::string other = OwnMachine() == 183 ? "linux/amd64" : "linux/arm64";
   EXPECT_EQ(Find("far"),
             "cannot run \"far\": this image is " + other + ", this board is " + BoardPlatform());
+}
+
+const Board kArm64 = {"linux/arm64", [] { return OkStatus(); }};
+
+TEST_F(ProgramLookup, SaysWhoseCallsAProgramMakes) {
+  Put("/bin/arm64", ElfHead(183));
+  Put("/bin/arm", ElfHead(40, 1));
+  EXPECT_EQ(FindOn(kArm64, "arm64"), "board");
+  EXPECT_EQ(FindOn(kArm64, "arm"), "arm32");
+  const Board arm = {"linux/arm", [] { return Status(Error{Code::kInternal, 0, "not asked"}); }};
+  EXPECT_EQ(FindOn(arm, "arm"), "board");
+  EXPECT_THAT(FindOn(arm, "arm64"), HasSubstr("this image is linux/arm64"));
+}
+
+TEST_F(ProgramLookup, AScriptMakesTheCallsOfItsInterpreter) {
+  Put("/bin/sh", ElfHead(40, 1));
+  Put("/bin/tool", "#!/bin/sh\n");
+  Put("/bin/script", "#!/bin/tool\n");
+  EXPECT_EQ(FindOn(kArm64, "script"), "arm32");
+  Put("/bin/sh", ElfHead(183));
+  EXPECT_EQ(FindOn(kArm64, "script"), "board");
+  Put("/bin/sh", ElfHead(243));
+  EXPECT_THAT(FindOn(kArm64, "script"), HasSubstr("this image is linux/riscv64"));
+  Put("/bin/sh", "#!/bin/script\n");
+  EXPECT_THAT(FindOn(kArm64, "script"), HasSubstr("its interpreters are scripts, each"));
+}
+
+TEST_F(ProgramLookup, RefusesThirtyTwoBitProgramsWhereNoneRun) {
+  Put("/bin/arm", ElfHead(40, 1));
+  const Board refuses = {"linux/arm64", [] {
+                           return Status(Error{Code::kUnsupported, ENOEXEC, "no COMPAT"});
+                         }};
+  EXPECT_THAT(FindOn(refuses, "arm"), HasSubstr("this board is linux/arm64: no COMPAT"));
+  EXPECT_THAT(FindOn({"linux/amd64"}, "arm"), HasSubstr("this image is linux/arm, this board is"));
+  Put("/bin/i386", ElfHead(3, 1));
+  EXPECT_THAT(FindOn({"linux/amd64"}, "i386"), HasSubstr("32-bit x86 programs are not run"));
+}
+
+TEST(Arm32, IsNotToBeHadOnOtherProcessors) {
+  const std::string here = BoardPlatform();
+  if (here == "linux/arm64" || here == "linux/arm") return;  // tests/vm/test_arm32.py
+  const Status runs = RunArm32Program();
+  ASSERT_FALSE(runs.ok());
+  EXPECT_EQ(runs.error().code, Code::kUnsupported);
 }
 
 TEST_F(ProgramLookup, SaysWhatIsMissing) {

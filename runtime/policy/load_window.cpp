@@ -1,0 +1,52 @@
+#include "runtime/policy/load_window.h"
+
+#include <algorithm>
+
+namespace pulga {
+namespace {
+
+using std::chrono::seconds;
+
+int64_t SecondOf(TimePoint when) {
+  return std::chrono::floor<seconds>(when.time_since_epoch()).count();
+}
+
+double Length(Duration duration) { return std::chrono::duration<double>(duration).count(); }
+
+}  // namespace
+
+void LoadWindow::Set(TimePoint now, uint32_t level) {
+  Advance(now);
+  level_ = level;
+}
+
+void LoadWindow::Advance(TimePoint now) {
+  if (now <= at_) return;
+  // What is older than the window is not even counted.
+  at_ = std::max(at_, TimePoint(seconds(SecondOf(now) - kSeconds + 1)));
+  while (at_ < now) {
+    const int64_t second = SecondOf(at_);
+    const TimePoint end = std::min(now, TimePoint(seconds(second + 1)));
+    Bucket& bucket = buckets_[static_cast<size_t>(second % kSeconds)];
+    if (bucket.second != second) bucket = {static_cast<uint32_t>(second), 0};
+    bucket.sum += static_cast<float>(level_ * Length(end - at_));
+    at_ = end;
+  }
+}
+
+double LoadWindow::Average(TimePoint now, Duration window) {
+  Advance(now);
+  // Whole seconds and the one under way: at most a second less than the window.
+  const int64_t wanted = std::clamp<int64_t>(window / seconds(1), 1, kSeconds);
+  const int64_t last = SecondOf(at_);
+  const TimePoint from = std::max(begun_, TimePoint(seconds(last - wanted + 1)));
+  if (at_ <= from) return level_;
+  double sum = 0;
+  for (int64_t second = SecondOf(from); second <= last; ++second) {
+    const Bucket& bucket = buckets_[static_cast<size_t>(second % kSeconds)];
+    if (bucket.second == second) sum += bucket.sum;
+  }
+  return sum / Length(at_ - from);
+}
+
+}  // namespace pulga

@@ -1,0 +1,233 @@
+// Pool, fifth part: memory. What its instances hold of the budget, what it does when it is denied
+// some, and what it gives up when others are.
+#include <algorithm>
+#include <utility>
+
+#include "base/units.h"
+#include "runtime/pool.h"
+
+namespace pulga {
+namespace {
+
+Rung RungOf(InstanceStep step) {
+  switch (step) {
+    case InstanceStep::kParked:
+      return Rung::kParked;
+    case InstanceStep::kFrozen:
+      return Rung::kFrozen;
+    case InstanceStep::kReclaimed:
+      return Rung::kReclaimed;
+    default:
+      return Rung::kWarm;
+  }
+}
+
+}  // namespace
+
+// --- taking
+
+MemoryBudget::Lease Pool::TakeMemory(uint64_t bytes, TimePoint since) {
+  if (phase_ == PoolPhase::kProving) {
+    MemoryBudget::Lease lease = context_.memory.Force(bytes);
+    const bool over = context_.memory.used() > context_.memory.total();
+    if (over && context_.room != nullptr)
+      (void)context_.room->Make(*this, 0, since, RoomMaker::Slot::kHasOne);
+    return lease;
+  }
+  if (context_.room != nullptr && !context_.room->MayTake(*this, since)) return {};
+  MemoryBudget::Lease lease = context_.memory.Take(bytes);
+  if (lease.held()) NoteDenied(0, Need::kMinimum);
+  return lease;
+}
+
+bool Pool::GrowMemory(Instance& instance, TimePoint since) {
+  if (instance.memory.bytes() >= limit_bytes()) return true;
+  if (context_.room != nullptr && !context_.room->MayTake(*this, since)) return false;
+  if (!context_.memory.Resize(&instance.memory, limit_bytes())) return false;
+  NoteDenied(0, Need::kMinimum);
+  return true;
+}
+
+void Pool::NoteDenied(uint64_t bytes, Need need) {
+  const bool unmet = std::exchange(denied_bytes_, bytes) > 0;
+  const bool call = bytes > 0 && need != Need::kMinimum;
+  const bool before = std::exchange(denied_call_, call);
+  if (context_.room == nullptr) return;
+  if (unmet != (bytes > 0)) context_.room->NoteUnmet(bytes > 0);
+  if (before != call) call ? context_.room->Denied() : context_.room->Satisfied();
+}
+
+// Until its memory is there a call waits; one that can never have it is told.
+bool Pool::NoMemory(uint64_t more, TimePoint since, Need need) {
+  trouble_ = "the memory budget is used up";
+  NoteDenied(more, need);
+  wants_memory_ = true;
+  // Somebody's older call is next.
+  if (context_.room == nullptr || !context_.room->MayTake(*this, since)) return true;
+  const auto slot = need == Need::kGrowth ? RoomMaker::Slot::kHasOne : RoomMaker::Slot::kNeedsOne;
+  switch (context_.room->Make(*this, more, since, slot)) {
+    case RoomMaker::Answer::kAgain:
+      evaluate_again_ = true;
+      return true;
+    case RoomMaker::Answer::kSoon:
+      return true;
+    case RoomMaker::Answer::kLater:
+      // A minimum is tried again when something is freed.
+      if (need != Need::kMinimum && context_.clock.Now() < since + RoomMaker::kPatience) {
+        LookAgainAt(since + RoomMaker::kPatience);
+      }
+      return true;
+    case RoomMaker::Answer::kNever:
+      break;
+  }
+  if (need == Need::kMinimum || GetsOn() || ShrinkToFit()) return true;
+  FailWaiting({OutcomeKind::kRejected, 0, std::string(kRejectMemory)}, NeverFits(), 5);
+  evaluate_again_ = true;  // nothing else will happen here: the idle spawner has to be planned for
+  return false;
+}
+
+FailureFacts Pool::NeverFits() const {
+  FailureFacts facts;
+  const uint64_t budget = context_.memory.total();
+  facts.remark =
+      "it needs " + HumanBytes(limit_bytes()) + ", and of " + HumanBytes(budget) + " " +
+      (limit_bytes() > budget ? "there is no more" : "scale.min of others keeps the rest");
+  return facts;
+}
+
+// --- giving
+
+std::optional<TimePoint> Pool::OldestWaiting() const {
+  if (waiting_.empty()) return std::nullopt;
+  return waiting_.front()->submitted;
+}
+
+bool Pool::Starves(TimePoint now) const {
+  if (denied_bytes_ == 0 || waiting_.empty()) return false;
+  if (now < waiting_.front()->submitted + RoomMaker::kPatience) return false;
+  return !GetsOn();  // who has one gets on, if slowly: others are not sent away for its second
+}
+
+bool Pool::GetsOn() const {
+  return std::any_of(instances_.begin(), instances_.end(), [](const auto& instance) {
+    return instance->step == InstanceStep::kWarm || instance->step == InstanceStep::kRunning ||
+           instance->step == InstanceStep::kStarting;
+  });
+}
+
+uint64_t Pool::EndingBytes() const {
+  uint64_t bytes = 0;
+  for (const auto& instance : instances_) {
+    const bool ends = instance->step == InstanceStep::kEnding && instance->calls.empty();
+    if (ends) bytes += instance->memory.bytes();
+  }
+  return bytes;
+}
+
+uint64_t Pool::ClosingBytes() const {
+  uint64_t bytes = 0;
+  for (const auto& instance : instances_) {
+    if (instance->calls.empty()) continue;
+    const bool ends = instance->closed || instance->step == InstanceStep::kRunning ||
+                      instance->step == InstanceStep::kEnding;
+    if (ends) bytes += instance->memory.bytes();
+  }
+  return bytes;
+}
+
+uint64_t Pool::promised_bytes() const {
+  if (phase_ == PoolPhase::kDraining) return 0;
+  const uint64_t each = version_->mode == SandboxMode::kExec ? kParkedInstanceBytes : limit_bytes();
+  return std::min(min_, version_->spec.scale.max) * each;
+}
+
+// Idle ones beyond scale.min, and none that a call of its own is about to get.
+void Pool::OfferIdle(std::vector<IdleInstance>* out) {
+  if (phase_ == PoolPhase::kProving) return;
+  std::vector<const Instance*> quiet;
+  uint32_t busy = 0;
+  const Instance* next = waiting_.empty() ? nullptr : FindUsable();
+  for (const auto& instance : instances_) {
+    if (IsQuiet(*instance) && instance.get() != next) {
+      quiet.push_back(instance.get());
+    } else if (instance->step != InstanceStep::kEnding) {
+      ++busy;
+    }
+  }
+  std::sort(quiet.begin(), quiet.end(),
+            [](const Instance* a, const Instance* b) { return a->idle_since > b->idle_since; });
+  const uint32_t least = phase_ == PoolPhase::kDraining ? 0 : min_;
+  const size_t kept = least > busy ? least - busy : 0;
+  PoolSnapshot snapshot;
+  if (kept < quiet.size()) PlanLadder(&snapshot);
+  for (size_t i = kept; i < quiet.size(); ++i) {
+    const Instance& instance = *quiet[i];
+    IdleInstance offer{this, instance.slot, RungOf(instance.step), snapshot.ladder};
+    offer.ladder[offer.rung].bytes = instance.memory.bytes();
+    offer.ladder[Rung::kReclaimed].offered = false;  // nobody waits for swap
+    if (offer.rung == Rung::kWarm && book_->costs().at(Rung::kFrozen).sights == 0) {
+      const uint64_t now = spawner_ == nullptr ? 0 : spawner_->MemoryBytes(instance.slot);
+      if (now > 0) offer.ladder[Rung::kFrozen].bytes = now;
+    }
+    for (auto rung = static_cast<size_t>(offer.rung); rung-- > 0;) {
+      RungCost& lower = offer.ladder.rungs[rung];
+      lower.bytes = std::min(lower.bytes, offer.ladder.rungs[rung + 1].bytes);
+    }
+    offer.ladder[Rung::kCold].bytes = 0;
+    out->push_back(offer);
+  }
+}
+
+void Pool::Lower(uint16_t slot, Rung to) {
+  Instance* instance = Find(slot);
+  if (instance == nullptr || !IsQuiet(*instance)) return;
+  if (to == Rung::kFrozen && instance->step == InstanceStep::kWarm) {
+    Decide("freezes an instance: another function needs the memory");
+    Freeze(*instance);
+    if (instance->step == InstanceStep::kFrozen) return;
+  }
+  Decide("stops an instance: another function needs the memory");
+  Stop(*instance);
+}
+
+void Pool::EndIdle(uint16_t slot, const char* why) {
+  Instance* instance = Find(slot);
+  if (instance == nullptr || !IsQuiet(*instance)) return;
+  Decide(std::string("stops an instance: ") + why);
+  Stop(*instance);
+}
+
+uint64_t Pool::CloseOne() {
+  if (version_->mode != SandboxMode::kHttp || phase_ == PoolPhase::kProving) return 0;
+  Instance* busy = nullptr;
+  uint32_t open = 0;
+  for (const auto& instance : instances_) {
+    if (instance->step != InstanceStep::kWarm || instance->closed) continue;
+    ++open;
+    if (!instance->calls.empty()) busy = instance.get();
+  }
+  if (busy == nullptr || open <= min_) return 0;
+  busy->closed = true;
+  Decide("closes an instance to new calls: another function's call has waited too long for memory");
+  return busy->memory.bytes();
+}
+
+bool Pool::CanGiveUpSpawner() const {
+  return spawner_step_ == SpawnerStep::kReady && phase_ == PoolPhase::kActive && min_ == 0 &&
+         waiting_.empty() && expected_.empty() && !proof_done_ &&
+         std::all_of(instances_.begin(), instances_.end(),
+                     [](const auto& instance) { return IsQuiet(*instance); });
+}
+
+void Pool::GiveUpSpawner() {
+  Decide("drops the spawner: another function needs its place");
+  use_ = PoolSnapshot::Use::kNone;
+  last_used_ = context_.clock.Now() - PlannedWarmth().until;
+  Evaluate();
+}
+
+bool Pool::GivesUpSpawner() const {
+  return use_ == PoolSnapshot::Use::kNone && (spawner_ != nullptr || dying_spawner_ != nullptr);
+}
+
+}  // namespace pulga

@@ -1,0 +1,211 @@
+#include "tests/support/sim_sandbox.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "runtime/policy/cost_book.h"
+
+namespace pulga::testing {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr Duration kLongestBuild = milliseconds(40);
+constexpr Duration kLongestStart = milliseconds(10);
+
+}  // namespace
+
+class SimSpawner final : public Spawner {
+ public:
+  SimSpawner(SimSandbox& sandbox, const VersionSpec& spec, SpawnerEvents& events)
+      : sandbox_(sandbox), spec_(spec), events_(events) {
+    sandbox_.spawners_.push_back(this);
+  }
+  ~SimSpawner() override { std::erase(sandbox_.spawners_, this); }
+
+  Status Start(uint16_t slot, StartOptions options) override {
+    if (const Status free = CheckFree(slot); !free.ok()) return free;
+    if (sandbox_.Happens(sandbox_.odds.start_refused)) {
+      return Error{Code::kIo, EIO, "start: the simulation refuses"};
+    }
+    Add(slot);
+    if (sandbox_.Happens(sandbox_.odds.start_fails)) return FailSetup(slot);
+    Run(slot, std::move(options));
+    return OkStatus();
+  }
+  Status Park(uint16_t slot) override {
+    if (const Status free = CheckFree(slot); !free.ok()) return free;
+    Add(slot);
+    if (sandbox_.Happens(sandbox_.odds.start_fails)) return FailSetup(slot);
+    After(sandbox_.Within(kLongestStart), slot, [this, slot] {
+      instances_[slot].step = Step::kParked;
+      events_.OnParked(slot);
+    });
+    return OkStatus();
+  }
+  Status Wake(uint16_t slot, StartOptions options) override {
+    if (gone_) return Gone();
+    const auto it = instances_.find(slot);
+    if (it == instances_.end() || it->second.step != Step::kParked) {
+      sandbox_.Break("woken without being parked");
+      return Error{Code::kInvalidArgument, 0, "not parked"};
+    }
+    Run(slot, std::move(options));
+    return OkStatus();
+  }
+  Status MakeSockets(uint16_t, uint16_t) override { return Unsupported(); }
+  Status Signal(uint16_t slot, int signo) override {
+    if (instances_.count(slot) == 0) return Error{Code::kNotFound, 0, "no such slot"};
+    After(sandbox_.Within(milliseconds(2)), slot, [this, slot, signo] { End(slot, signo); });
+    return OkStatus();
+  }
+  Status Freeze(uint16_t) override { return Unsupported(); }
+  Status Thaw(uint16_t) override { return Unsupported(); }
+  Status CanReclaim() const override { return Unsupported(); }
+  Status Reclaim(uint16_t, ReclaimDone) override { return Unsupported(); }
+  void Resize(const InstanceSize&, std::function<void(Status)> done) override {
+    done(Unsupported());
+  }
+  uint32_t Processes(uint16_t) const override { return 1; }
+  SlotTimes Times(uint16_t slot) const override {
+    const auto it = times_.find(slot);
+    return it == times_.end() ? SlotTimes() : it->second;
+  }
+  uint64_t MemoryBytes(uint16_t) const override { return 0; }
+  InstanceMemory Memory(uint16_t) const override { return {}; }
+  std::optional<InstanceCpu> Cpu(uint16_t) const override { return std::nullopt; }
+  const std::vector<std::string>& warnings() const override { return warnings_; }
+
+  void Die() {
+    gone_ = true;
+    instances_.clear();
+    sandbox_.loop_.CallAfter(Duration::zero(), [this, alive = std::weak_ptr<char>(alive_)] {
+      if (!alive.expired()) events_.OnGone(Gone());
+    });
+  }
+  uint64_t version() const { return spec_.version_id; }
+  uint32_t instances() const { return static_cast<uint32_t>(instances_.size()); }
+  uint32_t programs() const {
+    return static_cast<uint32_t>(
+        std::count_if(instances_.begin(), instances_.end(),
+                      [](const auto& entry) { return entry.second.step == Step::kRuns; }));
+  }
+  uint64_t bytes() const {
+    return programs() * spec_.limits.memory_bytes +
+           (instances() - programs()) * kParkedInstanceBytes;
+  }
+
+ private:
+  enum class Step : uint8_t { kParking, kParked, kRuns };
+  struct Instance {
+    uint64_t life = 0;
+    Step step = Step::kParking;
+    UniqueFd output;
+  };
+
+  static Error Gone() { return {Code::kUnavailable, 0, "the launcher died"}; }
+  static Error Unsupported() { return {Code::kUnsupported, 0, "not simulated"}; }
+
+  Status CheckFree(uint16_t slot) {
+    if (gone_) return Gone();
+    if (slot < spec_.slots && instances_.count(slot) == 0) return OkStatus();
+    sandbox_.Break("a slot is used twice, or is none");
+    return Error{Code::kInvalidArgument, 0, "slot"};
+  }
+  void Add(uint16_t slot) {
+    instances_[slot].life = ++lives_;
+    times_[slot] = {sandbox_.clock_.Now(), sandbox_.clock_.Now(), {}, {}};
+  }
+  void After(Duration delay, uint16_t slot, std::function<void()> then) {
+    sandbox_.loop_.CallAfter(delay, [this, alive = std::weak_ptr<char>(alive_), slot,
+                                     life = instances_[slot].life, then = std::move(then)] {
+      if (alive.expired()) return;
+      const auto it = instances_.find(slot);
+      if (it != instances_.end() && it->second.life == life) then();
+    });
+  }
+  Status FailSetup(uint16_t slot) {
+    After(Duration::zero(), slot, [this, slot] {
+      instances_.erase(slot);
+      InstanceExit exit;
+      exit.slot = slot;
+      exit.setup_step = "mount proc";
+      exit.sys_errno = EPERM;
+      events_.OnExit(exit);
+    });
+    return OkStatus();
+  }
+  void Run(uint16_t slot, StartOptions options) {
+    ++sandbox_.programs;
+    times_[slot].exec = sandbox_.clock_.Now();
+    Instance& instance = instances_[slot];
+    instance.step = Step::kRuns;
+    instance.output = std::move(options.stdout_fd);
+    if (sandbox_.Happens(sandbox_.odds.hangs)) return;
+    const int status = sandbox_.Happens(sandbox_.odds.program_fails) ? 3 << 8 : 0;
+    After(sandbox_.Within(sandbox_.longest_call), slot, [this, slot, status] {
+      const std::string text = spec_.function + " " + std::to_string(spec_.version_id);
+      (void)!write(instances_[slot].output.get(), text.data(), text.size());
+      End(slot, status);
+    });
+  }
+  void End(uint16_t slot, int wait_status) {
+    instances_.erase(slot);
+    InstanceExit exit;
+    exit.slot = slot;
+    exit.wait_status = wait_status;
+    events_.OnExit(exit);
+  }
+
+  SimSandbox& sandbox_;
+  const VersionSpec spec_;
+  SpawnerEvents& events_;
+  std::map<uint16_t, Instance> instances_;
+  std::map<uint16_t, SlotTimes> times_;
+  std::vector<std::string> warnings_;
+  uint64_t lives_ = 0;
+  bool gone_ = false;
+  std::shared_ptr<char> alive_ = std::make_shared<char>();
+};
+
+void SimSandbox::BuildVersion(const VersionSpec& spec, SpawnerEvents& events, BuildDone done) {
+  ++builds;
+  const bool fails = Happens(odds.build_fails);
+  loop_.CallAfter(Within(kLongestBuild), [this, spec, &events, fails, done = std::move(done)] {
+    if (!available_) return done(Error{Code::kUnavailable, 0, "the launcher died"});
+    if (fails) return done(Error{Code::kIo, EIO, "mount overlay: the simulation fails"});
+    done(std::unique_ptr<Spawner>(std::make_unique<SimSpawner>(*this, spec, events)));
+  });
+}
+
+void SimSandbox::KillLauncher() {
+  available_ = false;
+  for (SimSpawner* spawner : spawners_) spawner->Die();
+}
+
+uint32_t SimSandbox::instances() const {
+  uint32_t all = 0;
+  for (const SimSpawner* spawner : spawners_) all += spawner->instances();
+  return all;
+}
+
+uint64_t SimSandbox::bytes() const {
+  uint64_t all = 0;
+  for (const SimSpawner* spawner : spawners_) all += spawner->bytes();
+  return all;
+}
+
+uint32_t SimSandbox::programs_of(uint64_t version) const {
+  uint32_t all = 0;
+  for (const SimSpawner* spawner : spawners_) {
+    if (spawner->version() == version) all += spawner->programs();
+  }
+  return all;
+}
+
+}  // namespace pulga::testing

@@ -1,0 +1,70 @@
+// SimSandbox: sandboxes of a simulation. Nothing runs: programs are timers of the loop that write a
+// line to a real pipe. What the pool may never do is noted in `broken`. One thread.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "sandbox/sandbox.h"
+
+namespace pulga::testing {
+
+class SimSpawner;
+
+class SimSandbox final : public Sandbox {
+ public:
+  struct Odds {  // one in so many
+    uint32_t build_fails = 25, start_fails = 60, start_refused = 80, program_fails = 15, hangs = 60;
+  };
+  SimSandbox(EventLoop& loop, const Clock& clock, uint32_t seed)
+      : loop_(loop), clock_(clock), random_(seed) {}
+
+  bool available() const override { return available_; }
+  void BuildVersion(const VersionSpec& spec, SpawnerEvents& events, BuildDone done) override;
+  uint64_t RunUnpack(UnpackJob, std::function<void(Status)> done) override {
+    done(OkStatus());
+    return 1;
+  }
+  void CancelUnpack(uint64_t) override {}
+  void ListLayers(std::function<void(Result<std::vector<LayerId>>)> done) override {
+    done(std::vector<LayerId>());
+  }
+
+  void KillLauncher();  // until it is back all builds fail
+  void Revive() { available_ = true; }
+
+  // What there is now, as a board would count it.
+  uint32_t instances() const;
+  uint64_t bytes() const;  // programs by their limit, parked ones by what those hold
+  uint32_t programs_of(uint64_t version) const;
+  size_t spawners() const { return spawners_.size(); }
+  // From none to `most`, each as likely.
+  Duration Within(Duration most) {
+    return Duration(static_cast<int64_t>(random_() % static_cast<uint64_t>(most.count() + 1)));
+  }
+
+  Odds odds;
+  Duration longest_call = std::chrono::milliseconds(300);
+  std::string broken;
+  uint64_t builds = 0, programs = 0;
+
+ private:
+  friend class SimSpawner;
+  uint32_t Below(uint32_t end) { return static_cast<uint32_t>(random_() % end); }
+  bool Happens(uint32_t one_in) { return one_in != 0 && Below(one_in) == 0; }
+  void Break(const std::string& what) {
+    if (broken.empty()) broken = what;
+  }
+
+  EventLoop& loop_;
+  const Clock& clock_;
+  std::mt19937_64 random_;
+  bool available_ = true;
+  std::vector<SimSpawner*> spawners_;  // oldest first: a seed repeats whatever addresses they have
+};
+
+}  // namespace pulga::testing
