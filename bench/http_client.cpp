@@ -27,10 +27,16 @@ Result<HttpConnection> HttpConnection::Connect(uint16_t port) {
   return HttpConnection(std::move(fd));
 }
 
-Status HttpConnection::SendGet(const std::string& path) {
+std::string Request(const std::string& path, size_t body_bytes) {
+  const std::string head = " " + path + " HTTP/1.1\r\nHost: 127.0.0.1\r\n";
+  if (body_bytes == 0) return "GET" + head + "\r\n";
+  return "POST" + head + "Content-Length: " + std::to_string(body_bytes) + "\r\n\r\n" +
+         std::string(body_bytes, 'x');
+}
+
+Status HttpConnection::Send(const std::string& request) {
   in_.clear();
   first_byte_ = 0;
-  const std::string request = "GET " + path + " HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
   if (send(fd_.get(), request.data(), request.size(), MSG_NOSIGNAL) !=
       static_cast<ssize_t>(request.size())) {
     return LastError("send");
@@ -68,8 +74,8 @@ Result<bool> HttpConnection::Parse() {
   return (at_start || (last != std::string::npos && last >= head_end)) && in_.ends_with("\r\n\r\n");
 }
 
-Status HttpConnection::Get(const std::string& path) {
-  PULGA_RETURN_IF_ERROR(SendGet(path));
+Status HttpConnection::Exchange(const std::string& request) {
+  PULGA_RETURN_IF_ERROR(Send(request));
   while (true) {
     PULGA_ASSIGN_OR_RETURN(const bool complete, ReadSome());
     if (complete) return OkStatus();

@@ -10,16 +10,20 @@
 
 namespace pulga::bench {
 
+// GET, or POST with so many bytes of body. The whole should fit a socket's buffer.
+std::string Request(const std::string& path, size_t body_bytes);
+
 class HttpConnection {
  public:
   static Result<HttpConnection> Connect(uint16_t port);  // 127.0.0.1
 
   int fd() const { return fd_.get(); }
-  Status SendGet(const std::string& path);
+  Status Send(const std::string& request);
   // Reads once; true when the reply is complete. Blocking unless the fd was made non-blocking.
   Result<bool> ReadSome();
-  // SendGet, then ReadSome until complete.
-  Status Get(const std::string& path);
+  // Send, then ReadSome until complete.
+  Status Exchange(const std::string& request);
+  Status Get(const std::string& path) { return Exchange(Request(path, 0)); }
   // Microseconds (CLOCK_MONOTONIC) at which the first byte of the last reply's body arrived.
   double first_byte() const { return first_byte_; }
   int status() const { return status_; }

@@ -22,7 +22,7 @@ import tempfile
 import time
 import hashlib
 
-from run import Daemon, ROOT, Row, require_quiet, smaps_kib, table
+from common import Daemon, ROOT, Row, require_quiet, smaps_kib, table, write_table
 
 LAYERS = 15
 TOTAL = 300 << 20
@@ -342,7 +342,7 @@ def main():
     parser.add_argument("--rounds", default=5, type=int)
     parser.add_argument("--only", default="tar,peers,again,one,memory")
     parser.add_argument("--keep", type=pathlib.Path, help="make the archives there, once")
-    parser.add_argument("--write", action="store_true", help="put the table into bench/README.md")
+    parser.add_argument("--write", action="store_true", help="put the table into bench/figures.md")
     parser.add_argument("--busy", action="store_true", help="measure although others work")
     options = parser.parse_args()
     sections = {"tar": tar_figures, "peers": peer_figures, "again": again_figures,
@@ -358,10 +358,7 @@ def main():
     found = table(rows)
     print(found)
     if options.write:
-        readme = ROOT / "bench" / "README.md"
-        begin, end = "<!-- imports -->\n", "<!-- /imports -->"
-        head, rest = readme.read_text().split(begin)
-        readme.write_text(f"{head}{begin}{found}\n{end}{rest.split(end)[1]}")
+        write_table("imports", found)
 
 
 if __name__ == "__main__":

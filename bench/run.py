@@ -1,117 +1,32 @@
 #!/usr/bin/env python3
-"""Measures the figures of bench/README.md and writes their tables into it.
+"""Measures the figures of bench/figures.md and writes their tables into it.
 
     bench/run.py [--build build/release] [--rounds 200] [--write] [--busy]
-                 [--only start,peers,http,wrk,memory,import,leaks]
+                 [--only start,setup,filter,peers,http,wrk,memory,import,leaks]
 
-Needs root, a release build, and the packages crun, runc, nginx-light, wrk (scripts/setup bench).
+Needs root, a release build, and the packages bubblewrap, crun, runc, nginx-light, wrk
+(scripts/setup bench).
 Everything is compared side by side: contenders take turns inside one loop. A machine that has
 other work is refused, unless --busy is given. --write replaces the tables of what was measured.
 """
 import argparse
 import collections
-import contextlib
 import json
 import os
 import pathlib
 import re
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from common import (Daemon, ROOT, Row, http_contenders, kernel_and_user_kib, require_quiet,
+                    run_json, smaps_kib, table, times, write_table)
+
 OWNER_BASE = 0x7A000000
-Row = collections.namedtuple("Row", "figure result wanted")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-class Daemon:
-    """`pulga serve` on a temporary data directory."""
-
-    def __init__(self, build):
-        self.bin = build / "bin"
-        self.data = tempfile.mkdtemp(prefix="pulga-bench-")
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        command = [str(self.bin / "pulga"), "serve", "--data", self.data, "--listen",
-                   f"127.0.0.1:{self.port}"]
-        self.log = open(os.path.join(self.data + ".log"), "wb")
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                urllib.request.urlopen(self.url + "/healthz", timeout=1).read()
-                break
-            except OSError:
-                if time.monotonic() > deadline or self.process.poll() is not None:
-                    sys.exit("the daemon did not start: " + open(self.log.name).read())
-                time.sleep(0.05)
-
-    def cli(self, *arguments, stdin=None):
-        env = dict(os.environ, PULGA_URL=self.url,
-                   PULGA_KEY=pathlib.Path(self.data, "admin.key").read_text().strip())
-        out = subprocess.run([str(self.bin / "pulga"), *arguments], env=env, input=stdin,
-                             capture_output=True)
-        if out.returncode != 0:
-            sys.exit(f"pulga {' '.join(arguments)}: {out.stderr.decode()}{out.stdout.decode()}")
-        return out.stdout.decode()
-
-    def get(self, path):
-        return urllib.request.urlopen(self.url + path, timeout=30).read()
-
-    def processes(self):
-        """pid -> name of everything below the keeper, in every pid namespace."""
-        children = collections.defaultdict(list)
-        names = {}
-        for entry in os.listdir("/proc"):
-            if not entry.isdigit():
-                continue
-            try:
-                stat = pathlib.Path("/proc", entry, "stat").read_text()
-            except OSError:
-                continue
-            names[int(entry)] = stat[stat.index("(") + 1:stat.rindex(")")]
-            children[int(stat[stat.rindex(")") + 2:].split()[1])].append(int(entry))
-        found, todo = {}, [self.process.pid]
-        while todo:
-            pid = todo.pop()
-            found[pid] = names.get(pid, "")
-            todo += children[pid]
-        return found
-
-    def pin(self, processor):
-        """Every thread there is; what they start later inherits it."""
-        for pid in self.processes():
-            for thread in os.listdir(f"/proc/{pid}/task"):
-                os.sched_setaffinity(int(thread), {processor})
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
-        shutil.rmtree(self.data, ignore_errors=True)
-        os.unlink(self.log.name)
-
-
-def run_json(command):
-    out = subprocess.run(command, capture_output=True, text=True)
-    if out.returncode != 0:
-        sys.exit(f"{' '.join(map(str, command))}: {out.stderr}")
-    return [json.loads(line) for line in out.stdout.splitlines() if line.startswith("{")]
-
-
-def times(row):
-    return f"p50 {row['p50_us']:.0f} us, p90 {row['p90_us']:.0f} us (n={row['n']})"
+SECTIONS = ("start", "setup", "filter", "peers", "http", "wrk", "memory", "import", "leaks")
 
 
 def start_figures(build, rounds):
@@ -133,6 +48,8 @@ def start_figures(build, rounds):
             wanted = {"bare vfork+exec": "the floor", "cold, in daemon": f"<= {wanted_cold} x",
                       "parked, in daemon": "<= 1.5 x", "parked, over HTTP": "<= 2.5 x"}
             for r in results:
+                if r["condition"] == "cold, by step of set-up":
+                    continue
                 if r["condition"] == "cold, by step":
                     rows.append(Row(f"  of the cold start: {r['name']}, {condition}",
                                     times(r), ""))
@@ -141,6 +58,39 @@ def start_figures(build, rounds):
                                 wanted[r["name"]]))
     finally:
         daemon.stop()
+    return rows
+
+
+def setup_figures(build, rounds):
+    """Where the time of a cold start goes, tight and paced."""
+    steps = collections.OrderedDict()
+    for gap in (0, 20):
+        for r in run_json([build / "bin" / "pulga-start-bench",
+                           "--launcher", build / "bin" / "pulga-launcher",
+                           "--program", build / "bin" / "rootfs" / "hello",
+                           "--rounds", str(rounds), "--gap-ms", str(gap)]):
+            if r["condition"] == "cold, by step of set-up":
+                steps.setdefault(r["name"], []).append(r)
+    return [Row(name, f"tight p50 {tight['p50_us']:.0f} us, p90 {tight['p90_us']:.0f} us; "
+                f"paced p50 {paced['p50_us']:.0f} us, p90 {paced['p90_us']:.0f} us "
+                f"(n={paced['n']})", "") for name, (tight, paced) in steps.items()]
+
+
+def filter_figures(build, rounds):
+    """One system call under no filter, ours and Docker's default list."""
+    results = run_json([build / "bin" / "pulga-filter-bench", str(rounds),
+                        ROOT / "bench" / "docker_syscalls.txt"])
+    sizes = results.pop(0)["instructions"]
+    calls = collections.OrderedDict()
+    for r in results:
+        calls.setdefault(r["call"], {})[r["name"]] = r
+    rows = [Row("instructions of the filters", "; ".join(f"{who} {n}" for who, n in sizes.items()),
+                "")]
+    for call, by in calls.items():
+        bare = by["no filter"]["p50_ns"]
+        rows.append(Row(call, f"no filter {bare:.0f} ns; " + "; ".join(
+            f"{who} {by[who]['p50_ns'] - bare:+.0f} ns" for who in ("ours", "Docker's"))
+            + f" (p50, n={by['ours']['n']})", ""))
     return rows
 
 
@@ -158,10 +108,11 @@ def syscall_list():
 def make_bundle(directory, program, cgroup):
     """An OCI bundle with the limits and the profile our functions have."""
     root = pathlib.Path(directory, "rootfs")
-    for name in ("dev", "proc", "tmp", "sys"):
+    for name in ("dev", "proc", "run", "tmp", "sys"):
         (root / name).mkdir(parents=True)
     shutil.copy(program, root / "program")
     capabilities = {s: [] for s in ("bounding", "effective", "inheritable", "permitted", "ambient")}
+    ids = [{"containerID": 0, "hostID": OWNER_BASE, "size": 65536}]
     config = {
         "ociVersion": "1.0.2",
         "process": {"terminal": False, "user": {"uid": 0, "gid": 0}, "args": ["/program"],
@@ -173,13 +124,17 @@ def make_bundle(directory, program, cgroup):
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
              "options": ["nosuid", "mode=755", "size=65536k"]},
-            {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs",
-             "options": ["nosuid", "nodev", "size=16m"]}],
+            *({"destination": path, "type": "tmpfs", "source": "tmpfs",
+               "options": ["nosuid", "nodev", *options]}
+              for path, *options in (("/tmp", "size=16m"), ("/run", "size=1m"),
+                                     ("/dev/shm", "size=16m"), ("/sys", "size=1m", "ro")))],
         "linux": {
             "cgroupsPath": cgroup,
             "resources": {"memory": {"limit": 64 << 20}, "pids": {"limit": 128},
                           "cpu": {"quota": 100000, "period": 100000, "shares": 1024}},
-            "namespaces": [{"type": t} for t in ("pid", "network", "ipc", "uts", "mount")],
+            "namespaces": [{"type": t} for t in ("pid", "network", "ipc", "uts", "mount", "cgroup",
+                                                 "user")],
+            "uidMappings": ids, "gidMappings": ids,
             "maskedPaths": ["/proc/interrupts", "/proc/keys", "/proc/kcore"],
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"],
             "seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38,
@@ -188,11 +143,28 @@ def make_bundle(directory, program, cgroup):
     pathlib.Path(directory, "config.json").write_text(json.dumps(config))
 
 
+def bwrap_peer(directory, bundle):
+    """bubblewrap on a bundle's root: namespaces and mounts; it has no cgroups, limits or filter."""
+    if not shutil.which("bwrap"):
+        print("peers: bwrap is not installed (scripts/setup bench): left out", file=sys.stderr)
+        return []
+    root = bundle / "rootfs"
+    command = (f"{shutil.which('bwrap')} --unshare-all --ro-bind {root} / --proc /proc --dev /dev "
+               "--tmpfs /tmp --tmpfs /run --cap-drop ALL --die-with-parent /program")
+    tried = subprocess.run(command.split(), cwd=directory, capture_output=True, check=False)
+    if tried.returncode != 0:
+        print(f"peers: bwrap does not run here, left out: {tried.stderr.decode()[:200]}",
+              file=sys.stderr)
+        return []
+    return ["--peer", f"bwrap={command}"]
+
+
 def peer_figures(build, rounds):
-    """crun and runc on the same root with the same limits, in turn with ours."""
+    """crun and runc on the same root with the same limits, and bwrap, in turn with ours."""
     rows = []
     program = build / "bin" / "rootfs" / "hello"
     with tempfile.TemporaryDirectory(prefix="pulga-peers-") as directory:
+        os.chmod(directory, 0o755)  # for root of a user namespace
         peers = []
         for name in ("crun", "runc"):
             if not shutil.which(name):
@@ -202,6 +174,7 @@ def peer_figures(build, rounds):
             make_bundle(bundle, program, f"/pulga-bench-{name}")
             peers += ["--peer", f"{name} run={shutil.which(name)} --root {directory}/{name}-state "
                                 f"run --bundle {bundle} pulga-bench-{name}"]
+        peers += bwrap_peer(directory, pathlib.Path(directory, "crun"))
         # crun refuses a hybrid cgroup layout: hide the empty v2 hierarchy from this one process.
         command = ["unshare", "-m", "sh", "-c",
                    'umount -l /sys/fs/cgroup/unified 2>/dev/null; exec "$@"', "sh",
@@ -211,69 +184,22 @@ def peer_figures(build, rounds):
         results = run_json(command) + run_json([*command, "--gap-ms", "20"])
     by = {(r["condition"], r["name"]): r for r in results}
     for condition in ("tight", "paced"):
-        cold = by[condition, "cold, in daemon"]
+        cold, parked = (by[condition, f"{kind}, in daemon"] for kind in ("cold", "parked"))
         rows.append(Row(f"our cold start beside them, {condition}", times(cold), ""))
+        rows.append(Row(f"our parked start beside them, {condition}", times(parked), ""))
         for name, wanted in (("crun run", 15), ("runc run", 35)):
             r = by[condition, name]
+            beside_cold, beside_parked = (r["p50_us"] / ours["p50_us"] for ours in (cold, parked))
             rows.append(Row(f"{name}, same root and limits, {condition}",
-                            f"{r['p50_us'] / cold['p50_us']:.1f} x slower; {times(r)}",
-                            f">= {wanted} x"))
+                            f"{beside_cold:.1f} x slower than cold, {beside_parked:.0f} x than "
+                            f"parked; {times(r)}", f">= {wanted} x"))
+        if (condition, "bwrap") in by:
+            r = by[condition, "bwrap"]
+            beside_cold, beside_parked = (r["p50_us"] / ours["p50_us"] for ours in (cold, parked))
+            rows.append(Row(f"bwrap, same root, no limits and no filter, {condition}",
+                            f"{beside_cold:.1f} x slower than cold, {beside_parked:.0f} x than "
+                            f"parked; {times(r)}", ""))
     return rows
-
-
-NGINX = """
-worker_processes 1; daemon off; pid {dir}/nginx.pid; error_log {dir}/error.log;
-events {{ worker_connections 512; }}
-http {{
-  access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p;
-  fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
-  keepalive_requests 100000000;
-  upstream function {{ server 127.0.0.1:{upstream}; keepalive 64; keepalive_requests 100000000; }}
-  server {{ listen 127.0.0.1:{port};
-    location / {{ proxy_pass http://function; proxy_http_version 1.1;
-                  proxy_set_header Connection ""; }}
-    location /headers/ {{ proxy_pass http://function/; proxy_http_version 1.1;
-                  proxy_set_header Connection ""; proxy_set_header X-Call-Id $request_id;
-                  proxy_set_header X-Start-Time $msec;
-                  proxy_set_header X-Forwarded-For $remote_addr:$remote_port;
-                  proxy_set_header X-Forwarded-Host $host;
-                  add_header X-Call-Id $request_id; add_header X-Start-Time $msec;
-                  add_header X-Pulga-Start warm; add_header X-Pulga-Outcome ok;
-                  add_header Server-Timing "function;dur=$upstream_response_time"; }} }}
-}}
-"""
-
-
-@contextlib.contextmanager
-def http_contenders(build):
-    """A warm http function: its server directly, through us, and through nginx; with the client
-    all on one core. Yields {name: "PORT/PATH"}."""
-    upstream, nginx_port = free_port(), free_port()
-    daemon = Daemon(build)
-    daemon.pin(0)
-    os.sched_setaffinity(0, {0})
-    server = subprocess.Popen([build / "bin" / "rootfs" / "http-hello"],
-                              env={"PORT": str(upstream), "PATH": "/"}, stdout=subprocess.DEVNULL)
-    directory = tempfile.mkdtemp(prefix="pulga-nginx-")
-    pathlib.Path(directory, "nginx.conf").write_text(
-        NGINX.format(dir=directory, upstream=upstream, port=nginx_port))
-    nginx = subprocess.Popen(["nginx", "-c", f"{directory}/nginx.conf", "-p", directory],
-                             stderr=subprocess.DEVNULL)
-    try:
-        daemon.cli("deploy", "web", "--image", str(build / "images" / "http-hello.tar"),
-                   "--mode", "http", "--cpu", "2", "--max", "1", "--concurrency", "64",
-                   "--min", "1")
-        time.sleep(1)
-        daemon.get("/function/web/")
-        yield {"direct": f"{upstream}/", "pulga": f"{daemon.port}/function/web/",
-               "nginx": f"{nginx_port}/", "nginx, our headers": f"{nginx_port}/headers/"}
-    finally:
-        for process in (server, nginx):
-            process.terminate()
-            process.wait()
-        daemon.stop()
-        shutil.rmtree(directory)
-        os.sched_setaffinity(0, range(os.cpu_count()))
 
 
 def throughput_rows(client, per_second):
@@ -288,7 +214,7 @@ def throughput_rows(client, per_second):
 def http_figures(build, rounds):
     """By our own light client, whose share of a request is smaller than the function's."""
     rows = []
-    with http_contenders(build) as contenders:
+    with http_contenders(build) as (contenders, _):
         targets = [f"{name}={target}" for name, target in contenders.items()]
         load = build / "bin" / "pulga-http-load"
         for gap in (0, 20):
@@ -318,7 +244,7 @@ def wrk_figures(build, rounds):
     if not shutil.which("wrk"):
         sys.exit("wrk is not installed: scripts/setup bench")
     rows = []
-    with http_contenders(build) as contenders:
+    with http_contenders(build) as (contenders, _):
         for connections in (1, 32):
             taken = collections.defaultdict(list)
             for _ in range(max(3, rounds // 40)):
@@ -334,20 +260,6 @@ def wrk_figures(build, rounds):
                                 f"{per_second[name]:.0f} requests/s (median of {len(runs)})",
                                 "<= 3.0 x" if (name, connections) == ("pulga", 1) else ""))
     return rows + list(throughput_rows("wrk", per_second))
-
-
-def smaps_kib(pid, field):
-    try:
-        text = pathlib.Path("/proc", str(pid), "smaps_rollup").read_text()
-    except OSError:
-        return 0
-    found = re.search(rf"^{field}:\s+(\d+)", text, re.M)
-    return int(found.group(1)) if found else 0
-
-
-def meminfo():
-    return {line.split(":")[0]: int(line.split()[1])
-            for line in pathlib.Path("/proc/meminfo").read_text().splitlines()}
 
 
 def memory_figures(build):
@@ -368,14 +280,6 @@ def memory_figures(build):
     finally:
         daemon.stop()
     return rows
-
-
-def kernel_and_user_kib(daemon):
-    info = meminfo()
-    kernel = info["SUnreclaim"] + info["SReclaimable"] + info["KernelStack"] + info["PageTables"] \
-        + info["Percpu"]
-    user = sum(smaps_kib(pid, "Pss") for pid in daemon.processes())
-    return kernel, user
 
 
 def parked_figure(daemon, build, count=100):
@@ -451,45 +355,18 @@ def leak_figures(build, calls=20000):
                 f"{took:.0f} s", "as before")]
 
 
-def table(rows):
-    lines = ["| figure | measured | wanted |", "| --- | --- | --- |"]
-    lines += [f"| {r.figure} | {r.result} | {r.wanted} |" for r in rows]
-    return "\n".join(lines)
-
-
-def busy_processors(seconds=1.0):
-    """How many processors' worth of work the machine has without us."""
-    def busy():
-        fields = pathlib.Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
-        user, nice, system, _, _, irq, softirq, steal = map(int, fields)
-        return user + nice + system + irq + softirq + steal
-    before = busy()
-    time.sleep(seconds)
-    return (busy() - before) / os.sysconf("SC_CLK_TCK") / seconds
-
-
-def require_quiet(allow_busy):
-    """The load average remembers a minute of the past, so that it is a warning; work going on now
-    is a refusal."""
-    now, average = busy_processors(), os.getloadavg()[0]
-    if now <= 0.3 and average <= 1.5:
-        return
-    what = f"{now:.2f} processors are busy and the load average is {average:.2f}"
-    if now > 0.3 and not allow_busy:
-        sys.exit(f"run.py: {what}: wait until the machine is quiet, or give --busy")
-    print(f"run.py: WARNING: {what}; wall times below may be wrong", file=sys.stderr)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", default=ROOT / "build" / "release", type=pathlib.Path)
     parser.add_argument("--rounds", default=200, type=int)
-    parser.add_argument("--only", default="start,peers,http,wrk,memory,import,leaks")
-    parser.add_argument("--write", action="store_true", help="put the tables into bench/README.md")
+    parser.add_argument("--only", default=",".join(SECTIONS))
+    parser.add_argument("--write", action="store_true", help="put the tables into bench/figures.md")
     parser.add_argument("--busy", action="store_true", help="measure although others work")
     options = parser.parse_args()
     build = options.build.resolve()
     sections = {"start": lambda: start_figures(build, options.rounds),
+                "setup": lambda: setup_figures(build, options.rounds),
+                "filter": lambda: filter_figures(build, options.rounds),
                 "peers": lambda: peer_figures(build, options.rounds),
                 "http": lambda: http_figures(build, options.rounds),
                 "wrk": lambda: wrk_figures(build, options.rounds),
@@ -504,10 +381,7 @@ def main():
         found = table(sections[name]())
         print(f"{name}\n{found}", flush=True)
         if options.write:
-            readme = ROOT / "bench" / "README.md"
-            begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-            head, rest = readme.read_text().split(begin)
-            readme.write_text(f"{head}{begin}{found}\n{end}{rest.split(end)[1]}")
+            write_table(name, found)
 
 
 if __name__ == "__main__":

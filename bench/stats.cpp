@@ -21,9 +21,9 @@ void PrintJson(const std::string& condition, const std::vector<Series>& series) 
     const double p50 = s.Quantile(0.5);
     printf(
         "{\"condition\":\"%s\",\"name\":\"%s\",\"n\":%zu,\"min_us\":%.1f,\"p50_us\":%.1f,"
-        "\"p90_us\":%.1f,\"ratio\":%.3f}\n",
+        "\"p90_us\":%.1f,\"p99_us\":%.1f,\"ratio\":%.3f}\n",
         condition.c_str(), s.name.c_str(), s.microseconds.size(), s.Quantile(0), p50,
-        s.Quantile(0.9), base > 0 ? p50 / base : 0);
+        s.Quantile(0.9), s.Quantile(0.99), base > 0 ? p50 / base : 0);
   }
   fflush(stdout);
 }

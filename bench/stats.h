@@ -14,7 +14,8 @@ struct Series {
   double Quantile(double q) const;  // 0 for an empty series
 };
 
-// "name n min p50 p90 ratio" per series, the ratio of p50 against the first one's; as JSON lines.
+// "name n min p50 p90 p99 ratio" per series, the ratio of p50 against the first one's; as JSON
+// lines.
 void PrintJson(const std::string& condition, const std::vector<Series>& series);
 
 double NowMicros();  // CLOCK_MONOTONIC
