@@ -95,15 +95,29 @@ static long eat_mlock(long mib) {
   return touch(at, (size_t)mib << 20);
 }
 
-// Many small ones: a child for each MiB.
+// Many small ones: a child for each MiB, which says when it has it. One may be killed before that,
+// or later for the sake of another.
 static long eat_many(long mib) {
+  int said[2];
+  long got = sys(__NR_pipe2, said, 0, 0, 0);
+  if (got < 0) return got;
   for (long made = 0; made < mib; ++made) {
     const long child = sys_fork();
-    if (child == 0) touch(sys_map(1 << 20), 1 << 20), sleep_forever();
     if (child < 0) return child;
+    if (child > 0) continue;
+    touch(sys_map(1 << 20), 1 << 20);
+    sys_write(said[1], "x", 1);
+    sys_close(said[0]), sys_close(said[1]);
+    sleep_forever();
   }
-  sleep_ms(2000);
-  return 0;
+  sys_close(said[1]);
+  char byte;
+  while (sys_read(said[0], &byte, 1) == 1) ++got;
+  for (int tries = 0; got == mib && tries < 1000; ++tries) {
+    if (sys(__NR_wait4, -1, 0, 1, 0) > 0) return -12;  // WNOHANG, ENOMEM
+    sleep_ms(10);
+  }
+  return got == mib ? 0 : -12;
 }
 
 static long eat_sockets(void) {

@@ -50,7 +50,7 @@ def skip_unless(condition, why):
     raise unittest.SkipTest(why)
 
 
-def wait_until(condition, seconds=10.0, what="condition"):
+def wait_until(condition, seconds=30.0, what="condition"):
     """Returns the condition's first true value; fails loudly after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:

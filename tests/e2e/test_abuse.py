@@ -52,12 +52,14 @@ def inotify_instances(pids):
 
 
 class Abuse(Case):
-    LIMITS = {"memory": "16Mi", "pids": 32, "timeout": "3s", "grace": "300ms", "nofile": 256,
+    LIMITS = {"memory": "16Mi", "pids": 32, "timeout": "60s", "grace": "300ms", "nofile": 256,
               "tmp": "4Mi", "output": "1Mi"}
 
     @classmethod
     def prepare(cls):
         cls.daemon.deploy_probe(limits=cls.LIMITS, scale={"max": 4})
+        cls.daemon.put("brief", {"image": "probe:1", "mode": "exec", "scale": {"max": 4},
+                                 "limits": {**cls.LIMITS, "timeout": "3s"}})
         cls.daemon.put("other", {"image": "probe:1", "mode": "exec"})
 
     def setUp(self):
@@ -78,7 +80,7 @@ class Abuse(Case):
 
     def until_gone(self):
         # One is parked again, with its init, for each function.
-        wait_until(lambda: len(tasks_in_slots(self.daemon)) <= 4, 30,
+        wait_until(lambda: len(tasks_in_slots(self.daemon)) <= 6, 30,
                    lambda: f"all of it is gone: {tasks_in_slots(self.daemon)}")
 
     def test_s31_bombs_of_processes_vforks_and_threads(self):
@@ -93,10 +95,11 @@ class Abuse(Case):
                 self.until_gone()
 
     def test_s31_others_are_answered_while_a_bomb_goes_off(self):
-        bombs = [threading.Thread(target=self.probe, args=("respawn 8",)) for _ in range(2)]
+        bombs = [threading.Thread(target=self.daemon.call, args=("brief", b"respawn 8"))
+                 for _ in range(2)]
         for bomb in bombs:
             bomb.start()
-        wait_until(lambda: self.daemon.open_calls("probe") > 0, 30, "a bomb, if not two")
+        wait_until(lambda: self.daemon.open_calls("brief") > 0, 30, "a bomb, if not two")
         for _ in range(20):
             self.assertEqual(self.daemon.call("other", b"say hi").text, "hi\n")
         for bomb in bombs:
@@ -155,7 +158,7 @@ class Abuse(Case):
         # Within a tenth. A period of 100 ms at either end may belong to it in part, with all its
         # quota.
         self.assertLess(used, (elapsed + 0.2) * 0.3 * 1.1)
-        self.assertGreater(used, 0.1, "nothing was measured")
+        self.assertGreater(used, 0.02, "nothing was measured")
 
     def test_s35_descriptors(self):
         fds = len(leaks.open_fds(self.daemon.daemon_pid()))
@@ -181,7 +184,7 @@ class Abuse(Case):
         for deed in ("ignore-term 100", "stop", "vfork-hang", "fifo-wait", "respawn 2"):
             with self.subTest(deed):
                 begun = time.monotonic()
-                outcome = self.probe(deed).outcome
+                outcome = self.daemon.call("brief", deed.encode()).outcome
                 if deed.startswith("respawn") and outcome == "oom-killed":
                     continue  # the dead of a fast chain count until the kernel has buried them
                 self.assertEqual(outcome, "timed-out", deed)

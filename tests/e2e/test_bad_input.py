@@ -32,7 +32,7 @@ class Archives(Case):
     def tearDown(self):
         super().tearDown()
         self.assertEqual(self.daemon.call("probe", b"say alive").text, "alive\n")
-        wait_until(lambda: not left_since(self.before, self.daemon), 10,
+        wait_until(lambda: not left_since(self.before, self.daemon), 30,
                    lambda: left_since(self.before, self.daemon))
 
     def refused(self, data, statuses=(400, 415, 422), query=""):
@@ -329,7 +329,7 @@ class Functions(Case):
             self.assert_error(reply, 422, "cannot_run", command, word)
         self.assertEqual(self.daemon.api("GET", "/v1/functions/lacking").status, 404)
         self.assertEqual(self.daemon.call("lacking", b"").status, 404)
-        wait_until(lambda: not left_since(before, self.daemon), 10,
+        wait_until(lambda: not left_since(before, self.daemon), 30,
                    lambda: left_since(before, self.daemon))
 
     def test_a_command_the_image_lacks_replaces_nothing(self):

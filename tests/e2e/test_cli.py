@@ -338,9 +338,9 @@ class Run(Case):
         return run, set(descendants(run.pid)) - {run.pid}
 
     def assert_all_gone(self, pids, cgroups):
-        wait_until(lambda: not [p for p in pids if is_alive(p)], 15,
+        wait_until(lambda: not [p for p in pids if is_alive(p)], 30,
                    lambda: [command_line(p) for p in pids if is_alive(p)])
-        wait_until(lambda: self.all_cgroups() <= cgroups, 10, "the cgroups are gone")
+        wait_until(lambda: self.all_cgroups() <= cgroups, 30, "the cgroups are gone")
         with open("/proc/self/mounts", encoding="utf-8") as mounts:
             self.assertNotIn("pulga-run-", mounts.read())
 
@@ -362,7 +362,7 @@ class Run(Case):
         self.assert_all_gone(pids, cgroups)
         self.assertNotEqual(self.run_directories() - before, set(), "nobody is there to remove it")
         other, _ = self.start_sleeping_run()
-        wait_until(lambda: len(self.run_directories() - before) == 1, 10, "only the live one's")
+        wait_until(lambda: len(self.run_directories() - before) == 1, 30, "only the live one's")
         done = self.run_once(str(IMAGES / "hello.tar"))
         self.assertEqual(done.returncode, 0, done.stderr.decode())
         self.assertIsNone(other.poll(), "a live run keeps its directory")

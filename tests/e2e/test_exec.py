@@ -112,7 +112,7 @@ class Requests(Case):
         self.assertEqual(reply.text, "visible\n")
         call_id = reply.headers["x-call-id"]
         logs = wait_until(lambda: "seen-in-log" in self.daemon.cli_ok("logs", "probe")
-                          and self.daemon.cli_ok("logs", "probe", "--json"), 5, "the log line")
+                          and self.daemon.cli_ok("logs", "probe", "--json"), 30, "the log line")
         self.assertIn(call_id, logs)
 
     def test_a_program_that_never_reads_still_answers(self):
@@ -337,7 +337,7 @@ class Outcomes(Case):
             s.sendall(b"POST /function/one HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n"
                       b"sleep 15")
             time.sleep(0.4)
-        wait_until(lambda: "cancelled" in repr(cancelled()), 5, "the outcome is counted")
+        wait_until(lambda: "cancelled" in repr(cancelled()), 30, "the outcome is counted")
         started = time.monotonic()
         self.assert_outcome(self.daemon.call("one", b"say free"), 200, "ok")
         self.assertLess(time.monotonic() - started, 3, "the slot was not freed")

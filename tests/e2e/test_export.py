@@ -165,12 +165,12 @@ class Export(Case):
             client.sendall(b"GET /v1/images/leaver:1/export HTTP/1.1\r\nHost: x\r\n"
                            b"Authorization: Bearer " + self.daemon.key.encode() + b"\r\n\r\n")
             client.recv(1000)
-            wait_until(lambda: self.daemon.process_named("pulga-unpacker"), 10, "an unpacker")
+            wait_until(lambda: self.daemon.process_named("pulga-unpacker"), 30, "an unpacker")
             refused = self.daemon.api("DELETE", "/v1/images/leaver:1")
             self.assert_error(refused, 409, "image_in_use", "an export")
-        wait_until(lambda: not self.daemon.process_named("pulga-unpacker"), 10,
+        wait_until(lambda: not self.daemon.process_named("pulga-unpacker"), 30,
                    "the unpacker is gone")
-        wait_until(lambda: self.daemon.api("DELETE", "/v1/images/leaver:1").status == 204, 10,
+        wait_until(lambda: self.daemon.api("DELETE", "/v1/images/leaver:1").status == 204, 30,
                    "the image can go")
 
     def test_a_large_image_stays_small_in_memory_even_when_read_slowly(self):

@@ -57,7 +57,7 @@ class Survival(OwnDaemonCase):
         (layers / ("e" * 64)).symlink_to("/etc")
         self.daemon.start()
         wait_until(lambda: not (layers / ("f" * 64)).exists()
-                   and not (layers / ".staging-1").exists(), 10, "the sweep")
+                   and not (layers / ".staging-1").exists(), 30, "the sweep")
         self.assertTrue(os.path.exists("/etc/passwd"))
         self.assertEqual(self.daemon.call("probe", b"say hi").text, "hi\n")
 
@@ -110,7 +110,7 @@ class Replacement(Case):
         self.assertGreater(len(replies), 20)
         self.assertEqual({r.status for r in replies}, {200},
                          [r for r in replies if r.status != 200][:3])
-        wait_until(lambda: "ROUND=3" in self.daemon.call("web", path="/env").text, 10, "version 5")
+        wait_until(lambda: "ROUND=3" in self.daemon.call("web", path="/env").text, 30, "version 5")
 
     def test_put_switches_an_exec_function_without_a_failed_request(self):
         def change():
@@ -252,13 +252,13 @@ class Scaling(Case):
         self.put("idler")
         self.daemon.call("idler", path="/")
         self.assertEqual(len(instances(self.daemon, "idler")), 1)
-        wait_until(lambda: not instances(self.daemon, "idler"), 15, "the idle instance goes")
+        wait_until(lambda: not instances(self.daemon, "idler"), 30, "the idle instance goes")
         reply = self.daemon.call("idler", path="/")
         self.assertEqual((reply.status, reply.headers["x-pulga-start"]), (200, "cold"))
 
     def test_min_instances_stay_and_are_there_before_the_first_call(self):
         self.put("ready", scale={"min": 1})
-        wait_until(lambda: len(instances(self.daemon, "ready")) == 1, 10, "min is reached")
+        wait_until(lambda: len(instances(self.daemon, "ready")) == 1, 30, "min is reached")
         time.sleep(3)
         self.assertEqual(len(instances(self.daemon, "ready")), 1)
         self.assertIn(self.daemon.call("ready", path="/").headers["x-pulga-start"], WARM)
@@ -266,7 +266,7 @@ class Scaling(Case):
     def test_scale_sets_the_number_by_hand(self):
         self.put("byhand", scale={"max": 4})
         self.daemon.cli_ok("scale", "byhand", "3")
-        wait_until(lambda: len(instances(self.daemon, "byhand")) == 3, 10, "three instances")
+        wait_until(lambda: len(instances(self.daemon, "byhand")) == 3, 30, "three instances")
 
     def test_the_status_tells_the_reason_of_the_last_decision(self):
         self.put("reasons")

@@ -443,7 +443,7 @@ class Streams(Hostile):
                 s.sendall(b"POST /v1/images HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
                           + self.daemon.key.encode() + b"\r\nContent-Length: %d\r\n\r\n" % len(data)
                           + data[:cut])
-        wait_until(lambda: not self.left(), 15, lambda: self.left())
+        wait_until(lambda: not self.left(), 30, lambda: self.left())
         self.assertEqual(self.daemon.api("GET", "/v1/images/cut:1").status, 404)
 
     def test_u71_an_upload_that_drips_is_ended(self):
@@ -469,7 +469,7 @@ class Streams(Hostile):
                     break
         self.assertLess(at, 1000, "the whole archive dripped in")
         self.assertTrue(answer == b"" or answer.startswith(b"HTTP/1.1 408 "), answer)
-        wait_until(lambda: not self.left(), 10, lambda: self.left())
+        wait_until(lambda: not self.left(), 30, lambda: self.left())
 
     def test_u71_a_wrong_length_is_no_archive(self):
         """Longer than said: what follows is no part of it. Shorter: it never was all."""

@@ -168,7 +168,7 @@ class Proxy(Case):
             s.sendall(b"GET /function/web/sleep/4000 HTTP/1.1\r\nHost: x\r\n"
                       b"X-Call-Id: gone-away\r\n\r\n")
             time.sleep(0.3)
-        wait_until(lambda: self.stats()["cancelled"] > before, 3,
+        wait_until(lambda: self.stats()["cancelled"] > before, 30,
                    "the function sees its connection closed")
         logs = self.daemon.api("GET", "/v1/functions/web/logs").text
         self.assertRegex(logs, "gone-away.*ended with cancelled")

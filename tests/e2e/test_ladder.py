@@ -13,7 +13,7 @@ import leaks
 from harness import Case, OwnDaemonCase, in_parallel, wait_until
 
 
-class Habits(Case):
+class Ladder(Case):
     @classmethod
     def prepare(cls):
         cls.daemon.import_sample("probe")
@@ -22,6 +22,8 @@ class Habits(Case):
     def status(self, name):
         return self.daemon.api("GET", "/v1/functions/" + name).json()
 
+
+class Habits(Ladder):
     def put(self, name, **scale):
         self.daemon.put(name, {"image": "http-hello:1", "mode": "http", "scale": scale})
 
@@ -44,12 +46,16 @@ class Habits(Case):
         self.put("costly", max=1, freeze_after="0")
         self.assertEqual(self.status("costly")["costs"]["cold"]["starts"], 0)
         self.assertEqual(self.daemon.call("costly", path="/").status, 200)
-        wait_until(lambda: self.status("costly")["instances"][0]["step"] == "frozen", 30, "frozen")
-        self.assertEqual(self.daemon.call("costly", path="/").status, 200)
-        costs = self.status("costly")["costs"]
-        self.assertEqual(costs["cold"]["starts"], 1)
-        self.assertGreater(costs["cold"]["start_ms"], costs["frozen"]["start_ms"])
-        self.assertEqual(costs["frozen"]["starts"], 1)
+        for thaws in range(1, 30):  # one may have met a busy machine
+            wait_until(lambda: self.status("costly")["instances"][0]["step"] == "frozen", 30,
+                       "frozen")
+            self.assertEqual(self.daemon.call("costly", path="/").status, 200)
+            costs = self.status("costly")["costs"]
+            self.assertEqual((costs["cold"]["starts"], costs["frozen"]["starts"]), (1, thaws))
+            if costs["cold"]["start_ms"] > costs["frozen"]["start_ms"]:
+                break
+        else:
+            self.fail(f"a thaw is said to cost more than a start: {costs}")
         self.assertGreater(costs["frozen"]["memory_observations"], 0)
         self.assertLess(costs["frozen"]["memory_bytes"], costs["warm"]["memory_bytes"])
         self.assertIn("frozen", self.daemon.cli_ok("describe", "costly"))
@@ -143,16 +149,8 @@ class Restart(OwnDaemonCase):
         self.assertEqual(len(self.daemon.api("GET", "/v1/history").text.splitlines()), 1)
 
 
-class Load(Case):
+class Load(Ladder):
     flags = ("--memory-budget", "100Mi")
-
-    @classmethod
-    def prepare(cls):
-        cls.daemon.import_sample("http-hello")
-        cls.daemon.import_sample("probe")
-
-    def status(self, name):
-        return self.daemon.api("GET", "/v1/functions/" + name).json()
 
     def put(self, name, memory, **scale):
         self.daemon.put(name, {"image": "http-hello:1", "mode": "http",
@@ -215,7 +213,7 @@ class Load(Case):
         def call(n):
             if n == 4:
                 try:
-                    wait_until(grown, 90, "a second server because " + why)
+                    wait_until(grown, 240, "a second server because " + why)
                 finally:
                     done.set()
                 return 200
@@ -232,7 +230,7 @@ class Load(Case):
                                   "limits": {"memory": "16Mi", "cpu": "50m"},
                                   "scale": {"max": 2, "cpu_target": "auto"}})
         self.assertEqual(self.status("burns")["spec"]["scale"]["cpu_target"], 80)
-        self.load_until_it_grows("burns", "/cpu/20", "they use more of their processors")
+        self.load_until_it_grows("burns", "/cpu/200", "they use more of their processors")
 
     def test_servers_are_added_when_answers_take_too_long(self):
         self.daemon.put("slows", {"image": "http-hello:1", "mode": "http",
@@ -283,16 +281,8 @@ class Load(Case):
         self.assert_error(reply, 400, "invalid_spec", "scale.target: 6 is more than")
 
 
-class Sizes(Case):
+class Sizes(Ladder):
     """limits.memory and limits.cpu as ranges: told, and in the cgroups that are there."""
-
-    @classmethod
-    def prepare(cls):
-        cls.daemon.import_sample("probe")
-        cls.daemon.import_sample("http-hello")
-
-    def status(self, name):
-        return self.daemon.api("GET", "/v1/functions/" + name).json()
 
     def in_cgroups(self, *names):
         """What the cgroups of this daemon's slots say in a file of one of these names."""

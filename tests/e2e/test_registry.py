@@ -54,7 +54,7 @@ class Pulls(Case):
         self.config.write_text("\n".join(lines) + "\n")
         before = self.daemon.log().count("settings reloaded")
         os.kill(self.daemon.daemon_pid(), 1)
-        wait_until(lambda: self.daemon.log().count("settings reloaded") > before, 5, "a reload")
+        wait_until(lambda: self.daemon.log().count("settings reloaded") > before, 30, "a reload")
 
     def pull(self, ref, timeout=60, **fields):
         return self.daemon.api("POST", "/v1/images/pull", {"ref": ref, **fields}, timeout)
@@ -81,9 +81,9 @@ class Pulls(Case):
                 if str(self.daemon.data) in link and "deleted" in link]
 
     def assert_nothing_left(self):
-        wait_until(lambda: self.daemon.process_named("pulga-fetcher") is None, 10, "no fetcher")
-        wait_until(lambda: not self.spool_files(), 10, self.spool_files)
-        wait_until(lambda: not self.half_unpacked(), 10, self.half_unpacked)
+        wait_until(lambda: self.daemon.process_named("pulga-fetcher") is None, 30, "no fetcher")
+        wait_until(lambda: not self.spool_files(), 30, self.spool_files)
+        wait_until(lambda: not self.half_unpacked(), 30, self.half_unpacked)
 
     def half_unpacked(self):
         return [name for name in os.listdir(self.daemon.data / "layers")
@@ -320,7 +320,7 @@ class Troubled(Pulls):
     def reload(self):
         before = self.daemon.log().count("settings reloaded")
         os.kill(self.daemon.daemon_pid(), 1)
-        wait_until(lambda: self.daemon.log().count("settings reloaded") > before, 5, "a reload")
+        wait_until(lambda: self.daemon.log().count("settings reloaded") > before, 30, "a reload")
 
     def begin(self, ref):
         """Sends a pull and does not wait for its answer."""
@@ -333,7 +333,7 @@ class Troubled(Pulls):
 
     def stalled_fetcher(self, proxy):
         self.assertTrue(proxy.stalled.wait(20))
-        return wait_until(lambda: self.daemon.process_named("pulga-fetcher"), 5, "a fetcher")
+        return wait_until(lambda: self.daemon.process_named("pulga-fetcher"), 30, "a fetcher")
 
     def test_a_client_that_leaves_ends_the_pull(self):
         with Registry() as registry:

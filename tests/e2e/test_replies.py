@@ -59,7 +59,7 @@ class Receipts(Case):
         with self.daemon.connect() as busy:
             busy.sendall(b"POST /function/probe HTTP/1.1\r\nHost: x\r\n"
                          b"Content-Length: 9\r\n\r\nsay")
-            wait_until(lambda: self.instances("probe") == ["busy"], 10, "the call has begun")
+            wait_until(lambda: self.instances("probe") == ["busy"], 30, "the call has begun")
             self.daemon.put("second", {"image": "probe:1", "mode": "exec",
                                        "limits": {"memory": "64Mi"},
                                        "scale": {"parked": 0, "queue_wait": "100ms"}})

@@ -182,18 +182,18 @@ class Protocol(Case):
         for reset in (True, False):
             at = upload.offset()
             connection = upload.begin_part(at, 10_000)
-            wait_until(lambda want=at + 10_000: upload.offset() == want, 5, "the first bytes")
+            wait_until(lambda want=at + 10_000: upload.offset() == want, 30, "the first bytes")
             os.kill(self.daemon.daemon_pid(), signal.SIGSTOP)
             try:
                 connection.sendall(upload.archive[at + 10_000:at + 60_000])
-                wait_until(lambda c=connection: unconfirmed(c) == 0, 5, "all is confirmed")
+                wait_until(lambda c=connection: unconfirmed(c) == 0, 30, "all is confirmed")
                 if reset:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
                                           struct.pack("ii", 1, 0))
                 connection.close()
             finally:
                 os.kill(self.daemon.daemon_pid(), signal.SIGCONT)
-            wait_until(lambda: not upload.state()["busy"], 5, "its end")
+            wait_until(lambda: not upload.state()["busy"], 30, "its end")
             self.assertGreaterEqual(upload.offset(), at + (10_000 if reset else 60_000))
             self.assertLessEqual(upload.offset(), at + 60_000)
         self.assertEqual(upload.patch(upload.offset()).status, 204)
@@ -211,29 +211,29 @@ class Protocol(Case):
     def test_parallel_parts_do_not_mix(self):
         upload = Tus(self.daemon, archive_of(1, "parallel:1"))
         with upload.begin_part(0, 100_000):
-            wait_until(lambda: upload.offset() == 100_000, 5, "the first part's bytes")
+            wait_until(lambda: upload.offset() == 100_000, 30, "the first part's bytes")
             replies = in_parallel(4, lambda n: upload.patch(100_000).status)
             self.assertEqual(set(replies), {423})
-        wait_until(lambda: upload.patch(100_000).status == 204, 10, "the lock is free")
+        wait_until(lambda: upload.patch(100_000).status == 204, 30, "the lock is free")
         self.assertEqual(upload.state()["state"], "imported")
 
     def test_a_silent_part_gives_way(self):
         upload = Tus(self.daemon, archive_of(1, "silent:1"))
         with upload.begin_part(0, 100_000):
-            wait_until(lambda: upload.offset() == 100_000, 5, "the first part's bytes")
+            wait_until(lambda: upload.offset() == 100_000, 30, "the first part's bytes")
             time.sleep(3.2)
-            wait_until(lambda: upload.patch(100_000).status == 204, 5, "it gives way")
+            wait_until(lambda: upload.patch(100_000).status == 204, 30, "it gives way")
         self.assertEqual(upload.state()["state"], "imported")
 
     def test_removed_uploads_leave_nothing(self):
         upload = Tus(self.daemon, archive_of(1, "removed:1"))
         self.assertEqual(upload.patch(0, 5000).status, 204)
         with upload.begin_part(5000, 5000) as connection:
-            wait_until(lambda: upload.offset() == 10_000, 5, "bytes")
+            wait_until(lambda: upload.offset() == 10_000, 30, "bytes")
             self.assertEqual(upload.ask("DELETE").status, 204)
             self.assertIn(b" 404 ", connection.recv(1000).split(b"\r\n")[0])
         self.assertEqual(upload.ask("HEAD").status, 410)
-        wait_until(lambda: not self.files(upload), 5, "no files")
+        wait_until(lambda: not self.files(upload), 30, "no files")
 
     def test_what_is_too_large_or_too_much_is_refused(self):
         self.assertEqual(Tus(self.daemon, b"x" * (201 << 20)).created.status, 413)
@@ -390,9 +390,9 @@ class Rules(Case):
         self.assertEqual(self.continue_of(0, kind="text/plain")[0], b"415")
         self.assertEqual(self.continue_of(0, path="/v1/uploads/none")[0], b"404")
         with self.upload.begin_part(0, 10):
-            wait_until(lambda: self.upload.offset() == 10, 10, "the first bytes")
+            wait_until(lambda: self.upload.offset() == 10, 30, "the first bytes")
             self.assertEqual(self.continue_of(10)[0], b"423")
-        wait_until(lambda: not self.upload.state()["busy"], 10, "its end")
+        wait_until(lambda: not self.upload.state()["busy"], 30, "its end")
         status, connection = self.continue_of(10)
         self.assertEqual(status, b"100")
         connection.sendall(self.upload.archive[10:20])
@@ -426,7 +426,7 @@ class Restarts(unittest.TestCase):
         self.daemon.start()
         upload = Tus(self.daemon, archive_of(3, "killed:1"), ref="killed:1")
         with upload.begin_part(0, 1_000_000):
-            wait_until(lambda: upload.offset() == 1_000_000, 5, "bytes")
+            wait_until(lambda: upload.offset() == 1_000_000, 30, "bytes")
             self.kill()
         self.assertEqual(upload.offset(), 1_000_000)
         self.assertEqual(upload.patch(1_000_000).status, 204)
@@ -438,7 +438,7 @@ class Restarts(unittest.TestCase):
         self.daemon.start()
         upload = Tus(self.daemon, archive_of(1, "stopped:1"))
         with upload.begin_part(0, 500_000) as connection:
-            wait_until(lambda: upload.offset() == 500_000, 5, "bytes")
+            wait_until(lambda: upload.offset() == 500_000, 30, "bytes")
             self.assertEqual(self.daemon.stop(seconds=10), 0)
             self.assertIn(b" 503 ", connection.recv(1000).split(b"\r\n")[0])
         self.daemon.start()
@@ -450,13 +450,13 @@ class Restarts(unittest.TestCase):
         upload = Tus(self.daemon, archive_of(2, "power:1"))
         self.assertEqual(upload.patch(0, 300_000).status, 204)
         with upload.begin_part(300_000, 200_000):
-            wait_until(lambda: upload.offset() == 500_000, 5, "bytes")
+            wait_until(lambda: upload.offset() == 500_000, 30, "bytes")
             daemon = self.daemon.daemon_pid()
             os.kill(daemon, signal.SIGSTOP)  # or it would stop in good order
             os.kill(self.daemon.process.pid, signal.SIGKILL)
             os.kill(daemon, signal.SIGKILL)
             self.daemon.process.wait()
-            wait_until(lambda: not self.daemon.healthy(), 10, "its end")
+            wait_until(lambda: not self.daemon.healthy(), 30, "its end")
         time.sleep(0.5)
         # As if the machine had been started since.
         info = self.info(upload)
@@ -477,17 +477,17 @@ class Restarts(unittest.TestCase):
         info = self.info(upload)
         info.with_suffix(".data").write_bytes(upload.archive)
         self.daemon.start()
-        wait_until(lambda: upload.state()["state"] == "imported", 10, upload.state)
+        wait_until(lambda: upload.state()["state"] == "imported", 30, upload.state)
 
     def test_expired_uploads_and_leftovers_go(self):
         self.daemon.flags = ["--upload-expiry", "1s"]
         self.daemon.start()
         upload = Tus(self.daemon, archive_of(1, "expired:1"))
         self.assertEqual(upload.patch(0, 1000).status, 204)
-        wait_until(lambda: upload.ask("HEAD").status == 410, 5, "its end")
+        wait_until(lambda: upload.ask("HEAD").status == 410, 30, "its end")
         self.assertEqual(upload.patch(1000).status, 410)
         folder = self.daemon.data / "uploads"
-        wait_until(lambda: not list(folder.iterdir()), 5, "no files")
+        wait_until(lambda: not list(folder.iterdir()), 30, "no files")
         self.assertEqual(self.daemon.stop(), 0)
         for name in ("a" * 32 + ".data", "b" * 32 + ".info.new", "c" * 32 + ".info", "odd"):
             (folder / name).write_text("{")

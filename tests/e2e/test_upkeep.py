@@ -298,8 +298,8 @@ class Collection(unittest.TestCase):
         self.assertEqual(self.names(), ["a:1", "b:1", "used:1"])
         self.long_ago("used:1", "b:1", "a:1")
         self.fill("new:1", "newer:1")
-        wait_until(lambda: "b:1" not in self.names(), 10, self.daemon.log)
-        wait_until(lambda: "collected" in self.daemon.log(), 10, self.daemon.log)
+        wait_until(lambda: "b:1" not in self.names(), 30, self.daemon.log)
+        wait_until(lambda: "collected" in self.daemon.log(), 30, self.daemon.log)
         # 45 of 64 MiB were used, 40 % are 25: both old ones had to go, the new ones are too new.
         self.assertEqual(self.names(), ["new:1", "newer:1", "used:1"])
         self.assertIn("above the mark of 70 %", self.daemon.log())
@@ -336,9 +336,9 @@ class Collection(unittest.TestCase):
         self.assertEqual([self.ask_upload(path) for path in (old, newer, fresh)], [200] * 3)
         self.fill("c:1")
         # 46 of 64 MiB were used, 40 % are 25: both old ones, then the older image go.
-        wait_until(lambda: self.ask_upload(old) == 410 and self.ask_upload(newer) == 410, 10,
+        wait_until(lambda: self.ask_upload(old) == 410 and self.ask_upload(newer) == 410, 30,
                    self.daemon.log)
-        wait_until(lambda: "collected" in self.daemon.log(), 10, self.daemon.log)
+        wait_until(lambda: "collected" in self.daemon.log(), 30, self.daemon.log)
         self.assertEqual(self.ask_upload(fresh), 200, "it may still be going on")
         self.assertNotIn("a:1", self.names())
         self.assertIn("c:1", self.names())

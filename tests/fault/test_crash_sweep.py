@@ -95,10 +95,10 @@ class CrashSweep(OwnDaemonCase):
         self.check_volumes(ask("SELECT id, state FROM volumes"), where)
         base.close()
         wait_until(lambda: sorted(p.name for p in (data / "layers").iterdir())
-                   == sorted([".mnt", *layers]), 10,
+                   == sorted([".mnt", *layers]), 30,
                    lambda: f"{where}: {sorted(os.listdir(data / 'layers'))}, rows {layers}")
         wait_until(lambda: {p.name: p.stat().st_size for p in (data / "layer-records").iterdir()}
-                   == {chain: record for chain, (_, record) in layers.items()}, 10,
+                   == {chain: record for chain, (_, record) in layers.items()}, 30,
                    lambda: f"{where}: {os.listdir(data / 'layer-records')}, rows {layers}")
         for chain, (disk, _) in layers.items():
             used = subprocess.run(["du", "-s", "--block-size=1", data / "layers" / chain],
@@ -118,7 +118,7 @@ class CrashSweep(OwnDaemonCase):
         self.assertEqual(listed["unclaimed"], [], where)
         ready = [f"{number:016x}.ext4" for number, state in rows if state == "ready"]
         folder = self.daemon.data / "volumes"
-        wait_until(lambda: sorted(os.listdir(folder)) == sorted([".mnt", *ready]), 10,
+        wait_until(lambda: sorted(os.listdir(folder)) == sorted([".mnt", *ready]), 30,
                    lambda: f"{where}: {os.listdir(folder)}, rows {rows}")
 
     @staticmethod
