@@ -1,4 +1,5 @@
-"""What every measurement here uses: a daemon, nginx beside it, the tables, a quiet machine."""
+"""What every measurement uses: options, a daemon, nginx beside it, the tables, a quiet machine."""
+import argparse
 import collections
 import contextlib
 import json
@@ -195,6 +196,12 @@ def table(rows):
     return "\n".join(lines)
 
 
+def rows_of(text):
+    """The rows of a table in what somebody printed."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [Row(*(cell.strip() for cell in line.strip("|").split("|"))) for line in lines[2:]]
+
+
 def write_table(name, found):
     """Into bench/figures.md, in place of the one between the comments of that name."""
     figures = ROOT / "bench" / "figures.md"
@@ -222,5 +229,42 @@ def require_quiet(allow_busy):
         return
     what = f"{now:.2f} processors are busy and the load average is {average:.2f}"
     if now > 0.3 and not allow_busy:
-        sys.exit(f"run.py: {what}: wait until the machine is quiet, or give --busy")
-    print(f"run.py: WARNING: {what}; wall times below may be wrong", file=sys.stderr)
+        sys.exit(f"bench: {what}: wait until the machine is quiet, or give --busy")
+    print(f"bench: WARNING: {what}; wall times below may be wrong", file=sys.stderr)
+
+
+def bench_options(doc):
+    """The parser of a measurement whose module says that, with what all of them take."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--build", default=ROOT / "build" / "release", type=pathlib.Path)
+    parser.add_argument("--write", action="store_true", help="put the tables into bench/figures.md")
+    parser.add_argument("--busy", action="store_true", help="measure although others work")
+    return parser
+
+
+def section_options(doc, default_sections):
+    parser = bench_options(doc)
+    parser.add_argument("--only", default=",".join(default_sections), metavar="SECTION,...")
+    return parser
+
+
+def chosen_sections(parser, sections):
+    """The options, and which of the sections --only names; a name of none ends it with status 2."""
+    options = parser.parse_args()
+    options.build = options.build.resolve()
+    chosen = options.only.split(",")
+    if set(chosen) - set(sections):
+        parser.error(f"--only knows {', '.join(sections)}")
+    require_quiet(options.busy)
+    return options, chosen
+
+
+def run_sections(parser, sections, prefix=""):
+    """Measures what --only names. `sections`: name -> function from the options to rows; in
+    bench/figures.md its table has the name with the prefix."""
+    options, chosen = chosen_sections(parser, sections)
+    for name in chosen:
+        found = table(sections[name](options))
+        print(f"{name}\n{found}", flush=True)
+        if options.write:
+            write_table(prefix + name, found)

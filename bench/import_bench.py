@@ -6,7 +6,6 @@ usage: import_bench.py [--build DIR] [--rounds N] [--only tar,peers,again,one,me
 
 All of it happens below one temporary directory (TMPDIR), so on one disk. Needs root.
 """
-import argparse
 import contextlib
 import io
 import json
@@ -22,7 +21,7 @@ import tempfile
 import time
 import hashlib
 
-from common import Daemon, ROOT, Row, require_quiet, smaps_kib, table, write_table
+from common import Daemon, Row, chosen_sections, section_options, smaps_kib, table, write_table
 
 LAYERS = 15
 TOTAL = 300 << 20
@@ -337,24 +336,19 @@ class Work:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--build", default=ROOT / "build" / "release", type=pathlib.Path)
-    parser.add_argument("--rounds", default=5, type=int)
-    parser.add_argument("--only", default="tar,peers,again,one,memory")
-    parser.add_argument("--keep", type=pathlib.Path, help="make the archives there, once")
-    parser.add_argument("--write", action="store_true", help="put the table into bench/figures.md")
-    parser.add_argument("--busy", action="store_true", help="measure although others work")
-    options = parser.parse_args()
     sections = {"tar": tar_figures, "peers": peer_figures, "again": again_figures,
                 "one": one_figures, "memory": memory_figures}
+    parser = section_options(__doc__, sections)
+    parser.add_argument("--rounds", default=5, type=int)
+    parser.add_argument("--keep", type=pathlib.Path, help="make the archives there, once")
+    options, chosen = chosen_sections(parser, sections)
     with tempfile.TemporaryDirectory(prefix="pulga-import-") as directory:
         if options.keep:
             options.keep.mkdir(parents=True, exist_ok=True)
         work = Work(options.keep or directory)
-        require_quiet(options.busy)
         rows = []
-        for name in options.only.split(","):
-            rows += sections[name](options.build.resolve(), work, options.rounds)
+        for name in chosen:
+            rows += sections[name](options.build, work, options.rounds)
     found = table(rows)
     print(found)
     if options.write:

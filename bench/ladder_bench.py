@@ -6,7 +6,6 @@
 
 Needs root, a release build and nginx-light (scripts/setup bench). method.md says what each is.
 """
-import argparse
 import contextlib
 import http.client
 import json
@@ -16,8 +15,7 @@ import statistics
 import threading
 import time
 
-from common import (Daemon, ROOT, Row, http_contenders, require_quiet, run_json, table, times,
-                    write_table)
+from common import Daemon, Row, http_contenders, run_json, run_sections, section_options, times
 
 BODY = 10 << 20
 
@@ -228,23 +226,14 @@ def body_figures(build, rounds=20):
 
 
 def main():
-    sections = {"burst": burst_figures, "churn": churn_figures, "abuse": abuse_figures,
-                "thaw": thaw_figures, "load": load_figures, "bodies": body_figures}
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--build", default=ROOT / "build" / "release", type=pathlib.Path)
-    parser.add_argument("--only", default=",".join(sections))
-    parser.add_argument("--write", action="store_true", help="put the tables into bench/figures.md")
-    parser.add_argument("--busy", action="store_true", help="measure although others work")
-    options = parser.parse_args()
-    wanted = options.only.split(",")
-    if set(wanted) - set(sections):
-        parser.error(f"--only knows {', '.join(sections)}")
-    require_quiet(options.busy)
-    for name in wanted:
-        found = table(sections[name](options.build.resolve()))
-        print(f"{name}\n{found}", flush=True)
-        if options.write:
-            write_table(name, found)
+    sections = {
+        "burst": lambda o: burst_figures(o.build),
+        "churn": lambda o: churn_figures(o.build),
+        "abuse": lambda o: abuse_figures(o.build),
+        "thaw": lambda o: thaw_figures(o.build),
+        "load": lambda o: load_figures(o.build),
+        "bodies": lambda o: body_figures(o.build)}
+    run_sections(section_options(__doc__, sections), sections)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ virtual machine with 512 MiB and pure cgroup v2, which takes minutes where the p
 emulated, and is left out unless it is named. method.md says what each figure is. A run in which a
 call fails, or the kernel kills anything for memory, ends with status 1 and writes nothing.
 """
-import argparse
 import http.client
 import json
 import pathlib
@@ -19,8 +18,8 @@ import subprocess
 import sys
 import time
 
-from common import (Daemon, ROOT, Row, kernel_and_user_kib, require_quiet, smaps_kib, table,
-                    write_table)
+from common import (Daemon, ROOT, Row, kernel_and_user_kib, rows_of, run_sections, section_options,
+                    smaps_kib)
 
 GUEST_MB = 512
 
@@ -175,39 +174,25 @@ def idle_figures(build, count):
     return [idle_figure(build, step, count) for step in ("parked", "frozen")]
 
 
-def guest_table(build, count):
-    """`functions` in a small virtual machine: its table, as printed there."""
+def guest_figures(build, count):
+    """`functions` in a small virtual machine: the rows of its table, as printed there."""
     command = [ROOT / "scripts" / "vm-test", "--memory", str(GUEST_MB), "--seconds", "3000", "--",
                pathlib.Path(__file__).resolve(), "--build", build, "--only", "functions",
                "--count", str(count)]
     out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if out.returncode != 0:
         sys.exit(f"guest: status {out.returncode}: {out.stdout[-2000:]}")
-    return "\n".join(line for line in out.stdout.splitlines() if line.startswith("| "))
+    return rows_of(out.stdout)
 
 
 def main():
-    sections = ("functions", "guest", "idle")
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--build", default=ROOT / "build" / "release", type=pathlib.Path)
+    sections = {
+        "functions": lambda o: functions_figures(o.build, o.count, o.busy),
+        "guest": lambda o: guest_figures(o.build, o.count),
+        "idle": lambda o: idle_figures(o.build, o.count)}
+    parser = section_options(__doc__, ("functions", "idle"))
     parser.add_argument("--count", default=1000, type=int)
-    parser.add_argument("--only", default="functions,idle")
-    parser.add_argument("--write", action="store_true", help="put the tables into bench/figures.md")
-    parser.add_argument("--busy", action="store_true", help="measure although others work")
-    options = parser.parse_args()
-    wanted = options.only.split(",")
-    if set(wanted) - set(sections):
-        parser.error(f"--only knows {', '.join(sections)}")
-    build = options.build.resolve()
-    makers = {"functions": lambda: table(functions_figures(build, options.count, options.busy)),
-              "idle": lambda: table(idle_figures(build, options.count)),
-              "guest": lambda: guest_table(build, options.count)}
-    require_quiet(options.busy)
-    for name in wanted:
-        found = makers[name]()
-        print(f"{name}\n{found}", flush=True)
-        if options.write:
-            write_table(f"many-{name}", found)
+    run_sections(parser, sections, prefix="many-")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Needs root and a release build. Everything happens in network namespaces of its 
 the e2e tests). Contenders take turns: the same client talks to the same server across the same
 veth pair, once from an egress function's namespace through the router's relay, once directly.
 """
-import argparse
 import json
 import os
 import pathlib
@@ -19,7 +18,7 @@ sys.dont_write_bytecode = True
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT / "bench"), str(ROOT / "tests" / "e2e")]
 # The folders must be on the path first.
-from common import Row, require_quiet, table, write_table  # noqa: E402
+from common import Row, bench_options, require_quiet, table, write_table  # noqa: E402
 
 MEGABYTES, ECHOES, CONNECTS = 400, 2000, 200
 PORT = 7100
@@ -147,11 +146,8 @@ def network_figures(rounds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--build", default=ROOT / "build" / "release", type=pathlib.Path)
+    parser = bench_options(__doc__)
     parser.add_argument("--rounds", default=9, type=int)
-    parser.add_argument("--write", action="store_true", help="put the table into bench/figures.md")
-    parser.add_argument("--busy", action="store_true", help="measure although others work")
     options = parser.parse_args()
     build = options.build.resolve()
     os.environ["PULGA_BIN_DIR"] = str(build / "bin")

@@ -9,7 +9,6 @@ TRACE has lines `func_name,invoke_time_ms`, METADATA `func_name,cold_dur_ms,warm
 Needs root and a release build. Durations are scaled so that all calls together want the share of
 the machine's processors, and none is shorter than a millisecond. method.md says the rest.
 """
-import argparse
 import asyncio
 import collections
 import csv
@@ -21,7 +20,7 @@ import sys
 import time
 import urllib.request
 
-from common import Daemon, ROOT, Row, require_quiet, smaps_kib, table, write_table
+from common import Daemon, Row, bench_options, require_quiet, smaps_kib, table, write_table
 
 Call = collections.namedtuple("Call", "seconds function")
 Done = collections.namedtuple("Done", "function status start added")
@@ -148,15 +147,12 @@ async def measured(daemon, calls, durations):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = bench_options(__doc__)
     parser.add_argument("trace", type=pathlib.Path)
     parser.add_argument("metadata", type=pathlib.Path)
-    parser.add_argument("--build", default=ROOT / "build" / "release", type=pathlib.Path)
     parser.add_argument("--speed", default=1.0, type=float, help="so many times as fast")
     parser.add_argument("--share", default=0.4, type=float, help="of the processors, for calls")
     parser.add_argument("--memory-budget", default="")
-    parser.add_argument("--write", action="store_true", help="put the table into bench/figures.md")
-    parser.add_argument("--busy", action="store_true", help="measure although others work")
     options = parser.parse_args()
     require_quiet(options.busy)
     calls, functions = read_trace(options.trace, options.speed), read_functions(options.metadata)

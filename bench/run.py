@@ -9,7 +9,6 @@ Needs root, a release build, and the packages bubblewrap, crun, runc, nginx-ligh
 Everything is compared side by side: contenders take turns inside one loop. A machine that has
 other work is refused, unless --busy is given. --write replaces the tables of what was measured.
 """
-import argparse
 import collections
 import json
 import os
@@ -22,11 +21,10 @@ import sys
 import tempfile
 import time
 
-from common import (Daemon, ROOT, Row, http_contenders, kernel_and_user_kib, require_quiet,
-                    run_json, smaps_kib, table, times, write_table)
+from common import (Daemon, ROOT, Row, http_contenders, kernel_and_user_kib, run_json,
+                    run_sections, section_options, smaps_kib, times)
 
 OWNER_BASE = 0x7A000000
-SECTIONS = ("start", "setup", "filter", "peers", "http", "wrk", "memory", "import", "leaks")
 
 
 def start_figures(build, rounds):
@@ -356,32 +354,19 @@ def leak_figures(build, calls=20000):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--build", default=ROOT / "build" / "release", type=pathlib.Path)
+    sections = {
+        "start": lambda o: start_figures(o.build, o.rounds),
+        "setup": lambda o: setup_figures(o.build, o.rounds),
+        "filter": lambda o: filter_figures(o.build, o.rounds),
+        "peers": lambda o: peer_figures(o.build, o.rounds),
+        "http": lambda o: http_figures(o.build, o.rounds),
+        "wrk": lambda o: wrk_figures(o.build, o.rounds),
+        "memory": lambda o: memory_figures(o.build),
+        "import": lambda o: import_figures(o.build),
+        "leaks": lambda o: leak_figures(o.build)}
+    parser = section_options(__doc__, sections)
     parser.add_argument("--rounds", default=200, type=int)
-    parser.add_argument("--only", default=",".join(SECTIONS))
-    parser.add_argument("--write", action="store_true", help="put the tables into bench/figures.md")
-    parser.add_argument("--busy", action="store_true", help="measure although others work")
-    options = parser.parse_args()
-    build = options.build.resolve()
-    sections = {"start": lambda: start_figures(build, options.rounds),
-                "setup": lambda: setup_figures(build, options.rounds),
-                "filter": lambda: filter_figures(build, options.rounds),
-                "peers": lambda: peer_figures(build, options.rounds),
-                "http": lambda: http_figures(build, options.rounds),
-                "wrk": lambda: wrk_figures(build, options.rounds),
-                "memory": lambda: memory_figures(build),
-                "import": lambda: import_figures(build),
-                "leaks": lambda: leak_figures(build)}
-    wanted = options.only.split(",")
-    if set(wanted) - set(sections):
-        parser.error(f"--only knows {', '.join(sections)}")
-    require_quiet(options.busy)
-    for name in wanted:
-        found = table(sections[name]())
-        print(f"{name}\n{found}", flush=True)
-        if options.write:
-            write_table(name, found)
+    run_sections(parser, sections)
 
 
 if __name__ == "__main__":
