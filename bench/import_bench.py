@@ -189,7 +189,7 @@ def docker(scratch):
     process = subprocess.Popen(
         ["dockerd", "--data-root", root / "data", "--exec-root", root / "exec", "--pidfile",
          root / "pid", "--host", socket, "--bridge", "none", "--iptables=false",
-         "--ip6tables=false"], stdout=log, stderr=log)
+         "--ip6tables=false", "--ip-forward=false"], stdout=log, stderr=log)
     try:
         for _ in range(200):
             if subprocess.run(["docker", "--host", socket, "version"],
