@@ -2,15 +2,13 @@
 """Measures the figures of bench/figures.md and writes their tables into it.
 
     bench/run.py [--build build/release] [--rounds 200] [--write] [--busy]
-                 [--only start,setup,filter,peers,http,wrk,memory,import,leaks]
+                 [--only start,setup,filter,http,wrk,memory,import,leaks]
 
-Needs root, a release build, and the packages bubblewrap, crun, runc, nginx-light, wrk
-(scripts/setup bench).
+Needs root, a release build, and the packages nginx-light and wrk (scripts/setup bench).
 Everything is compared side by side: contenders take turns inside one loop. A machine that has
 other work is refused, unless --busy is given. --write replaces the tables of what was measured.
 """
 import collections
-import json
 import os
 import pathlib
 import re
@@ -23,8 +21,6 @@ import time
 
 from common import (Daemon, ROOT, Row, http_contenders, kernel_and_user_kib, run_json,
                     run_sections, section_options, smaps_kib, times)
-
-OWNER_BASE = 0x7A000000
 
 
 def start_figures(build, rounds):
@@ -89,114 +85,6 @@ def filter_figures(build, rounds):
         rows.append(Row(call, f"no filter {bare:.0f} ns; " + "; ".join(
             f"{who} {by[who]['p50_ns'] - bare:+.0f} ns" for who in ("ours", "Docker's"))
             + f" (p50, n={by['ours']['n']})", ""))
-    return rows
-
-
-def syscall_list():
-    """The unconditional names of sandbox/syscalls.txt, for the peers' seccomp list."""
-    names, section = [], None
-    for line in (ROOT / "sandbox" / "syscalls.txt").read_text().splitlines():
-        if line.startswith("["):
-            section = line.split("]")[0][1:]
-        elif section in ("allow", "allow: x86_64 only") and not line.startswith("#"):
-            names += line.split()
-    return names + ["clone", "socket", "ioctl", "personality", "mknod", "mknodat"]
-
-
-def make_bundle(directory, program, cgroup):
-    """An OCI bundle with the limits and the profile our functions have."""
-    root = pathlib.Path(directory, "rootfs")
-    for name in ("dev", "proc", "run", "tmp", "sys"):
-        (root / name).mkdir(parents=True)
-    shutil.copy(program, root / "program")
-    capabilities = {s: [] for s in ("bounding", "effective", "inheritable", "permitted", "ambient")}
-    ids = [{"containerID": 0, "hostID": OWNER_BASE, "size": 65536}]
-    config = {
-        "ociVersion": "1.0.2",
-        "process": {"terminal": False, "user": {"uid": 0, "gid": 0}, "args": ["/program"],
-                    "env": ["PATH=/"], "cwd": "/", "capabilities": capabilities,
-                    "noNewPrivileges": True},
-        "root": {"path": "rootfs", "readonly": True},
-        "hostname": "hello",
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
-             "options": ["nosuid", "mode=755", "size=65536k"]},
-            *({"destination": path, "type": "tmpfs", "source": "tmpfs",
-               "options": ["nosuid", "nodev", *options]}
-              for path, *options in (("/tmp", "size=16m"), ("/run", "size=1m"),
-                                     ("/dev/shm", "size=16m"), ("/sys", "size=1m", "ro")))],
-        "linux": {
-            "cgroupsPath": cgroup,
-            "resources": {"memory": {"limit": 64 << 20}, "pids": {"limit": 128},
-                          "cpu": {"quota": 100000, "period": 100000, "shares": 1024}},
-            "namespaces": [{"type": t} for t in ("pid", "network", "ipc", "uts", "mount", "cgroup",
-                                                 "user")],
-            "uidMappings": ids, "gidMappings": ids,
-            "maskedPaths": ["/proc/interrupts", "/proc/keys", "/proc/kcore"],
-            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"],
-            "seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38,
-                        "architectures": ["SCMP_ARCH_X86_64"],
-                        "syscalls": [{"names": syscall_list(), "action": "SCMP_ACT_ALLOW"}]}}}
-    pathlib.Path(directory, "config.json").write_text(json.dumps(config))
-
-
-def bwrap_peer(directory, bundle):
-    """bubblewrap on a bundle's root: namespaces and mounts; it has no cgroups, limits or filter."""
-    if not shutil.which("bwrap"):
-        print("peers: bwrap is not installed (scripts/setup bench): left out", file=sys.stderr)
-        return []
-    root = bundle / "rootfs"
-    command = (f"{shutil.which('bwrap')} --unshare-all --ro-bind {root} / --proc /proc --dev /dev "
-               "--tmpfs /tmp --tmpfs /run --cap-drop ALL --die-with-parent /program")
-    tried = subprocess.run(command.split(), cwd=directory, capture_output=True, check=False)
-    if tried.returncode != 0:
-        print(f"peers: bwrap does not run here, left out: {tried.stderr.decode()[:200]}",
-              file=sys.stderr)
-        return []
-    return ["--peer", f"bwrap={command}"]
-
-
-def peer_figures(build, rounds):
-    """crun and runc on the same root with the same limits, and bwrap, in turn with ours."""
-    rows = []
-    program = build / "bin" / "rootfs" / "hello"
-    with tempfile.TemporaryDirectory(prefix="pulga-peers-") as directory:
-        os.chmod(directory, 0o755)  # for root of a user namespace
-        peers = []
-        for name in ("crun", "runc"):
-            if not shutil.which(name):
-                sys.exit(f"{name} is not installed: scripts/setup bench")
-            bundle = pathlib.Path(directory, name)
-            bundle.mkdir()
-            make_bundle(bundle, program, f"/pulga-bench-{name}")
-            peers += ["--peer", f"{name} run={shutil.which(name)} --root {directory}/{name}-state "
-                                f"run --bundle {bundle} pulga-bench-{name}"]
-        peers += bwrap_peer(directory, pathlib.Path(directory, "crun"))
-        # crun refuses a hybrid cgroup layout: hide the empty v2 hierarchy from this one process.
-        command = ["unshare", "-m", "sh", "-c",
-                   'umount -l /sys/fs/cgroup/unified 2>/dev/null; exec "$@"', "sh",
-                   str(build / "bin" / "pulga-start-bench"),
-                   "--launcher", str(build / "bin" / "pulga-launcher"),
-                   "--program", str(program), "--rounds", str(rounds), *peers]
-        results = run_json(command) + run_json([*command, "--gap-ms", "20"])
-    by = {(r["condition"], r["name"]): r for r in results}
-    for condition in ("tight", "paced"):
-        cold, parked = (by[condition, f"{kind}, in daemon"] for kind in ("cold", "parked"))
-        rows.append(Row(f"our cold start beside them, {condition}", times(cold), ""))
-        rows.append(Row(f"our parked start beside them, {condition}", times(parked), ""))
-        for name, wanted in (("crun run", 15), ("runc run", 35)):
-            r = by[condition, name]
-            beside_cold, beside_parked = (r["p50_us"] / ours["p50_us"] for ours in (cold, parked))
-            rows.append(Row(f"{name}, same root and limits, {condition}",
-                            f"{beside_cold:.1f} x slower than cold, {beside_parked:.0f} x than "
-                            f"parked; {times(r)}", f">= {wanted} x"))
-        if (condition, "bwrap") in by:
-            r = by[condition, "bwrap"]
-            beside_cold, beside_parked = (r["p50_us"] / ours["p50_us"] for ours in (cold, parked))
-            rows.append(Row(f"bwrap, same root, no limits and no filter, {condition}",
-                            f"{beside_cold:.1f} x slower than cold, {beside_parked:.0f} x than "
-                            f"parked; {times(r)}", ""))
     return rows
 
 
@@ -358,7 +246,6 @@ def main():
         "start": lambda o: start_figures(o.build, o.rounds),
         "setup": lambda o: setup_figures(o.build, o.rounds),
         "filter": lambda o: filter_figures(o.build, o.rounds),
-        "peers": lambda o: peer_figures(o.build, o.rounds),
         "http": lambda o: http_figures(o.build, o.rounds),
         "wrk": lambda o: wrk_figures(o.build, o.rounds),
         "memory": lambda o: memory_figures(o.build),

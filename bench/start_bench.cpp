@@ -31,6 +31,7 @@ namespace {
 
 constexpr size_t kColdContender = 1;
 constexpr useconds_t kAftermathMicros = 500;
+constexpr useconds_t kPeerAftermathMicros = 30'000;  // a shim, a daemon: they are still at it
 
 struct Options {
   std::string launcher;
@@ -47,6 +48,7 @@ struct Contender {
   std::string name;
   std::function<Status()> settle;
   std::function<Result<double>()> measure;
+  useconds_t aftermath = kAftermathMicros;  // not charged to the next one
 };
 
 Result<double> BareStart(const std::vector<std::string>& argv) {
@@ -324,7 +326,8 @@ Result<std::vector<Contender>> Contenders(const Options& options, InDaemon& daem
   for (const auto& [name, command] : options.peers) {
     std::vector<std::string> peer_argv;
     for (std::string_view word : Split(command, ' ')) peer_argv.emplace_back(word);
-    out.push_back({name, nothing, [peer_argv] { return BareStart(peer_argv); }});
+    out.push_back(
+        {name, nothing, [peer_argv] { return BareStart(peer_argv); }, kPeerAftermathMicros});
   }
   return out;
 }
@@ -348,7 +351,7 @@ Status Main(int argc, char** argv) {
       // daemon's loop runs in here only: what it has not got to by now, it would do in a later
       // turn.
       PULGA_RETURN_IF_ERROR(daemon->WaitParked("parked"));
-      usleep(kAftermathMicros);
+      usleep(contenders[i].aftermath);
       if (round < kWarmUp) continue;
       series[i].microseconds.push_back(*took);
       if (i == kColdContender) {
