@@ -153,8 +153,8 @@ Status CheckVersionSpec(const VersionSpec& spec);
 
 WireWriter EncodeBuildVersion(uint64_t request, const VersionSpec& spec);
 WireWriter EncodeSlot(LaunchKind kind, uint64_t request, const SlotBody& body);
-// The job's fds travel beside it: input, output, channel, where valid.
 WireWriter EncodeResize(uint64_t request, const ResizeBody& body);
+// The job's fds travel beside it: input, output, channel, where valid.
 WireWriter EncodeUnpack(uint64_t request, const UnpackJob& job);
 WireWriter EncodeCancelUnpack(uint64_t request, const CancelUnpackBody& body);
 WireWriter EncodeListLayers(uint64_t request);
