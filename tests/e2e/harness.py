@@ -198,10 +198,10 @@ class Daemon:
 
     # --- HTTP ---
 
-    def connect(self, timeout=60):
+    def connect(self, timeout=120):
         return socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
 
-    def request(self, method, path, body=None, headers=None, timeout=60, admin=False):
+    def request(self, method, path, body=None, headers=None, timeout=120, admin=False):
         """One request on its own connection. An iterable body is sent chunked."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         headers = dict(headers or {})
@@ -215,11 +215,11 @@ class Daemon:
         openapi.check(method, path, headers, reply.status)
         return reply
 
-    def call(self, name, body=None, path="", method=None, headers=None, timeout=60):
+    def call(self, name, body=None, path="", method=None, headers=None, timeout=120):
         method = method or ("GET" if body is None else "POST")
         return self.request(method, f"/function/{name}{path}", body, headers, timeout)
 
-    def api(self, method, path, document=None, timeout=60):
+    def api(self, method, path, document=None, timeout=120):
         body = None if document is None else json.dumps(document)
         return self.request(method, path, body, {"Content-Type": "application/json"}, timeout, True)
 
@@ -250,7 +250,7 @@ class Daemon:
 
     def import_archive(self, data, expect=(200, 201), query=""):
         reply = self.request("POST", "/v1/images" + query, data,
-                             {"Content-Type": "application/x-tar"}, 120, True)
+                             {"Content-Type": "application/x-tar"}, 400, True)
         if reply.status not in expect:
             raise AssertionError(f"import: {reply}")
         return reply

@@ -158,7 +158,7 @@ class Replies(Case):
 
     def test_streaming_may_be_asked_for(self):
         for path, headers in (("?stream=1", {}), ("", {"Accept": "text/event-stream"})):
-            connection = http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=20)
+            connection = http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=60)
             started = time.monotonic()
             connection.request("POST", "/function/probe" + path, b"say first; sleep 2; say last",
                                headers)
@@ -217,7 +217,7 @@ class Replies(Case):
             self.assertTrue(closed)
 
     def test_a_keep_alive_connection_serves_many_calls(self):
-        connection = http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=60)
         for n in range(20):
             connection.request("POST", "/function/probe", b"say %d" % n)
             self.assertEqual(connection.getresponse().read(), b"%d\n" % n)

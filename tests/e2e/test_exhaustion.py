@@ -52,7 +52,7 @@ class Exhaustion(unittest.TestCase):
     def stalled(self, name):
         """A connection with half a request; None when it is not taken."""
         try:
-            connection = self.daemon.connect(timeout=10)
+            connection = self.daemon.connect(timeout=60)
             connection.sendall(STALLED % name)
             return connection
         except OSError:
@@ -61,7 +61,7 @@ class Exhaustion(unittest.TestCase):
     def call_quietly(self, name, body):
         try:
             return self.daemon.call(name, body, path="/" if name == "web" else "",
-                                    timeout=10).status
+                                    timeout=60).status
         except OSError:
             return None
 

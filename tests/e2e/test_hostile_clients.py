@@ -142,7 +142,7 @@ class Smuggling(Case):
             self.assertNotIn(b"<html", received)
 
     def test_replies_of_a_function_cannot_split(self):
-        connection = http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=60)
         for path in ("/bad/length", "/bad/header", "/", "/status/204", "/"):
             connection.request("GET", "/function/web" + path)
             response = connection.getresponse()

@@ -98,7 +98,7 @@ class Proxy(Case):
         self.assertIn(b"second", received)
 
     def test_the_response_is_streamed(self):
-        connection = http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=60)
         started = time.monotonic()
         connection.request("GET", "/function/web/drip/4/400")
         response = connection.getresponse()

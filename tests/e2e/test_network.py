@@ -446,7 +446,7 @@ class SeveralListeners(NetworkCase):
         return Daemon("--listen", f"{BOARD}:{cls.second}", "--insecure-listen")
 
     def test_no_list_opens_any_port_of_the_management(self):
-        socket.create_connection((BOARD, self.second), timeout=10).close()
+        socket.create_connection((BOARD, self.second), timeout=60).close()
         self.deploy(allow=["0.0.0.0/0", BOARD])
         for address in (BOARD, BOARD_PUBLIC):
             for port in (self.daemon.port, self.second):
@@ -462,7 +462,7 @@ class AnyPort(NetworkCase):
 
     def test_a_port_that_the_kernel_chose_for_the_management_is_refused_too(self):
         chosen = int(re.search(rf"listening on {BOARD}:(\d+)", self.daemon.log())[1])
-        socket.create_connection((BOARD, chosen), timeout=10).close()
+        socket.create_connection((BOARD, chosen), timeout=60).close()
         self.deploy(allow=["0.0.0.0/0", BOARD])
         for address in (BOARD, BOARD_PUBLIC):
             self.assert_refused(address, port=chosen)

@@ -28,7 +28,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))
 held = []
 for _ in range(wanted):
     try:
-        held.append(socket.create_connection((address, port), timeout=20))
+        held.append(socket.create_connection((address, port), timeout=60))
     except ConnectionError:
         pass
 time.sleep(0.2)
@@ -100,7 +100,7 @@ for s in asked:
 # An exchange in two halves, the second one when its stdin ends.
 HALVES = """
 import socket, sys
-s = socket.create_connection((sys.argv[1], 80), timeout=20)
+s = socket.create_connection((sys.argv[1], 80), timeout=60)
 s.sendall(b"GET / HTTP/1.0\\r\\n")
 print("open", flush=True)
 sys.stdin.read()

@@ -223,7 +223,7 @@ class Continue(Case):
 
     def ask(self, line, headers, size, body=b""):
         """The final reply's status and how many interim ones came. `body` follows a 100 only."""
-        with self.daemon.connect(timeout=20) as connection:
+        with self.daemon.connect(timeout=60) as connection:
             connection.sendall(f"{line} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {size}\r\n"
                                "Expect: 100-continue\r\n\r\n".encode())
             stream = connection.makefile("rb")

@@ -376,7 +376,7 @@ class Rules(Case):
 
     def continue_of(self, offset, kind="application/offset+octet-stream", path=None):
         """What a part of ten bytes that waits for 100-continue hears, and the socket."""
-        connection = self.daemon.connect(timeout=20)
+        connection = self.daemon.connect(timeout=60)
         self.addCleanup(connection.close)
         connection.sendall(
             f"PATCH {path or self.upload.path} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n"
@@ -568,7 +568,7 @@ class CommandLine(Case):
             first = self.command(proxy)
             wait_until(lambda: proxy.sent > size // 2, 30, "half of it")
             first.send_signal(signal.SIGINT)
-            first.communicate(timeout=10)
+            first.communicate(timeout=60)
             self.assertNotEqual(first.returncode, 0)
             proxy.rate = None
             out, err = self.finish(self.command(proxy, "--json"))
