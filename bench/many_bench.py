@@ -75,6 +75,12 @@ def import_images(daemon, build):
         daemon.cli("image", "import", str(build / "images" / f"{name}.tar"))
 
 
+def tell_progress(what, count):
+    """An emulated guest takes a quarter of an hour; one that is stuck should be seen to be."""
+    if count % 100 == 0:
+        print(f"{count} {what}", file=sys.stderr, flush=True)
+
+
 def deploy_and_call(client, count):
     """Every second function a program, every second a server. Seconds of each deploy and call, and
     how many calls found what."""
@@ -83,11 +89,13 @@ def deploy_and_call(client, count):
         kind = {"image": "hello:1", "mode": "exec"} if number % 2 == 0 else \
             {"image": "http-hello:1", "mode": "http"}
         deploys.append(client.request("PUT", f"/v1/functions/many{number}", kind)[2])
+        tell_progress("deployed", number + 1)
     for number in range(count):
         headers, _, took = client.request("GET", f"/function/many{number}")
         calls.append(took)
         start = headers["X-Pulga-Start"]
         starts[start] = starts.get(start, 0) + 1
+        tell_progress("called", number + 1)
     return deploys, calls, starts
 
 
@@ -179,10 +187,14 @@ def guest_figures(build, count):
     command = [ROOT / "scripts" / "vm-test", "--memory", str(GUEST_MB), "--seconds", "3000", "--",
                pathlib.Path(__file__).resolve(), "--build", build, "--only", "functions",
                "--count", str(count)]
-    out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if out.returncode != 0:
-        sys.exit(f"guest: status {out.returncode}: {out.stdout[-2000:]}")
-    return rows_of(out.stdout)
+    said = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as guest:
+        for line in guest.stdout:
+            said += line
+            print(f"guest: {line}", end="", file=sys.stderr, flush=True)
+    if guest.returncode != 0:
+        sys.exit(f"guest: status {guest.returncode}")
+    return rows_of(said)
 
 
 def main():

@@ -121,10 +121,12 @@ def percentile(values, share):
 def rows_of(done, peak, factor):
     good = [call for call in done if call.status == 200]
     starts = collections.Counter(call.start for call in good)
+    refused = collections.Counter(call.status for call in done if call.status != 200)
+    why = ", ".join(f"{status or 'nothing'} {count}" for status, count in refused.most_common())
     rows = [Row(f"{len(done)} calls of {len({call.function for call in done})} functions, "
                 f"durations scaled by {factor:.3f}",
-                f"{len(good)} answered, {len(done) - len(good)} not; added latency p50 "
-                f"{statistics.median(call.added for call in good) * 1e3:.1f} ms, p99 "
+                f"{len(good)} answered, {len(done) - len(good)} not{why and f' ({why})'}; added "
+                f"latency p50 {statistics.median(call.added for call in good) * 1e3:.1f} ms, p99 "
                 f"{percentile([call.added for call in good], 0.99) * 1e3:.1f} ms", "")]
     for start, count in starts.most_common():
         added = [call.added for call in good if call.start == start]
