@@ -379,20 +379,12 @@ void DispatcherImpl::AddCounts(const Function& function, FunctionActivity* activ
 
 // --- the whole
 
-// The oldest waiting call first, whosever it is.
 void DispatcherImpl::EvaluateWaitingLater() {
   if (evaluate_timer_ != 0 || !room_.anybody_unmet()) return;
   evaluate_timer_ = loop_.CallAt(loop_.Now(), [this] {
     const Notifier::Turn turn(notifier_);
     evaluate_timer_ = 0;
-    std::vector<Pool*> hungry;
-    for (Pool* pool : Pools()) {
-      if (pool->HasWaiting() || pool->denied_bytes() > 0) hungry.push_back(pool);
-    }
-    std::stable_sort(hungry.begin(), hungry.end(), [this](const Pool* a, const Pool* b) {
-      return a->OldestWaiting().value_or(loop_.Now()) < b->OldestWaiting().value_or(loop_.Now());
-    });
-    for (Pool* pool : hungry) pool->Evaluate();
+    room_.ServeInTurn();
   });
 }
 

@@ -77,6 +77,7 @@ class FunctionBook {
 
   std::optional<InstanceSize> size;  // where limits are ranges: what instances have now
   double room_clock = 0;             // greedy-dual's, when the function was last called
+  uint64_t pass = 0;                 // after its last start (policy/turns)
 
  private:
   // Longer than it ever is between two Takes; who is late loses the oldest.

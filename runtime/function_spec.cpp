@@ -184,6 +184,7 @@ Status CheckScale(const ScaleSpec& scale) {
                                         {std::chrono::milliseconds(1), std::chrono::hours(1)}));
   }
   PULGA_RETURN_IF_ERROR(CheckNumber("scale.queue", scale.queue, kQueueRange));
+  PULGA_RETURN_IF_ERROR(CheckNumber("scale.weight", scale.weight, kWeightRange));
   PULGA_RETURN_IF_ERROR(CheckNumber("scale.parked", scale.parked, {0, scale.max}));
   PULGA_RETURN_IF_ERROR(CheckDuration("scale.queue_wait", scale.queue_wait,
                                       {Duration::zero(), std::chrono::hours(1)}));

@@ -60,6 +60,7 @@ struct ScaleSpec {
   Duration latency_target{0};        // http: what calls should take; 0 = not asked
   uint32_t latency_percentile = 95;  // how many of 100 of them
   uint32_t queue = 100;
+  uint32_t weight = 100;  // its share of starts where memory or places for instances are short
   Duration queue_wait = std::chrono::seconds(10);
   uint32_t parked = 1;                              // exec: sandboxes kept ready
   Duration idle{0};                                 // 0 = auto: the pool's fixed rule
@@ -106,6 +107,7 @@ inline constexpr NumberRange kQueueRange{0, 100000};
 inline constexpr NumberRange kCpuTargetRange{1, 100};
 inline constexpr uint32_t kDefaultCpuTarget = 80;  // "auto"
 inline constexpr NumberRange kPercentileRange{1, 99};
+inline constexpr NumberRange kWeightRange{1, 1000};
 
 // kInvalidArgument: "limits.pids: 1 is not between 4 and 32768".
 Status CheckNumber(std::string_view field, uint64_t value, NumberRange range);

@@ -67,9 +67,12 @@ class MemoryBudget {
   }
 
   bool full() const { return instances_ >= max_instances_; }
+  uint64_t free_bytes() const { return total_ - (used_ < total_ ? used_ : total_); }
+  uint32_t free_places() const { return full() ? 0 : max_instances_ - instances_; }
   uint64_t total() const { return total_; }
   uint64_t used() const { return used_; }
   uint32_t instances() const { return instances_; }
+  uint32_t most_instances() const { return max_instances_; }
   // Called after something was given back.
   void set_on_freed(std::function<void()> on_freed) { on_freed_ = std::move(on_freed); }
 

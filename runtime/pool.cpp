@@ -111,7 +111,7 @@ Pool::Pool(RuntimeContext& context, VersionPtr version, uint64_t id, Duration id
 Pool::~Pool() {
   on_empty_ = nullptr;
   phase_ = PoolPhase::kDraining;
-  NoteDenied(0, Need::kMinimum);
+  WantNoMore();
   NoteRefusals();
   EndAllCalls();
   EndProof(Error{Code::kUnavailable, 0, "the version was dropped before it was ready"});
@@ -264,7 +264,8 @@ void Pool::Park(uint16_t slot) {
   if (!lease.held()) {
     if (min_ == 0) return;
     wants_memory_ = true;
-    return NoteDenied(kParkedInstanceBytes, Need::kMinimum);  // tried again when some is free
+    // Tried again when some is free.
+    return NoteDenied(kParkedInstanceBytes, std::nullopt, Need::kMinimum);
   }
   Instance& instance = NewInstance(slot, InstanceStep::kParking, std::move(lease));
   const Status parked = spawner_->Park(slot);
@@ -276,12 +277,12 @@ void Pool::Park(uint16_t slot) {
 }
 
 void Pool::StartServer(uint16_t slot, PoolAction::Urgency urgency) {
-  const TimePoint since = OldestWaiting().value_or(context_.clock.Now());
+  const Since since = OldestWaiting();
   const bool ahead = urgency == PoolAction::Urgency::kAhead;
   if (ahead && context_.room != nullptr && context_.room->anybody_denied()) return;
   MemoryBudget::Lease lease = TakeMemory(limit_bytes(), since);
   if (!lease.held()) {
-    if (!ahead) NoMemory(limit_bytes(), since, waiting_.empty() ? Need::kMinimum : Need::kInstance);
+    if (!ahead) NoMemory(limit_bytes(), since, since ? Need::kInstance : Need::kMinimum);
     return;
   }
   Instance& instance = NewInstance(slot, InstanceStep::kStarting, std::move(lease));

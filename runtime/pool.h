@@ -65,14 +65,12 @@ class Pool final : private SpawnerEvents {
 
   // --- the room maker's side: what is held, wanted, and may be given up
   FunctionBook& book() { return *book_; }
+  const FunctionBook& book() const { return *book_; }
   // What an instance may use; while that is being lowered, what it still may.
   uint64_t limit_bytes() const { return std::max(size_.memory_bytes, in_force_.memory_bytes); }
-  uint64_t denied_bytes() const { return denied_bytes_; }  // and still wanted
-  uint64_t promised_bytes() const;                         // by scale.min
-  std::optional<TimePoint> OldestWaiting() const;
-  bool Starves(TimePoint now) const;  // its oldest call was denied memory for too long
-  uint64_t EndingBytes() const;       // on their way to be free
-  uint64_t ClosingBytes() const;      // free once calls under way have ended
+  uint64_t promised_bytes() const;  // by scale.min
+  uint64_t EndingBytes() const;     // on their way to be free
+  uint64_t ClosingBytes() const;    // free once calls under way have ended
   void OfferIdle(std::vector<IdleInstance>* out);
   void Lower(uint16_t slot, Rung to);  // for another function
   void EndIdle(uint16_t slot, const char* why);
@@ -84,7 +82,6 @@ class Pool final : private SpawnerEvents {
   void NoteRefusals();  // what came since the last time, into the function's book and the logs
   void Describe(FunctionActivity* activity) const;
   void Glance(FunctionActivity* activity) const;  // the cheap part of it
-  bool HasWaiting() const { return !waiting_.empty(); }
   size_t instance_count() const { return instances_.size(); }
   bool HasInstances() const { return !instances_.empty(); }
   bool spawner_built() const { return spawner_ != nullptr; }
@@ -172,13 +169,18 @@ class Pool final : private SpawnerEvents {
   void Clear(Instance& instance);
   void NoteBytes(const Instance& instance, Rung rung);
   void Weigh(Instance& instance, Rung rung, uint64_t bytes);
-  // `since`: when the call that wants it began to wait, or now.
-  MemoryBudget::Lease TakeMemory(uint64_t bytes, TimePoint since);
-  bool GrowMemory(Instance& instance, TimePoint since);  // to its limit
+  // `since`: when the call that wants it began to wait; none: no call does.
+  using Since = RoomMaker::Since;
+  MemoryBudget::Lease TakeMemory(uint64_t bytes, Since since);
+  bool GrowMemory(Instance& instance, Since since);  // to its limit
   // A waiting call's, for an instance of its own or for one that grows; or only scale.min's.
   enum class Need : uint8_t { kInstance, kGrowth, kMinimum };
-  bool NoMemory(uint64_t more, TimePoint since, Need need);  // false: it will never fit
-  void NoteDenied(uint64_t bytes, Need need);
+  bool NoMemory(uint64_t more, Since since, Need need);  // false: it will never fit
+  void NoteDenied(uint64_t bytes, Since since, Need need);
+  void WantNoMore();  // memory that it was denied
+  void CallsGone();   // those that waited
+  void NoteStart(uint64_t bytes);
+  std::optional<TimePoint> OldestWaiting() const;
   bool GetsOn() const;  // its calls are served in turn, by what has its memory
   FailureFacts NeverFits() const;
 
@@ -225,8 +227,7 @@ class Pool final : private SpawnerEvents {
   PoolSnapshot::Use use_ = PoolSnapshot::Use::kInUse;
   std::optional<Duration> rest_;  // of the last plan
   uint32_t parks_ = 0;
-  uint64_t denied_bytes_ = 0;
-  bool denied_call_ = false;   // a waiting call wants them
+  uint64_t denied_bytes_ = 0;  // and still wanted
   bool wants_memory_ = false;  // asked for some in vain, in this evaluation
   bool can_reclaim_ = false;   // when the last one was frozen
   ScaleState scale_state_;

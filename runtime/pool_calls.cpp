@@ -201,7 +201,7 @@ void Pool::Release(Call& call, AfterCall after) {
   if (instance == nullptr) {
     std::erase(waiting_, &call);
     if (waiting_.empty()) {
-      NoteDenied(min_ == 0 ? 0 : denied_bytes_, Need::kMinimum);
+      CallsGone();
       LookAgainAt(last_used_ + kSettleDelay);  // nothing else may happen here any more
     }
     return TellIfEmpty();
@@ -350,8 +350,10 @@ void Pool::ExpireWaiting() {
       call->Reject(down ? kRejectUnavailable : kRejectQueueTimeout, 1);
     }
   }
-  if (waiting_.empty()) NoteDenied(min_ == 0 ? 0 : denied_bytes_, Need::kMinimum);
-  if (waiting_.empty()) return TellIfEmpty();
+  if (waiting_.empty()) {
+    CallsGone();
+    return TellIfEmpty();
+  }
   const TimePoint next = std::max(waiting_.front()->queue_deadline, now + kExpiryStep);
   queue_timer_ = context_.loop.CallAt(next, [this] {
     const Notifier::Turn turn(context_.notifier);

@@ -216,7 +216,7 @@ void Pool::Evaluate() {
     LookAgainAt(plan.look_again);
     LookAgainAt(FireDue());
     if (snapshot.now < freeze_again_at_ && !instances_.empty()) LookAgainAt(freeze_again_at_);
-    if (!wants_memory_) NoteDenied(0, Need::kMinimum);
+    if (!wants_memory_) WantNoMore();
     if (!evaluate_again_) break;
   }
   evaluating_ = false;

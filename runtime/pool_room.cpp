@@ -26,7 +26,7 @@ Rung RungOf(InstanceStep step) {
 
 // --- taking
 
-MemoryBudget::Lease Pool::TakeMemory(uint64_t bytes, TimePoint since) {
+MemoryBudget::Lease Pool::TakeMemory(uint64_t bytes, Since since) {
   if (phase_ == PoolPhase::kProving) {
     MemoryBudget::Lease lease = context_.memory.Force(bytes);
     const bool over = context_.memory.used() > context_.memory.total();
@@ -36,33 +36,53 @@ MemoryBudget::Lease Pool::TakeMemory(uint64_t bytes, TimePoint since) {
   }
   if (context_.room != nullptr && !context_.room->MayTake(*this, since)) return {};
   MemoryBudget::Lease lease = context_.memory.Take(bytes);
-  if (lease.held()) NoteDenied(0, Need::kMinimum);
+  if (lease.held()) NoteStart(bytes);
   return lease;
 }
 
-bool Pool::GrowMemory(Instance& instance, TimePoint since) {
+bool Pool::GrowMemory(Instance& instance, Since since) {
   if (instance.memory.bytes() >= limit_bytes()) return true;
   if (context_.room != nullptr && !context_.room->MayTake(*this, since)) return false;
+  const uint64_t held = instance.memory.bytes();
   if (!context_.memory.Resize(&instance.memory, limit_bytes())) return false;
-  NoteDenied(0, Need::kMinimum);
+  NoteStart(limit_bytes() - held);
   return true;
 }
 
-void Pool::NoteDenied(uint64_t bytes, Need need) {
-  const bool unmet = std::exchange(denied_bytes_, bytes) > 0;
-  const bool call = bytes > 0 && need != Need::kMinimum;
-  const bool before = std::exchange(denied_call_, call);
+void Pool::NoteStart(uint64_t bytes) {
+  denied_bytes_ = 0;
+  if (context_.room != nullptr) context_.room->Started(*this, bytes);
+}
+
+void Pool::WantNoMore() {
+  if (std::exchange(denied_bytes_, 0) > 0 && context_.room != nullptr)
+    context_.room->Satisfied(*this);
+}
+
+void Pool::CallsGone() {
+  if (min_ == 0) return WantNoMore();
+  if (denied_bytes_ > 0) NoteDenied(denied_bytes_, std::nullopt, Need::kMinimum);
+}
+
+void Pool::NoteDenied(uint64_t bytes, Since since, Need need) {
+  denied_bytes_ = bytes;
   if (context_.room == nullptr) return;
-  if (unmet != (bytes > 0)) context_.room->NoteUnmet(bytes > 0);
-  if (before != call) call ? context_.room->Denied() : context_.room->Satisfied();
+  Claim claim;
+  claim.what = need == Need::kMinimum ? Claim::For::kMinimum : Claim::For::kCall;
+  claim.since = since.value_or(TimePoint());
+  claim.bytes = bytes;
+  claim.place = need == Need::kGrowth ? Claim::Place::kHas : Claim::Place::kNeeds;
+  // Who has an instance gets on, if slowly: others are not sent away for its second.
+  if (since && !GetsOn()) claim.closes_at = *since + RoomMaker::kPatience;
+  context_.room->Denied(*this, claim);
 }
 
 // Until its memory is there a call waits; one that can never have it is told.
-bool Pool::NoMemory(uint64_t more, TimePoint since, Need need) {
+bool Pool::NoMemory(uint64_t more, Since since, Need need) {
   trouble_ = "the memory budget is used up";
-  NoteDenied(more, need);
+  NoteDenied(more, since, need);
   wants_memory_ = true;
-  // Somebody's older call is next.
+  // Somebody else's call is next.
   if (context_.room == nullptr || !context_.room->MayTake(*this, since)) return true;
   const auto slot = need == Need::kGrowth ? RoomMaker::Slot::kHasOne : RoomMaker::Slot::kNeedsOne;
   switch (context_.room->Make(*this, more, since, slot)) {
@@ -73,8 +93,8 @@ bool Pool::NoMemory(uint64_t more, TimePoint since, Need need) {
       return true;
     case RoomMaker::Answer::kLater:
       // A minimum is tried again when something is freed.
-      if (need != Need::kMinimum && context_.clock.Now() < since + RoomMaker::kPatience) {
-        LookAgainAt(since + RoomMaker::kPatience);
+      if (since && context_.clock.Now() < *since + RoomMaker::kPatience) {
+        LookAgainAt(*since + RoomMaker::kPatience);
       }
       return true;
     case RoomMaker::Answer::kNever:
@@ -100,12 +120,6 @@ FailureFacts Pool::NeverFits() const {
 std::optional<TimePoint> Pool::OldestWaiting() const {
   if (waiting_.empty()) return std::nullopt;
   return waiting_.front()->submitted;
-}
-
-bool Pool::Starves(TimePoint now) const {
-  if (denied_bytes_ == 0 || waiting_.empty()) return false;
-  if (now < waiting_.front()->submitted + RoomMaker::kPatience) return false;
-  return !GetsOn();  // who has one gets on, if slowly: others are not sent away for its second
 }
 
 bool Pool::GetsOn() const {

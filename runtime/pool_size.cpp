@@ -195,10 +195,9 @@ bool Pool::TakeMemoryForSize(uint64_t bytes) {
     if (held >= size_.memory_bytes && held < bytes) more += bytes - held;
   }
   MemoryBudget& budget = context_.memory;
-  const TimePoint now = context_.clock.Now();
   if (budget.used() + more > budget.total() && context_.room != nullptr &&
-      context_.room->MayTake(*this, now)) {
-    (void)context_.room->Make(*this, more, now, RoomMaker::Slot::kHasOne);
+      context_.room->MayTake(*this, std::nullopt)) {
+    (void)context_.room->Make(*this, more, std::nullopt, RoomMaker::Slot::kHasOne);
   }
   if (budget.used() + more > budget.total()) return false;
   for (const auto& instance : instances_) {

@@ -15,31 +15,71 @@ constexpr Duration kPlaceLate = std::chrono::seconds(10);
 
 }  // namespace
 
-bool RoomMaker::MayTake(const Pool& pool, TimePoint since) const {
-  if (denied_ == 0) return true;
-  const TimePoint now = clock_.Now();
-  const std::vector<Pool*> pools = pools_();
-  return std::none_of(pools.begin(), pools.end(), [&](const Pool* other) {
-    if (other == &pool || other->denied_bytes() == 0) return false;
-    const std::optional<TimePoint> waits = other->OldestWaiting();
-    if (!waits || *waits >= since) return false;
-    return other->Starves(now) || memory_.Fits(other->denied_bytes());
-  });
+// Where its turn is. A claim it has keeps its place, whatever the others got meanwhile.
+Claim RoomMaker::ClaimOf(const Pool& pool, Since since) const {
+  Claim claim;
+  claim.id = pool.id();
+  claim.what = since ? Claim::For::kCall : Claim::For::kMinimum;
+  const Claim* own = turns_.Find(pool.id());
+  const bool keeps = own != nullptr && own->what == claim.what;
+  claim.pass = keeps ? own->pass : turns_.PassFrom(pool.book().pass);
+  claim.since = keeps ? own->since : since.value_or(TimePoint());
+  return claim;
 }
 
-void RoomMaker::Gather(const Pool& hungry, TimePoint since) {
+bool RoomMaker::MayTake(const Pool& pool, Since since) const {
+  if (!anybody_denied()) return true;
+  const Claim claim = ClaimOf(pool, since);
+  if (turns_.IsClosedTo(claim, clock_.Now())) return false;
+  const Claim* fits = turns_.FirstThatFits({memory_.free_bytes(), memory_.free_places()});
+  return fits == nullptr || fits->what == Claim::For::kMinimum || !Turns::IsAhead(*fits, claim);
+}
+
+void RoomMaker::Denied(Pool& pool, Claim claim) {
+  const bool call = claim.what == Claim::For::kCall;
+  const Claim place = ClaimOf(pool, call ? Since(claim.since) : std::nullopt);
+  const Claim* own = turns_.Find(pool.id());
+  const bool gives_up = !call && own != nullptr && own->what == Claim::For::kCall;
+  claim.id = place.id;
+  claim.pass = place.pass;
+  turns_.Put(claim);
+  claimants_[pool.id()] = &pool;
+  if (gives_up && on_satisfied) on_satisfied();
+}
+
+void RoomMaker::Satisfied(const Pool& pool) {
+  if (claimants_.erase(pool.id()) == 0) return;
+  const bool call = turns_.Find(pool.id())->what == Claim::For::kCall;
+  turns_.Remove(pool.id());
+  if (call && on_satisfied) on_satisfied();
+}
+
+void RoomMaker::Started(Pool& pool, uint64_t bytes) {
+  const uint64_t pass = ClaimOf(pool, clock_.Now()).pass;
+  Satisfied(pool);
+  Taking taking;
+  taking.parts = std::max(bytes * Taking::kAll / std::max<uint64_t>(memory_.total(), 1),
+                          Taking::kAll / std::max(memory_.most_instances(), 1U));
+  taking.weight = pool.version().spec.scale.weight;
+  pool.book().pass = turns_.Started(pass, taking);
+}
+
+void RoomMaker::ServeInTurn() {
+  std::vector<Pool*> pools;
+  for (const uint64_t id : turns_.InOrder()) pools.push_back(claimants_.at(id));
+  for (Pool* pool : pools) pool->Evaluate();
+}
+
+void RoomMaker::Gather(const Pool& hungry, const Claim& claim) {
   idle_.clear();
-  ending_ = closing_ = older_ = 0;
+  ending_ = closing_ = 0;
+  ahead_ = turns_.BytesAhead(claim);
   for (Pool* pool : pools_()) {
     ending_ += pool->EndingBytes();
     closing_ += pool->ClosingBytes();
-    const std::optional<TimePoint> waits = pool->OldestWaiting();
-    const bool older = pool != &hungry && waits && *waits < since;
-    if (older) {
-      older_ += pool->denied_bytes();
-    } else {
-      pool->OfferIdle(&idle_);
-    }
+    const Claim* other = turns_.Find(pool->id());
+    const bool ahead = pool != &hungry && other != nullptr && Turns::IsAhead(*other, claim);
+    if (!ahead) pool->OfferIdle(&idle_);
   }
 }
 
@@ -71,21 +111,22 @@ RoomMaker::Answer RoomMaker::Apply(const RoomPlan& plan) {
   return answer;
 }
 
-RoomMaker::Answer RoomMaker::Make(Pool& hungry, uint64_t more, TimePoint since, Slot slot) {
-  Gather(hungry, since);
+RoomMaker::Answer RoomMaker::Make(Pool& hungry, uint64_t more, Since since, Slot slot) {
+  Gather(hungry, ClaimOf(hungry, since));
   if (memory_.full() && slot == Slot::kNeedsOne) {
     const bool freed = ending_ > 0 || FreeASlot();
     return freed ? Answer::kSoon : Answer::kLater;
   }
   RoomRequest request;
   request.bytes = more;
-  request.used = memory_.used() - std::min(ending_, memory_.used()) + older_;
+  request.used = memory_.used() - std::min(ending_, memory_.used()) + ahead_;
   request.budget = memory_.total();
   request.clock = room_clock_;
   const RoomPlan plan = Plan(request);
   if (plan.verdict == RoomPlan::Verdict::kAdmit) return Apply(plan);
   if (hungry.limit_bytes() + Promised(hungry) > memory_.total()) return Answer::kNever;
-  if (clock_.Now() >= since + kPatience && hungry.Starves(clock_.Now())) {
+  const Claim* own = turns_.Find(hungry.id());
+  if (since && own != nullptr && own->closes_at <= clock_.Now()) {
     uint64_t reachable = ending_ + closing_;
     for (const IdleInstance& idle : idle_) reachable += idle.ladder[idle.rung].bytes;
     const uint64_t wanted = memory_.used() + more;

@@ -1,20 +1,21 @@
-// RoomMaker: the memory budget between functions. Whose call gets memory next, and which idle
-// instances of others go down the ladder for it (policy/room: least worth first, never one with a
-// call). A call that memory was denied for a second is next: nobody younger gets any, and if calls
-// under way hold it, servers of the least called function take no new ones. Loop thread.
-// While nobody is denied any, a start asks it one comparison; while somebody is, each start looks
-// at all pools.
+// RoomMaker: the memory budget between functions. Whose call gets memory next (policy/turns: by
+// weight), and which idle instances of others go down the ladder for it (policy/room: least worth
+// first, never one with a call). Who is next and was denied memory for a second gets it: nobody
+// behind gets any, and if calls under way hold it, servers of the least called function take no new
+// ones. Loop thread. While nobody is denied any, a start asks it one comparison.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "base/clock.h"
 #include "runtime/memory_budget.h"
 #include "runtime/policy/room.h"
+#include "runtime/policy/turns.h"
 
 namespace pulga {
 
@@ -41,11 +42,12 @@ class RoomMaker {
   RoomMaker(MemoryBudget& memory, const Clock& clock, std::function<std::vector<Pool*>()> pools)
       : memory_(memory), clock_(clock), pools_(std::move(pools)) {}
 
-  // Is nobody next before a call of `pool` that waits since `since`?
-  bool MayTake(const Pool& pool, TimePoint since) const;
+  // Is nobody next before a call of `pool` that waits since `since`? None: no call waits for it.
+  using Since = std::optional<TimePoint>;
+  bool MayTake(const Pool& pool, Since since) const;
   enum class Slot : uint8_t { kHasOne, kNeedsOne };  // of max_instances
   // `hungry` was denied `more` bytes, for a call that waits since `since`.
-  Answer Make(Pool& hungry, uint64_t more, TimePoint since, Slot slot);
+  Answer Make(Pool& hungry, uint64_t more, Since since, Slot slot);
   // Under pressure: ends so many idle instances, those worth least, in one look at all pools.
   enum class Whose : uint8_t { kServers, kAll };
   void GiveUp(size_t most, Whose whose, const char* why);
@@ -53,17 +55,17 @@ class RoomMaker {
   // and until that is gone no other does. False: none can.
   bool DropASpawner(const Pool& hungry);
 
-  // How many pools have calls that were denied memory and still want it; kept by them.
-  void Denied() { ++denied_; }
-  void Satisfied() {
-    --denied_;
-    if (on_satisfied) on_satisfied();
+  // `pool` was denied memory and still wants it: its claim, but for its pass.
+  void Denied(Pool& pool, Claim claim);
+  void Satisfied(const Pool& pool);          // or it gave up
+  void Started(Pool& pool, uint64_t bytes);  // it got so many, for a start
+  std::function<void()> on_satisfied;        // who gave way to it may try again
+  bool anybody_denied() const {              // a call of somebody
+    return !turns_.empty() && turns_.First()->what == Claim::For::kCall;
   }
-  std::function<void()> on_satisfied;  // who gave way to it may try again
-  bool anybody_denied() const { return denied_ > 0; }
-  // The same, and those where only scale.min wants it: nobody has to give way for them.
-  void NoteUnmet(bool unmet) { unmet ? ++unmet_ : --unmet_; }
-  bool anybody_unmet() const { return unmet_ > 0; }
+  bool anybody_unmet() const { return !turns_.empty(); }  // or a scale.min
+  // Something came free: whoever waits tries again, in turn.
+  void ServeInTurn();
   void NoteIdle() {  // somebody's instance just became so
     if (anybody_denied() && on_satisfied) on_satisfied();
   }
@@ -74,7 +76,8 @@ class RoomMaker {
   double clock() const { return room_clock_; }  // greedy-dual's
 
  private:
-  void Gather(const Pool& hungry, TimePoint since);
+  Claim ClaimOf(const Pool& pool, Since since) const;
+  void Gather(const Pool& hungry, const Claim& claim);
   bool FreeASlot();
   std::vector<Holder> Holders();  // idle_, as the policy sees them
   RoomPlan Plan(const RoomRequest& request);
@@ -85,16 +88,16 @@ class RoomMaker {
   MemoryBudget& memory_;
   const Clock& clock_;
   std::function<std::vector<Pool*>()> pools_;
-  uint32_t denied_ = 0;
-  uint32_t unmet_ = 0;
-  uint64_t giving_up_ = 0;  // the pool whose spawner goes, by id; 0 = none
-  TimePoint place_due_;     // no other goes before, when it has gone
-  TimePoint place_late_;    // or before this
+  Turns turns_;
+  std::unordered_map<uint64_t, Pool*> claimants_;  // by id
+  uint64_t giving_up_ = 0;                         // the pool whose spawner goes, by id; 0 = none
+  TimePoint place_due_;                            // no other goes before, when it has gone
+  TimePoint place_late_;                           // or before this
   double room_clock_ = 0;
   std::vector<IdleInstance> idle_;  // of the question at hand
   uint64_t ending_ = 0;             // on its way to be free
   uint64_t closing_ = 0;            // free once calls under way have ended
-  uint64_t older_ = 0;              // what calls that wait longer were denied
+  uint64_t ahead_ = 0;              // what those whose turn comes before were denied
 };
 
 }  // namespace pulga

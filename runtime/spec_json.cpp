@@ -319,6 +319,7 @@ Status ReadScale(const Json& json, ScaleSpec& scale) {
       .TakeNumber("latency_percentile", kPercentileRange, &scale.latency_percentile)
       .TakeNumber("queue", kQueueRange, &scale.queue)
       .Take("queue_wait", ReadDuration, &scale.queue_wait)
+      .TakeNumber("weight", kWeightRange, &scale.weight)
       .TakeNumber("parked", kMinRange, &scale.parked)
       .Take("idle", ReadIdle, &scale.idle)
       .Take("freeze_after", ReadFreezeAfter, &scale.freeze_after)
@@ -496,6 +497,7 @@ Json ScaleToJson(const ScaleSpec& scale) {
                {"concurrency", scale.concurrency},
                {"queue", scale.queue},
                {"queue_wait", FormatDuration(scale.queue_wait)},
+               {"weight", scale.weight},
                {"parked", scale.parked},
                {"idle", scale.idle == Duration::zero() ? "auto" : FormatDuration(scale.idle)},
                {"freeze_after", freezes ? FormatDuration(scale.freeze_after) : "never"}};

@@ -44,6 +44,7 @@ constexpr SpecFlag kFlags[] = {
     {"latency-percentile", "scale", "latency_percentile", "N", "of 100 calls, 95"},
     {"queue", "scale", "queue", "N", "calls that may wait"},
     {"queue-wait", "scale", "queue_wait", "TIME", "how long they may wait"},
+    {"weight", "scale", "weight", "N", "share of starts when memory is short, 1 to 1000"},
     {"parked", "scale", "parked", "N", "sandboxes kept ready (exec)"},
     {"idle", "scale", "idle", "TIME", "until an unused instance goes, or auto"},
     {"freeze-after", "scale", "freeze_after", "TIME", "until an unused server is frozen, or never"},
@@ -75,7 +76,7 @@ Json ValueOf(const std::string& text) {
 // Whole numbers in these fields, text in all others ("64" of memory is a quantity all the same).
 bool IsCount(std::string_view field) {
   for (const char* name : {"cpu_weight", "pids", "nofile", "min", "max", "concurrency", "queue",
-                           "parked", "port", "cpu_target", "latency_percentile"}) {
+                           "parked", "port", "cpu_target", "latency_percentile", "weight"}) {
     if (field == name) return true;
   }
   return false;

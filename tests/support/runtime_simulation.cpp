@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "base/check.h"
-#include "base/loop_time.h"
 #include "tests/support/call_fixture.h"
 #include "tests/support/sim_sandbox.h"
+#include "tests/support/sim_time.h"
 
 namespace pulga::testing {
 namespace {
@@ -19,26 +19,6 @@ using std::chrono::hours;
 using std::chrono::milliseconds;
 using std::chrono::minutes;
 using std::chrono::seconds;
-
-// Where nothing is ready there is nothing to do before the next timer: the clock goes there.
-class SimTime final : public Clock, public LoopTime {
- public:
-  SimTime() { ReplaceLoopTime(this); }
-  ~SimTime() override { ReplaceLoopTime(nullptr); }
-  TimePoint Now() const override { return now_; }
-  std::chrono::system_clock::time_point WallTime() const override {
-    return std::chrono::system_clock::time_point(
-        std::chrono::duration_cast<std::chrono::system_clock::duration>(now_.time_since_epoch()));
-  }
-  int Wait(int epoll, epoll_event* events, int size, Duration wait) override {
-    const int ready = epoll_wait(epoll, events, size, 0);
-    if (ready == 0) now_ += wait;
-    return ready;
-  }
-
- private:
-  TimePoint now_{hours(1000)};
-};
 
 class Simulation {
  public:

@@ -65,6 +65,8 @@ TEST(FunctionSpec, NamesTheFieldThatIsWrong) {
       {"scale.max: 0", [](FunctionSpec& s) { s.scale.max = 0; }},
       {"scale.max: 100000", [](FunctionSpec& s) { s.scale.max = 100000; }},
       {"scale.min: 5 is more than scale.max, 4", [](FunctionSpec& s) { s.scale.min = 5; }},
+      {"scale.weight: 0 is not between 1 and 1000", [](FunctionSpec& s) { s.scale.weight = 0; }},
+      {"scale.weight: 1001", [](FunctionSpec& s) { s.scale.weight = 1001; }},
       {"scale.parked: 9", [](FunctionSpec& s) { s.scale.parked = 9; }},
       {"env: a variable has an empty name", [](FunctionSpec& s) { s.env[""] = "x"; }},
       {"env.A=B", [](FunctionSpec& s) { s.env["A=B"] = "x"; }},
@@ -97,7 +99,7 @@ TEST(SpecJson, ReadsTheDocumentedExample) {
       "io_read_bps":"1M","io_write_bps":0,"tmp":"8Mi","nofile":256,"timeout":"1m30s",
       "start_timeout":"5s","grace":"250ms","body":"1Mi","output":"2Mi"},
     "scale":{"min":1,"max":3,"concurrency":1,"queue":7,"queue_wait":"2s","parked":2,"idle":"10m",
-             "freeze_after":"250ms"},
+             "freeze_after":"250ms","weight":250},
     "network":{"mode":"egress","allow":["203.0.113.0/24:443","udp:example.org:53"]},
     "root":"read-only","secrets":[],
     "volumes":[{"name":"data","path":"/data","size":"64Mi"},{"data_set":"models","path":"/models"},
@@ -113,6 +115,8 @@ TEST(SpecJson, ReadsTheDocumentedExample) {
   EXPECT_EQ(spec->limits.output_bytes, 2U << 20);
   EXPECT_EQ(spec->scale.idle, std::chrono::minutes(10));
   EXPECT_EQ(spec->scale.freeze_after, std::chrono::milliseconds(250));
+  EXPECT_EQ(spec->scale.weight, 250U);
+  EXPECT_EQ(SpecFromJson(SpecToJson(*spec))->scale.weight, 250U);
   EXPECT_EQ(spec->labels.at("x"), "y");
   EXPECT_TRUE(spec->allow_unenforced);
   EXPECT_EQ(ErrorOf(Validate(*spec)), "");
