@@ -19,11 +19,14 @@ namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-std::vector<pid_t> ProcessesOf(uint32_t host_id) {
+// The launcher's children of that id. Another launcher, of a test that runs beside this one, gives
+// the same ids to its own.
+std::vector<pid_t> ProcessesOf(pid_t launcher, uint32_t host_id) {
   std::vector<pid_t> out;
   for (const auto& process : fs::directory_iterator("/proc")) {
     std::ifstream in(process.path() / "status");
     const std::string status((std::istreambuf_iterator<char>(in)), {});
+    if (StatusField(status, "PPid") != std::to_string(launcher)) continue;
     if (StatusField(status, "Uid").rfind(std::to_string(host_id), 0) == 0) {
       out.push_back(std::stoi(process.path().filename()));
     }
@@ -33,6 +36,9 @@ std::vector<pid_t> ProcessesOf(uint32_t host_id) {
 
 class LauncherLifecycle : public LauncherTest {
  protected:
+  std::vector<pid_t> OwnSpawners(const VersionSpec& spec) {
+    return ProcessesOf(world_.launcher_pid(), HostIds().SpawnerHostId(spec.version_id));
+  }
   // The error of a version that must not come to be.
   std::string Refusal(const VersionSpec& spec) {
     const auto spawner = world_.Build(spec, events_);
@@ -307,7 +313,7 @@ TEST_F(LauncherLifecycle, LosesOnlyTheVersionWhoseSpawnerDies) {
   const VersionSpec spec = world_.Spec();
   const auto other = world_.Build(spec, others);
   ASSERT_NE(other, nullptr);
-  for (const pid_t pid : ProcessesOf(HostIds().SpawnerHostId(spec.version_id))) kill(pid, SIGKILL);
+  for (const pid_t pid : OwnSpawners(spec)) kill(pid, SIGKILL);
   ASSERT_TRUE(world_.Until([&] { return !others.gone.empty(); }));
   EXPECT_EQ(world_.Run(*spawner_, events_, {"exit", "0"}).exit.wait_status, 0);
   EXPECT_THAT(events_.gone, IsEmpty());
@@ -354,8 +360,8 @@ TEST_F(LauncherLifecycle, KeepsNobodyWaitingWhenItHangs) {
   bool answered = false;
   client.ListLayers([&](const Result<std::vector<LayerId>>& ids) { answered = ids.ok(); });
   EXPECT_TRUE(world_.Until([&] { return answered; }));  // and so was the build, before it
-  const auto own = [&] { return ProcessesOf(HostIds().SpawnerHostId(spec.version_id)); };
-  EXPECT_TRUE(world_.Until([&] { return own().empty(); })) << "its spawner is still there";
+  EXPECT_TRUE(world_.Until([&] { return OwnSpawners(spec).empty(); }))
+      << "its spawner is still there";
   EXPECT_EQ(answers, 2) << "the late answers found nobody";
   Build(spec);  // the same version can be built
 }
