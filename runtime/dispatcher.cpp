@@ -100,6 +100,8 @@ class DispatcherImpl final : public Dispatcher {
 
   Function& FunctionOf(const FunctionKey& key);
   static void AddCounts(const Function& function, FunctionActivity* activity);
+  // Of all its versions, the one with the traffic last; the function, if one has it.
+  const Function* ForEachPool(const FunctionKey& key, const std::function<void(Pool&)>& tell) const;
   std::unique_ptr<Pool> MakePool(const Function& function, VersionPtr version);
   void OnProven(const FunctionKey& key, const Pool* pool, Status status);
   void SwitchTo(Function& function, std::unique_ptr<Pool> pool);
@@ -331,39 +333,38 @@ Dispatcher::LearnedByKey DispatcherImpl::TakeLearned() {
   return all;
 }
 
-FunctionActivity DispatcherImpl::Activity(const FunctionKey& key) const {
-  FunctionActivity activity;
+const DispatcherImpl::Function* DispatcherImpl::ForEachPool(
+    const FunctionKey& key, const std::function<void(Pool&)>& tell) const {
   for (const auto& pool : retired_) {
-    if (pool->version().key != key) continue;
-    pool->NoteRefusals();
-    pool->Describe(&activity);
+    if (pool->version().key == key) tell(*pool);
   }
   const auto it = functions_.find(key);
-  if (it == functions_.end()) return activity;
+  if (it == functions_.end()) return nullptr;
   const Function& function = it->second;
-  if (function.next != nullptr) function.next->Describe(&activity);
-  if (function.active == nullptr) return activity;
-  function.active->Describe(&activity);
-  function.active->NoteRefusals();
-  activity.refused = function.books.refusals->counts();
-  const auto& decisions = function.books.function->decisions();
+  if (function.next != nullptr) tell(*function.next);
+  if (function.active == nullptr) return nullptr;
+  tell(*function.active);
+  return &function;
+}
+
+FunctionActivity DispatcherImpl::Activity(const FunctionKey& key) const {
+  FunctionActivity activity;
+  const Function* function = ForEachPool(key, [&](Pool& pool) {
+    pool.NoteRefusals();
+    pool.Describe(&activity);
+  });
+  if (function == nullptr) return activity;
+  activity.refused = function->books.refusals->counts();
+  const auto& decisions = function->books.function->decisions();
   activity.decisions.assign(decisions.begin(), decisions.end());
-  AddCounts(function, &activity);
+  AddCounts(*function, &activity);
   return activity;
 }
 
 FunctionActivity DispatcherImpl::Glance(const FunctionKey& key) const {
   FunctionActivity activity;
-  for (const auto& pool : retired_) {
-    if (pool->version().key == key) pool->Glance(&activity);
-  }
-  const auto it = functions_.find(key);
-  if (it == functions_.end()) return activity;
-  const Function& function = it->second;
-  if (function.next != nullptr) function.next->Glance(&activity);
-  if (function.active == nullptr) return activity;
-  function.active->Glance(&activity);
-  AddCounts(function, &activity);
+  const Function* function = ForEachPool(key, [&](Pool& pool) { pool.Glance(&activity); });
+  if (function != nullptr) AddCounts(*function, &activity);
   return activity;
 }
 

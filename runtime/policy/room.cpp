@@ -23,13 +23,14 @@ struct WorthMore {
   }
 };
 
-double WorthOf(const Holder& holder, Rung from, Rung to) {
+// Of `holder`, which is at `index`; it frees something.
+Step StepOf(const Holder& holder, size_t index, Rung from, Rung to) {
   const Ladder& ladder = *holder.ladder;
   const uint64_t freed = ladder[from].bytes - ladder[to].bytes;
   const Duration longer = ladder[to].start - ladder[from].start;
   const double ms = std::chrono::duration<double, std::milli>(longer).count();
   const double mib = static_cast<double>(freed) / (1 << 20);
-  return holder.clock + holder.frequency * std::max(ms, 0.0) / mib;
+  return {index, to, freed, holder.clock + holder.frequency * std::max(ms, 0.0) / mib};
 }
 
 class Demoter {
@@ -67,8 +68,7 @@ class Demoter {
     Rung to = from;
     while (to != Rung::kCold && ladder[to].bytes >= bytes) to = ladder.Below(to);
     if (ladder[to].bytes >= bytes) return;
-    const uint64_t freed = bytes - ladder[to].bytes;
-    steps_.push_back({holder, to, freed, WorthOf(holders_[holder], from, to)});
+    steps_.push_back(StepOf(holders_[holder], holder, from, to));
     std::push_heap(steps_.begin(), steps_.end(), WorthMore());
   }
 
@@ -122,21 +122,21 @@ RoomPlan PlanRoom(std::span<const Holder> holders, const RoomRequest& request) {
 }
 
 std::vector<size_t> WorthLeast(std::span<const Holder> holders, size_t most) {
-  std::vector<std::pair<double, size_t>> worth;
+  std::vector<Step> ends;
   for (size_t i = 0; i < holders.size(); ++i) {
     const Holder& holder = holders[i];
     const uint64_t cold = (*holder.ladder)[Rung::kCold].bytes;
     const bool frees = (*holder.ladder)[holder.rung].bytes > cold;
     if (holder.use != Holder::Use::kIdle || !frees) continue;
-    worth.emplace_back(WorthOf(holder, holder.rung, Rung::kCold), i);
+    ends.push_back(StepOf(holder, i, holder.rung, Rung::kCold));
   }
-  most = std::min(most, worth.size());
-  const auto end = worth.begin() + static_cast<std::ptrdiff_t>(most);
-  std::partial_sort(worth.begin(), end, worth.end(), [](const auto& a, const auto& b) {
-    return a.first != b.first ? a.first < b.first : a.second > b.second;
+  most = std::min(most, ends.size());
+  const auto last = ends.begin() + static_cast<std::ptrdiff_t>(most);
+  std::partial_sort(ends.begin(), last, ends.end(), [](const Step& a, const Step& b) {
+    return a.worth != b.worth ? a.worth < b.worth : a.holder > b.holder;
   });
   std::vector<size_t> chosen;
-  for (auto it = worth.begin(); it != end; ++it) chosen.push_back(it->second);
+  for (auto it = ends.begin(); it != last; ++it) chosen.push_back(it->holder);
   return chosen;
 }
 
