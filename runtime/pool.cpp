@@ -99,6 +99,7 @@ Pool::Pool(RuntimeContext& context, VersionPtr version, uint64_t id, Duration id
       min_(version_->spec.scale.min),
       last_used_(context.clock.Now()) {
   StartSizes();
+  Changed();
   if (const auto schedule = ScheduleOf(version_->spec.annotations)) {
     schedule_ = std::make_unique<Schedule>(*schedule);
   }
@@ -116,6 +117,7 @@ Pool::~Pool() {
   EndAllCalls();
   EndProof(Error{Code::kUnavailable, 0, "the version was dropped before it was ready"});
   for (const auto& instance : instances_) Clear(*instance);
+  if (context_.room != nullptr) context_.room->Forget(*this);
   for (const EventLoop::TimerId timer :
        {look_timer_, queue_timer_, refill_timer_, drain_timer_, empty_timer_, bury_timer_}) {
     context_.loop.Cancel(timer);
@@ -206,6 +208,7 @@ void Pool::DropSpawner() {
 void Pool::OnGone(const Error& why) {
   const Notifier::Turn turn(context_.notifier);
   InstanceList lost = std::exchange(instances_, InstanceList());
+  Changed();
   InstanceExit exit;
   // Not the function's doing, so not its signal.
   exit.setup_step = context_.sandbox.available() ? kSpawnerLost : kLauncherLost;
@@ -238,6 +241,7 @@ Instance& Pool::NewInstance(uint16_t slot, InstanceStep step, MemoryBudget::Leas
   instance->idle_since = instance->created;
   instance->memory = std::move(lease);
   instances_.push_back(std::move(instance));
+  Changed();
   return *instances_.back();
 }
 
@@ -384,6 +388,7 @@ void Pool::Stop(Instance& instance) {
 
 void Pool::Kill(Instance& instance) {
   instance.step = InstanceStep::kEnding;
+  Changed();
   instance.stopped_by_us = true;
   context_.loop.Cancel(std::exchange(instance.start_timer, 0));
   context_.loop.Cancel(std::exchange(instance.kill_timer, 0));
@@ -394,6 +399,7 @@ void Pool::Kill(Instance& instance) {
 void Pool::Terminate(Instance& instance) {
   if (instance.step == InstanceStep::kEnding) return;
   instance.step = InstanceStep::kEnding;
+  Changed();
   instance.stopped_by_us = true;
   context_.loop.Cancel(std::exchange(instance.start_timer, 0));
   if (instance.calls.empty() && instance.upstream != nullptr) instance.upstream->Close();
@@ -468,6 +474,7 @@ std::unique_ptr<Instance> Pool::Remove(Instance& instance) {
                                [&](const auto& held) { return held.get() == &instance; });
   std::unique_ptr<Instance> removed = std::move(*it);
   instances_.erase(it);
+  Changed();
   Clear(*removed);
   removed->memory.Reset();
   return removed;

@@ -68,9 +68,8 @@ class Pool final : private SpawnerEvents {
   const FunctionBook& book() const { return *book_; }
   // What an instance may use; while that is being lowered, what it still may.
   uint64_t limit_bytes() const { return std::max(size_.memory_bytes, in_force_.memory_bytes); }
-  uint64_t promised_bytes() const;  // by scale.min
-  uint64_t EndingBytes() const;     // on their way to be free
-  uint64_t ClosingBytes() const;    // free once calls under way have ended
+  Holding Holds() const;
+  RoomMaker::Share& room_share() { return room_share_; }
   void OfferIdle(std::vector<IdleInstance>* out);
   void Lower(uint16_t slot, Rung to);  // for another function
   void EndIdle(uint16_t slot, const char* why);
@@ -163,6 +162,10 @@ class Pool final : private SpawnerEvents {
   void ReleaseProgram(Instance& instance, AfterCall after);
 
   static bool IsQuiet(const Instance& instance);  // might go when nobody needs it
+  std::vector<const Instance*> Spare() const;
+  void Changed() {  // what it holds, or may give up
+    if (context_.room != nullptr) context_.room->Changed(*this);
+  }
   Instance* Find(uint16_t slot) const;
   Instance& NewInstance(uint16_t slot, InstanceStep step, MemoryBudget::Lease lease);
   std::unique_ptr<Instance> Remove(Instance& instance);
@@ -228,6 +231,7 @@ class Pool final : private SpawnerEvents {
   std::optional<Duration> rest_;  // of the last plan
   uint32_t parks_ = 0;
   uint64_t denied_bytes_ = 0;  // and still wanted
+  RoomMaker::Share room_share_;
   bool wants_memory_ = false;  // asked for some in vain, in this evaluation
   bool can_reclaim_ = false;   // when the last one was frozen
   ScaleState scale_state_;

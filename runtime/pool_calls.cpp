@@ -142,6 +142,7 @@ void Pool::ServeWaiting() {
 
 void Pool::Assign(Call& call, Instance& instance, StartKind start) {
   instance.calls.push_back(&call);
+  Changed();
   call.instance = &instance;
   call.OnInstance(instance, start);
 }
@@ -198,6 +199,7 @@ void Pool::Release(Call& call, AfterCall after) {
   use_ = PoolSnapshot::Use::kInUse;
   const bool submitted = expected_.empty() || std::erase(expected_, &call) == 0;
   if (submitted) book_->OnCallEnded(last_used_);
+  Changed();
   if (instance == nullptr) {
     std::erase(waiting_, &call);
     if (waiting_.empty()) {

@@ -203,6 +203,7 @@ void Pool::Evaluate() {
     return;
   }
   evaluating_ = true;
+  Changed();
   for (int round = 0; round < 8; ++round) {  // what cannot settle waits for its next event
     evaluate_again_ = wants_memory_ = false;
     ServeWaiting();
@@ -220,6 +221,7 @@ void Pool::Evaluate() {
     if (!evaluate_again_) break;
   }
   evaluating_ = false;
+  Changed();
   CheckProof();
   ArmQueueTimer();
   TellIfEmpty();

@@ -131,6 +131,7 @@ void Pool::Freeze(Instance& instance) {
 // What is frozen cannot grow: it is counted by what it holds until it is thawed.
 void Pool::Weigh(Instance& instance, Rung rung, uint64_t bytes) {
   if (bytes == 0) return;  // unreadable
+  Changed();
   book_->costs().NoteBytes(rung, bytes);
   (void)context_.memory.Resize(&instance.memory, std::min(bytes, instance.memory.bytes()));
 }

@@ -51,6 +51,7 @@ bool Pool::GrowMemory(Instance& instance, Since since) {
 
 void Pool::NoteStart(uint64_t bytes) {
   denied_bytes_ = 0;
+  Changed();
   if (context_.room != nullptr) context_.room->Started(*this, bytes);
 }
 
@@ -82,6 +83,10 @@ bool Pool::NoMemory(uint64_t more, Since since, Need need) {
   trouble_ = "the memory budget is used up";
   NoteDenied(more, since, need);
   wants_memory_ = true;
+  // From then on nobody else gets any, once it is next.
+  if (since && context_.clock.Now() < *since + RoomMaker::kPatience) {
+    LookAgainAt(*since + RoomMaker::kPatience);
+  }
   // Somebody else's call is next.
   if (context_.room == nullptr || !context_.room->MayTake(*this, since)) return true;
   const auto slot = need == Need::kGrowth ? RoomMaker::Slot::kHasOne : RoomMaker::Slot::kNeedsOne;
@@ -90,13 +95,8 @@ bool Pool::NoMemory(uint64_t more, Since since, Need need) {
       evaluate_again_ = true;
       return true;
     case RoomMaker::Answer::kSoon:
-      return true;
     case RoomMaker::Answer::kLater:
-      // A minimum is tried again when something is freed.
-      if (since && context_.clock.Now() < *since + RoomMaker::kPatience) {
-        LookAgainAt(*since + RoomMaker::kPatience);
-      }
-      return true;
+      return true;  // it is tried again when something is freed
     case RoomMaker::Answer::kNever:
       break;
   }
@@ -129,36 +129,29 @@ bool Pool::GetsOn() const {
   });
 }
 
-uint64_t Pool::EndingBytes() const {
-  uint64_t bytes = 0;
+Holding Pool::Holds() const {
+  Holding held;
   for (const auto& instance : instances_) {
-    const bool ends = instance->step == InstanceStep::kEnding && instance->calls.empty();
-    if (ends) bytes += instance->memory.bytes();
+    const uint64_t bytes = instance->memory.bytes();
+    const bool ending = instance->step == InstanceStep::kEnding;
+    if (instance->calls.empty()) {
+      if (ending) held.ending += bytes;
+    } else if (ending || instance->closed || instance->step == InstanceStep::kRunning) {
+      held.closing += bytes;
+    }
   }
-  return bytes;
-}
-
-uint64_t Pool::ClosingBytes() const {
-  uint64_t bytes = 0;
-  for (const auto& instance : instances_) {
-    if (instance->calls.empty()) continue;
-    const bool ends = instance->closed || instance->step == InstanceStep::kRunning ||
-                      instance->step == InstanceStep::kEnding;
-    if (ends) bytes += instance->memory.bytes();
-  }
-  return bytes;
-}
-
-uint64_t Pool::promised_bytes() const {
-  if (phase_ == PoolPhase::kDraining) return 0;
+  for (const Instance* instance : Spare()) held.idle += instance->memory.bytes();
+  if (phase_ == PoolPhase::kDraining) return held;
   const uint64_t each = version_->mode == SandboxMode::kExec ? kParkedInstanceBytes : limit_bytes();
-  return std::min(min_, version_->spec.scale.max) * each;
+  held.promised = std::min(min_, version_->spec.scale.max) * each;
+  return held;
 }
 
-// Idle ones beyond scale.min, and none that a call of its own is about to get.
-void Pool::OfferIdle(std::vector<IdleInstance>* out) {
-  if (phase_ == PoolPhase::kProving) return;
+// Idle ones beyond scale.min, the longest idle last, and none that a call of its own is about to
+// get.
+std::vector<const Instance*> Pool::Spare() const {
   std::vector<const Instance*> quiet;
+  if (phase_ == PoolPhase::kProving) return quiet;
   uint32_t busy = 0;
   const Instance* next = waiting_.empty() ? nullptr : FindUsable();
   for (const auto& instance : instances_) {
@@ -171,11 +164,17 @@ void Pool::OfferIdle(std::vector<IdleInstance>* out) {
   std::sort(quiet.begin(), quiet.end(),
             [](const Instance* a, const Instance* b) { return a->idle_since > b->idle_since; });
   const uint32_t least = phase_ == PoolPhase::kDraining ? 0 : min_;
-  const size_t kept = least > busy ? least - busy : 0;
+  const size_t kept = std::min<size_t>(least > busy ? least - busy : 0, quiet.size());
+  quiet.erase(quiet.begin(), quiet.begin() + static_cast<std::ptrdiff_t>(kept));
+  return quiet;
+}
+
+void Pool::OfferIdle(std::vector<IdleInstance>* out) {
   PoolSnapshot snapshot;
-  if (kept < quiet.size()) PlanLadder(&snapshot);
-  for (size_t i = kept; i < quiet.size(); ++i) {
-    const Instance& instance = *quiet[i];
+  const std::vector<const Instance*> spare = Spare();
+  if (!spare.empty()) PlanLadder(&snapshot);
+  for (const Instance* one : spare) {
+    const Instance& instance = *one;
     IdleInstance offer{this, instance.slot, RungOf(instance.step), snapshot.ladder};
     offer.ladder[offer.rung].bytes = instance.memory.bytes();
     offer.ladder[Rung::kReclaimed].offered = false;  // nobody waits for swap
@@ -222,6 +221,7 @@ uint64_t Pool::CloseOne() {
   }
   if (busy == nullptr || open <= min_) return 0;
   busy->closed = true;
+  Changed();
   Decide("closes an instance to new calls: another function's call has waited too long for memory");
   return busy->memory.bytes();
 }

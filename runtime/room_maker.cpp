@@ -1,7 +1,6 @@
 #include "runtime/room_maker.h"
 
 #include <algorithm>
-#include <map>
 
 #include "runtime/pool.h"
 
@@ -10,8 +9,16 @@ namespace {
 
 // The launcher still takes down what the version had.
 constexpr Duration kTearDown = std::chrono::milliseconds(100);
+// Who fits and starts nothing has an event of its own to come.
+constexpr int kTriesInVain = 8;
 // Then it is not on its way out any more: it was wanted again.
 constexpr Duration kPlaceLate = std::chrono::seconds(10);
+
+uint64_t MostOf(const std::map<uint64_t, uint64_t>& promises) {
+  uint64_t most = 0;
+  for (const auto& [id, bytes] : promises) most = std::max(most, bytes);
+  return most;
+}
 
 }  // namespace
 
@@ -56,6 +63,7 @@ void RoomMaker::Satisfied(const Pool& pool) {
 
 void RoomMaker::Started(Pool& pool, uint64_t bytes) {
   const uint64_t pass = ClaimOf(pool, clock_.Now()).pass;
+  ++progress_;
   Satisfied(pool);
   Taking taking;
   taking.parts = std::max(bytes * Taking::kAll / std::max<uint64_t>(memory_.total(), 1),
@@ -64,20 +72,112 @@ void RoomMaker::Started(Pool& pool, uint64_t bytes) {
   pool.book().pass = turns_.Started(pass, taking);
 }
 
+// --- who is next
+
 void RoomMaker::ServeInTurn() {
-  std::vector<Pool*> pools;
-  for (const uint64_t id : turns_.InOrder()) pools.push_back(claimants_.at(id));
-  for (Pool* pool : pools) pool->Evaluate();
+  for (int vain = 0; vain < kTriesInVain;) {
+    Pool* pool = NextThatFits();
+    if (pool == nullptr) break;
+    const uint64_t before = progress_;
+    pool->Evaluate();
+    vain = progress_ == before ? vain + 1 : 0;
+  }
+  for (Pool* pool = NextInReach(); pool != nullptr; pool = NextInReach()) {
+    const uint64_t before = progress_;
+    pool->Evaluate();
+    if (progress_ == before) break;
+  }
+  if (Pool* pool = FirstThatStarves()) pool->Evaluate();
+}
+
+// A minimum is nobody's turn while a call waits.
+Pool* RoomMaker::NextThatFits() const {
+  const Claim* next = turns_.FirstThatFits({memory_.free_bytes(), memory_.free_places()});
+  if (next == nullptr || turns_.First()->what != next->what) return nullptr;
+  return turns_.IsClosedTo(*next, clock_.Now()) ? nullptr : claimants_.at(next->id);
+}
+
+// The first one for whom nothing is on its way, if enough is idle for it and all before it.
+Pool* RoomMaker::NextInReach() {
+  const Claim* first = turns_.First();
+  if (first == nullptr) return nullptr;
+  Refresh();
+  if (memory_.full() && first->place == Claim::Place::kNeeds) {
+    return held_.ending == 0 && held_.idle > 0 ? claimants_.at(first->id) : nullptr;
+  }
+  const uint64_t used = UsedThen();
+  const uint64_t total = memory_.total();
+  const Claim* next = used >= total ? first : turns_.FirstBeyond(total - used);
+  if (next == nullptr || next->what != first->what) return nullptr;
+  const uint64_t wanted = used + turns_.BytesAhead(*next) + next->bytes;
+  if (wanted > total + held_.idle || turns_.IsClosedTo(*next, clock_.Now())) return nullptr;
+  return claimants_.at(next->id);
+}
+
+// Nothing is idle for it and no end is in sight: somebody must take no more calls.
+Pool* RoomMaker::FirstThatStarves() {
+  const Claim* first = turns_.First();
+  if (first == nullptr || first->closes_at > clock_.Now()) return nullptr;
+  Refresh();
+  const uint64_t reachable = held_.ending + held_.closing + held_.idle;
+  const bool hopeless = memory_.used() + first->bytes > memory_.total() + reachable;
+  return hopeless ? claimants_.at(first->id) : nullptr;
+}
+
+// --- what is there
+
+void RoomMaker::Changed(Pool& pool) {
+  if (std::exchange(pool.room_share().stale, true)) return;
+  stale_.push_back(&pool);
+}
+
+void RoomMaker::Forget(Pool& pool) {
+  Know(pool, {});
+  std::erase(stale_, &pool);
+}
+
+void RoomMaker::Refresh() {
+  for (Pool* pool : stale_) {
+    pool->room_share().stale = false;
+    Know(*pool, pool->Holds());
+  }
+  stale_.clear();
+}
+
+void RoomMaker::Know(Pool& pool, const Holding& held) {
+  const Holding before = std::exchange(pool.room_share().held, held);
+  held_.idle += held.idle - before.idle;
+  held_.ending += held.ending - before.ending;
+  held_.closing += held.closing - before.closing;
+  if (held.idle > 0) offering_[pool.id()] = &pool;
+  if (held.idle == 0 && before.idle > 0) offering_.erase(pool.id());
+  if (held.promised != before.promised) KnowPromise(pool, held.promised);
+}
+
+void RoomMaker::KnowPromise(const Pool& pool, uint64_t bytes) {
+  std::map<uint64_t, uint64_t>& by_id = promises_[pool.version().key];
+  promised_ -= MostOf(by_id);
+  by_id.erase(pool.id());
+  if (bytes > 0) by_id[pool.id()] = bytes;
+  promised_ += MostOf(by_id);
+  if (by_id.empty()) promises_.erase(pool.version().key);
+}
+
+// What scale.min keeps for the others, come what may.
+uint64_t RoomMaker::Promised(const Pool& hungry) {
+  Refresh();
+  const auto own = promises_.find(hungry.version().key);
+  return own == promises_.end() ? promised_ : promised_ - MostOf(own->second);
+}
+
+uint64_t RoomMaker::UsedThen() const {
+  return memory_.used() - std::min(held_.ending, memory_.used());
 }
 
 void RoomMaker::Gather(const Pool& hungry, const Claim& claim) {
   idle_.clear();
-  ending_ = closing_ = 0;
-  ahead_ = turns_.BytesAhead(claim);
-  for (Pool* pool : pools_()) {
-    ending_ += pool->EndingBytes();
-    closing_ += pool->ClosingBytes();
-    const Claim* other = turns_.Find(pool->id());
+  for (const auto& [id, pool] : offering_) {
+    const Claim* other = turns_.Find(id);
     const bool ahead = pool != &hungry && other != nullptr && Turns::IsAhead(*other, claim);
     if (!ahead) pool->OfferIdle(&idle_);
   }
@@ -103,6 +203,7 @@ RoomPlan RoomMaker::Plan(const RoomRequest& request) {
 
 RoomMaker::Answer RoomMaker::Apply(const RoomPlan& plan) {
   Answer answer = Answer::kSoon;
+  if (!plan.demotions.empty()) ++progress_;
   for (const Demotion& demotion : plan.demotions) {
     const IdleInstance& idle = idle_[demotion.holder];
     idle.pool->Lower(idle.slot, demotion.to);
@@ -112,23 +213,29 @@ RoomMaker::Answer RoomMaker::Apply(const RoomPlan& plan) {
 }
 
 RoomMaker::Answer RoomMaker::Make(Pool& hungry, uint64_t more, Since since, Slot slot) {
-  Gather(hungry, ClaimOf(hungry, since));
+  Refresh();
+  const Claim claim = ClaimOf(hungry, since);
   if (memory_.full() && slot == Slot::kNeedsOne) {
-    const bool freed = ending_ > 0 || FreeASlot();
-    return freed ? Answer::kSoon : Answer::kLater;
+    if (held_.ending > 0) return Answer::kSoon;
+    if (held_.idle == 0) return Answer::kLater;
+    Gather(hungry, claim);
+    return FreeASlot() ? Answer::kSoon : Answer::kLater;
   }
   RoomRequest request;
   request.bytes = more;
-  request.used = memory_.used() - std::min(ending_, memory_.used()) + ahead_;
+  request.used = UsedThen() + turns_.BytesAhead(claim);
   request.budget = memory_.total();
   request.clock = room_clock_;
-  const RoomPlan plan = Plan(request);
-  if (plan.verdict == RoomPlan::Verdict::kAdmit) return Apply(plan);
+  if (request.used + more <= request.budget) return Answer::kSoon;
+  if (request.used + more <= request.budget + held_.idle) {
+    Gather(hungry, claim);
+    const RoomPlan plan = Plan(request);
+    if (plan.verdict == RoomPlan::Verdict::kAdmit) return Apply(plan);
+  }
   if (hungry.limit_bytes() + Promised(hungry) > memory_.total()) return Answer::kNever;
   const Claim* own = turns_.Find(hungry.id());
   if (since && own != nullptr && own->closes_at <= clock_.Now()) {
-    uint64_t reachable = ending_ + closing_;
-    for (const IdleInstance& idle : idle_) reachable += idle.ladder[idle.rung].bytes;
+    const uint64_t reachable = held_.ending + held_.closing + held_.idle;
     const uint64_t wanted = memory_.used() + more;
     if (wanted > memory_.total() + reachable) {
       CloseFor(hungry, wanted - memory_.total() - reachable);
@@ -138,8 +245,9 @@ RoomMaker::Answer RoomMaker::Make(Pool& hungry, uint64_t more, Since since, Slot
 }
 
 void RoomMaker::GiveUp(size_t most, Whose whose, const char* why) {
+  Refresh();
   idle_.clear();
-  for (Pool* pool : pools_()) {
+  for (const auto& [id, pool] : offering_) {
     const bool http = pool->version().mode == SandboxMode::kHttp;
     if (http || whose == Whose::kAll) pool->OfferIdle(&idle_);
   }
@@ -178,19 +286,6 @@ void RoomMaker::CloseFor(const Pool& hungry, uint64_t missing) {
       missing -= bytes;
     }
   }
-}
-
-// What scale.min keeps for the others, come what may. Of two versions one is about to go.
-uint64_t RoomMaker::Promised(const Pool& hungry) const {
-  std::map<FunctionKey, uint64_t> by_function;
-  for (const Pool* pool : pools_()) {
-    if (pool->version().key == hungry.version().key) continue;
-    uint64_t& most = by_function[pool->version().key];
-    most = std::max(most, pool->promised_bytes());
-  }
-  uint64_t bytes = 0;
-  for (const auto& [key, most] : by_function) bytes += most;
-  return bytes;
 }
 
 bool RoomMaker::DropASpawner(const Pool& hungry) {

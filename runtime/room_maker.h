@@ -2,17 +2,21 @@
 // weight), and which idle instances of others go down the ladder for it (policy/room: least worth
 // first, never one with a call). Who is next and was denied memory for a second gets it: nobody
 // behind gets any, and if calls under way hold it, servers of the least called function take no new
-// ones. Loop thread. While nobody is denied any, a start asks it one comparison.
+// ones. Loop thread. While nobody is denied any, a start asks it one comparison. While somebody is,
+// what comes free costs O(log n) of those that wait, and a look at each pool that changed; all that
+// have something idle are looked at only where that would be enough.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "base/clock.h"
+#include "runtime/function_spec.h"
 #include "runtime/memory_budget.h"
 #include "runtime/policy/room.h"
 #include "runtime/policy/turns.h"
@@ -29,8 +33,22 @@ struct IdleInstance {
   Ladder ladder;  // what it holds now, and would hold on lower rungs
 };
 
+// What a pool's instances hold, in bytes.
+struct Holding {
+  uint64_t idle = 0;      // others may have it
+  uint64_t ending = 0;    // on its way to be free
+  uint64_t closing = 0;   // free once calls under way have ended
+  uint64_t promised = 0;  // by scale.min, held or not
+};
+
 class RoomMaker {
  public:
+  // What is known of a pool; kept by it.
+  class Share {
+    friend class RoomMaker;
+    Holding held;
+    bool stale = false;  // it changed since
+  };
   static constexpr Duration kPatience = std::chrono::seconds(1);
   enum class Answer : uint8_t {
     kAgain,  // something was freed: try again now
@@ -64,26 +82,35 @@ class RoomMaker {
     return !turns_.empty() && turns_.First()->what == Claim::For::kCall;
   }
   bool anybody_unmet() const { return !turns_.empty(); }  // or a scale.min
-  // Something came free: whoever waits tries again, in turn.
+  // Something came free: those who can have it now try again, in turn.
   void ServeInTurn();
-  void NoteIdle() {  // somebody's instance just became so
+  void Changed(Pool& pool);  // what it holds, or may be asked for
+  void Forget(Pool& pool);   // it goes
+  void NoteIdle() {          // somebody's instance just became so
     if (anybody_denied() && on_satisfied) on_satisfied();
   }
   // One instance of so much, were all others as small as they may be.
-  bool CouldFit(const Pool& pool, uint64_t bytes) const {
+  bool CouldFit(const Pool& pool, uint64_t bytes) {
     return bytes + Promised(pool) <= memory_.total();
   }
   double clock() const { return room_clock_; }  // greedy-dual's
 
  private:
   Claim ClaimOf(const Pool& pool, Since since) const;
+  Pool* NextThatFits() const;
+  Pool* NextInReach();
+  Pool* FirstThatStarves();
+  uint64_t UsedThen() const;  // once what ends has ended
+  void Refresh();
+  void Know(Pool& pool, const Holding& held);
+  void KnowPromise(const Pool& pool, uint64_t bytes);
   void Gather(const Pool& hungry, const Claim& claim);
   bool FreeASlot();
   std::vector<Holder> Holders();  // idle_, as the policy sees them
   RoomPlan Plan(const RoomRequest& request);
   Answer Apply(const RoomPlan& plan);
   void CloseFor(const Pool& hungry, uint64_t missing);
-  uint64_t Promised(const Pool& hungry) const;
+  uint64_t Promised(const Pool& hungry);
 
   MemoryBudget& memory_;
   const Clock& clock_;
@@ -94,10 +121,14 @@ class RoomMaker {
   TimePoint place_due_;                            // no other goes before, when it has gone
   TimePoint place_late_;                           // or before this
   double room_clock_ = 0;
+  uint64_t progress_ = 0;               // starts, and rounds of demotions
+  Holding held_;                        // by all pools, but for `promised`
+  std::vector<Pool*> stale_;            // not yet in held_ as they are
+  std::map<uint64_t, Pool*> offering_;  // those with something idle, by id
+  // What scale.min promises of each function: by pools' ids; of two versions one is about to go.
+  std::map<FunctionKey, std::map<uint64_t, uint64_t>> promises_;
+  uint64_t promised_ = 0;           // of each function the most
   std::vector<IdleInstance> idle_;  // of the question at hand
-  uint64_t ending_ = 0;             // on its way to be free
-  uint64_t closing_ = 0;            // free once calls under way have ended
-  uint64_t ahead_ = 0;              // what those whose turn comes before were denied
 };
 
 }  // namespace pulga

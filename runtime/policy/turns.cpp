@@ -199,19 +199,6 @@ bool Turns::IsClosedTo(const Claim& claim, TimePoint now) const {
   return false;
 }
 
-std::vector<uint64_t> Turns::InOrder() const {
-  std::vector<uint64_t> ids;
-  std::vector<const Node*> path;
-  for (const Node* node = root_.get(); node != nullptr || !path.empty();) {
-    for (; node != nullptr; node = node->ahead.get()) path.push_back(node);
-    node = path.back();
-    path.pop_back();
-    ids.push_back(node->claim.id);
-    node = node->behind.get();
-  }
-  return ids;
-}
-
 size_t Turns::Depth() const { return root_ == nullptr ? 0 : root_->Depth(); }
 
 }  // namespace pulga

@@ -11,7 +11,6 @@
 #include <memory>
 #include <random>
 #include <unordered_map>
-#include <vector>
 
 #include "base/clock.h"
 
@@ -64,7 +63,6 @@ class Turns {
   static bool IsAhead(const Claim& one, const Claim& other);
   uint64_t BytesAhead(const Claim& claim) const;
   bool IsClosedTo(const Claim& claim, TimePoint now) const;  // by one ahead of it
-  std::vector<uint64_t> InOrder() const;                     // all ids, the first one first
   size_t Depth() const;                                      // what a question costs at most
 
  private:

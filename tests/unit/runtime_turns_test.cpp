@@ -2,6 +2,10 @@
 // None starves another, and starts go by weight, to a twentieth.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <string>
+#include <vector>
+
 #include "tests/support/contention.h"
 
 namespace pulga {
@@ -61,6 +65,22 @@ TEST_F(TurnsTest, ALargeOneGetsItsTurnBesideSmallOnes) {
   const auto result = SimulateContention(rivals, rules);
   EXPECT_GE(result.rivals[2].served, 3U) << "it needs the whole budget each time";
   EXPECT_GT(result.rivals[0].served, 25U);
+}
+
+// How often it looks at the clock stands for what it thinks about: every decision does.
+uint64_t LooksPerStart(size_t rivals) {
+  const ContentionResult result =
+      SimulateContention(std::vector<Rival>(rivals, {100, 64 * kMiB, 2}), ContentionRules());
+  EXPECT_GT(result.served, 250U);
+  return result.looks / std::max<uint64_t>(result.served, 1);
+}
+
+TEST(Turns, AStartCostsHardlyMoreWhereSixteenTimesAsManyWait) {
+  const uint64_t few = LooksPerStart(10);
+  const uint64_t many = LooksPerStart(160);
+  RecordProperty("looks_of_ten", std::to_string(few));
+  RecordProperty("looks_of_160", std::to_string(many));
+  EXPECT_LT(many, 2 * few);
 }
 
 }  // namespace
