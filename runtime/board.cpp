@@ -142,6 +142,32 @@ Status CheckAgainstBoard(const FunctionSpec& spec, const Board& board) {
   return OkStatus();
 }
 
+namespace {
+
+// A volume's file is read and written by the kernel in the name of who reads or writes the volume:
+// what is read counts for the function. What is written mostly waits, and is written for nobody.
+Status CheckVolumesIo(const FunctionSpec& spec, const std::vector<Feature>& features) {
+  for (const VolumeMount& volume : spec.access.volumes) {
+    if (volume.kind != VolumeKind::kVolume) continue;
+    if (spec.sandbox.io_write_bps != 0 && !volume.read_only) {
+      return Error{Code::kUnsupported, 0,
+                   "limits.io_write_bps: what is written to the volume " +
+                       Printable(volume.source) +
+                       " goes to the disk later, in nobody's name; deploy without it, with the "
+                       "volume read-only, or with allow_unenforced"};
+    }
+    const Feature* reads = FindFeature(features, "volume.io");
+    if (spec.sandbox.io_read_bps == 0 || !IsLacking(reads)) continue;
+    return Error{Code::kUnsupported, 0,
+                 "limits.io_read_bps: it does not bind what is read from the volume " +
+                     Printable(volume.source) + ", " + reads->detail +
+                     "; deploy without it, or with allow_unenforced"};
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
 Status CheckEnforceable(const FunctionSpec& spec, const std::vector<Feature>& features) {
   const SandboxLimits defaults;
   const SandboxLimits& limits = spec.sandbox;
@@ -151,14 +177,7 @@ Status CheckEnforceable(const FunctionSpec& spec, const std::vector<Feature>& fe
     bool wanted;
   };
   const bool strict = !spec.allow_unenforced;
-  const bool limits_io = limits.io_read_bps != 0 || limits.io_write_bps != 0;
-  for (const VolumeMount& volume : spec.access.volumes) {
-    if (!strict || !limits_io || volume.kind != VolumeKind::kVolume) continue;
-    const std::string field = limits.io_write_bps != 0 ? "io_write_bps" : "io_read_bps";
-    return Error{Code::kUnsupported, 0,
-                 "limits." + field + ": it does not bind what goes to the volume " +
-                     Printable(volume.source) + "; deploy without it, or with allow_unenforced"};
-  }
+  if (strict) PULGA_RETURN_IF_ERROR(CheckVolumesIo(spec, features));
   // Root can have every controller the kernel has; a user only those of a cgroup it is given.
   const Feature* delegation = FindFeature(features, "cgroup.delegation");
   const bool must = strict || delegation == nullptr;

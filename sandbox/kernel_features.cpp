@@ -303,6 +303,19 @@ void AddBoard(Features& out) {
       {"board.page_size", FeatureState::kPresent, std::to_string(sysconf(_SC_PAGESIZE)), ""});
 }
 
+// Whether a loop device reads in the name of whoever reads from it. Only a transfer would tell,
+// from a disk, within a limit: so the kernel's number does.
+Feature VolumeIo() {
+  utsname name = {};
+  uname(&name);
+  Feature feature{"volume.io", FeatureState::kPresent, "what is read counts for the function", ""};
+  if (LoopChargesReaders(name.release)) return feature;
+  feature.state = FeatureState::kDegraded;
+  feature.detail = "before Linux 5.14 it counts for nobody";
+  feature.advice = "limits.io_read_bps is refused beside a volume";
+  return feature;
+}
+
 // What functions can have volumes by.
 void AddVolumes(Features& out, bool of_user) {
   if (of_user) {
@@ -324,6 +337,7 @@ void AddVolumes(Features& out, bool of_user) {
   for (const char* tool : {"mke2fs", "e2fsck"}) {
     if (FindVolumeTool(tool).empty()) missing += (missing.empty() ? "" : ", ") + std::string(tool);
   }
+  out.push_back(VolumeIo());
   out.push_back({"volume.tools", missing.empty() ? FeatureState::kPresent : FeatureState::kAbsent,
                  missing.empty() ? "" : missing + " not found",
                  missing.empty() ? "" : "volumes cannot be made or repaired: install e2fsprogs"});
@@ -401,6 +415,14 @@ void AddOpenFiles(Features& out) {
 }
 
 }  // namespace
+
+bool LoopChargesReaders(std::string_view release) {
+  const std::vector<std::string_view> parts = Split(release, '.');
+  if (parts.size() < 2) return false;
+  const auto major = ParseUint(parts[0], 9999);
+  const auto minor = ParseUint(parts[1].substr(0, parts[1].find_first_not_of("0123456789")), 9999);
+  return major && minor && std::pair(*major, *minor) >= std::pair<uint64_t, uint64_t>(5, 14);
+}
 
 uint32_t ConnectionsWithin(uint64_t open_files) {
   const uint64_t reserve = std::min<uint64_t>(256, open_files / 2);

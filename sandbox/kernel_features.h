@@ -29,6 +29,9 @@ std::vector<Feature> ProbeKernelFeatures(CgroupsFor whose = CgroupsFor::kOwn);
 // its function's), beside a reserve for instances, imports and what the daemon itself holds open.
 uint32_t ConnectionsWithin(uint64_t open_files);
 inline constexpr uint32_t kUsualConnections = 1024;  // the default of max-connections
+// Of a kernel's release, as uname(2) has it: whether what is read from a loop device counts for who
+// reads, on the disk behind it too (Linux 5.14).
+bool LoopChargesReaders(std::string_view release);
 // nullptr when there is none of that name.
 const Feature* FindFeature(const std::vector<Feature>& features, std::string_view name);
 

@@ -2,13 +2,16 @@
 
 import io
 import os
+import re
 import signal
 import sqlite3
 import tarfile
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
+import leaks
 from harness import (Case, OwnDaemonCase, image_archive, image_of, in_parallel, probe_binary,
                      status_of, wait_until)
 
@@ -280,6 +283,58 @@ class Volumes(Case):
         done = self.daemon.cli("volume", "create", "bad", "--from", __file__)
         self.assertIn("is no tar", done.stderr.decode())
         self.assertEqual(done.returncode, 1)
+
+
+class IoLimits(OwnDaemonCase):
+    """What comes from the disk through a volume, felt by the function and counted by its cgroup."""
+
+    def read_from_disk(self):
+        """As much as the cgroup of one instance counts."""
+        device = Path(os.path.realpath("/sys/dev/block/{}:{}".format(
+            os.major(self.daemon.data.stat().st_dev), os.minor(self.daemon.data.stat().st_dev))))
+        if (device / "partition").exists():
+            device = device.parent
+        number = (device / "dev").read_text().strip()
+        counted = re.compile(rf"^{number} (?:Read |rbytes=)(\d+)", re.M)
+        found = [0]
+        for place in leaks.cgroups_of(self.daemon.data):
+            for file in ("blkio.throttle.io_service_bytes", "io.stat"):
+                path = Path(place, file)
+                if path.exists():
+                    found += [int(count) for count in counted.findall(path.read_text())]
+        return max(found)
+
+    def forget(self):
+        """Nothing of the volume is in memory any more."""
+        wait_until(lambda: not loop_devices(self.daemon.data), 60, "loop devices to go")
+        for name in files(self.daemon.data):
+            fd = os.open(self.daemon.data / "volumes" / name, os.O_RDONLY)
+            os.fsync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(fd)
+
+    def deploy(self, **limits):
+        return self.daemon.put("reader", {
+            "image": "probe:1", "mode": "exec", "volumes": [volume(size=SIZE)],
+            "limits": {"timeout": "2m", "output": "8Mi", **limits}})
+
+    def test_a_limit_on_reads_binds_a_volume(self):
+        self.daemon.import_sample("probe")
+        self.deploy()
+        self.daemon.call("reader", b"tmpfill /data/fill")
+        self.daemon.api("DELETE", "/v1/functions/reader")
+        self.forget()
+        reply = self.deploy(io_read_bps="1Mi")
+        if "io limits are not enforced" in reply.text:
+            self.skipTest("the data lies on no disk that can be limited")
+        begun = time.monotonic()
+        whole = self.daemon.call("reader", b"cat /data/fill", timeout=150)
+        took = time.monotonic() - begun
+        self.assertEqual(whole.status, 200, whole.text[:200])
+        self.assertGreater(len(whole.body), 4 << 20)
+        self.assertGreaterEqual(self.read_from_disk(), len(whole.body) * 9 // 10)
+        # A slow machine only takes longer.
+        self.assertGreater(took, len(whole.body) / (1 << 20) - 1.5)
 
 
 class Crashes(OwnDaemonCase):

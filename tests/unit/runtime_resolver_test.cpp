@@ -204,18 +204,34 @@ TEST(Board, RefusesLimitsItDoesNotHave) {
   EXPECT_THAT(CheckAgainstBoard(spec, board).error().message, HasSubstr("limits.nofile: 4096"));
 }
 
-TEST(Board, RefusesIoLimitsBesideAVolumeWhichTheyDoNotBind) {
+TEST(Board, RefusesALimitOnWritesBesideAVolumeThatMayBeWrittenTo) {
   FunctionSpec spec = SomeSpec();
   spec.access.volumes = {{VolumeKind::kVolume, "data", "/data"}};
   EXPECT_TRUE(CheckEnforceable(spec, {}).ok());
   spec.sandbox.io_write_bps = 1 << 20;
   EXPECT_THAT(CheckEnforceable(spec, {}).error().message,
-              HasSubstr("limits.io_write_bps: it does not bind what goes to the volume data"));
+              HasSubstr("limits.io_write_bps: what is written to the volume data goes to the disk "
+                        "later, in nobody's name"));
   spec.allow_unenforced = true;
   EXPECT_TRUE(CheckEnforceable(spec, {}).ok());
   spec.allow_unenforced = false;
-  spec.access.volumes[0].kind = VolumeKind::kDataSet;
+  spec.access.volumes[0].read_only = true;
   EXPECT_TRUE(CheckEnforceable(spec, {}).ok());
+  spec.access.volumes[0] = {VolumeKind::kDataSet, "data", "/data"};
+  EXPECT_TRUE(CheckEnforceable(spec, {}).ok());
+}
+
+TEST(Board, RefusesALimitOnReadsBesideAVolumeWhereItDoesNotBindThem) {
+  FunctionSpec spec = SomeSpec();
+  spec.access.volumes = {{VolumeKind::kVolume, "data", "/data"}};
+  spec.sandbox.io_read_bps = 1 << 20;
+  EXPECT_TRUE(CheckEnforceable(spec, {{"volume.io", FeatureState::kPresent, "", ""}}).ok());
+  const std::vector<Feature> old = {{"volume.io", FeatureState::kDegraded, "before it counts", ""}};
+  EXPECT_THAT(CheckEnforceable(spec, old).error().message,
+              HasSubstr("limits.io_read_bps: it does not bind what is read from the volume data, "
+                        "before it counts"));
+  spec.allow_unenforced = true;
+  EXPECT_TRUE(CheckEnforceable(spec, old).ok());
 }
 
 TEST(Board, GivesHalfACoreByDefaultWhereTheKernelKeepsQuotas) {

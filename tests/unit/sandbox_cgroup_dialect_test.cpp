@@ -59,6 +59,11 @@ TEST(CgroupV2, UnlimitedCpuAndIoAreLeftAlone) {
                           "pids.max = 128"));
 }
 
+TEST(CgroupDialects, AllFunctionsTogetherWeighHalfOfAnybodyElse) {
+  EXPECT_EQ(CgroupV1().tree_weight.value, "512");
+  EXPECT_EQ(CgroupV2().tree_weight.value, "50");
+}
+
 TEST(CgroupDialects, OneSidedIoLimitsWriteOneSide) {
   SandboxLimits limits;
   limits.io_write_bps = 5;

@@ -6,6 +6,7 @@
 
 #include "sandbox/access_wire.h"
 #include "sandbox/id_ranges.h"
+#include "sandbox/kernel_features.h"
 #include "sandbox/launch_protocol.h"
 #include "sandbox/volumes/ext4_super.h"
 #include "sandbox/volumes/version_volumes.h"
@@ -125,6 +126,15 @@ TEST(VolumePaths, AreNotInsideOneAnotherNorWhereInstancesMount) {
             "volumes[0].path: \"/data/inner\" is inside another volume, \"/data\"");
   EXPECT_EQ(check({"/tmp/cache"}), "volumes[0].path: \"/tmp/cache\" is the sandbox's own");
   EXPECT_EQ(check({"/run"}), "volumes[0].path: \"/run\" is the sandbox's own");
+}
+
+TEST(VolumeIo, CountsForTheReaderFromLinux514On) {
+  for (const char* release : {"5.14", "5.14.0-rc1", "6.1.0-56-amd64", "10.0-custom"}) {
+    EXPECT_TRUE(LoopChargesReaders(release)) << release;
+  }
+  for (const char* release : {"5.13.19", "4.19.0", "5.9-rt", "5", "", "six.one"}) {
+    EXPECT_FALSE(LoopChargesReaders(release)) << release;
+  }
 }
 
 }  // namespace
