@@ -79,6 +79,13 @@ TEST(InstanceMounts, RunIsTheUsersAndSharedMemoryNoLargerThanTheLimit) {
   EXPECT_TRUE(Find(plan, "run")->flags & MS_NOEXEC);
 }
 
+TEST(InstanceMounts, SharedMemoryIs64MibAtMost) {
+  SandboxLimits limits;
+  limits.memory_bytes = 1 << 30;
+  EXPECT_THAT(Find(InstanceMounts({limits, {}, {}, 0, 0}), "dev/shm")->data,
+              HasSubstr("size=67108864,"));
+}
+
 TEST(InstanceMounts, AreProcItsMasksAndTmp) {
   const std::vector<ProcEntry> proc = {
       {"acpi", true, true}, {"interrupts", false, true}, {"kcore", false, false}};
