@@ -22,6 +22,7 @@
 #include "base/text.h"
 #include "bench/http_client.h"
 #include "bench/stats.h"
+#include "runtime/board.h"
 #include "runtime/dispatcher.h"
 #include "sandbox/cgroup.h"
 #include "sandbox/launcher_client.h"
@@ -210,8 +211,11 @@ Result<std::unique_ptr<InDaemon>> InDaemon::Create(const Options& options) {
   self->client_ = std::make_unique<LauncherClient>(*self->loop_);
   PULGA_RETURN_IF_ERROR(self->client_->AdoptLauncher(pair.first.TakeFd()));
   self->watched_ = std::make_unique<Watched>(*self->client_);
+  PULGA_ASSIGN_OR_RETURN(const Board board, ReadBoard());
+  DispatcherConfig config;
+  config.memory_budget_bytes = DefaultMemoryBudget(board);
   self->dispatcher_ =
-      Dispatcher::Create({}, *self->loop_, self->clock_, *self->watched_, self->logs_);
+      Dispatcher::Create(config, *self->loop_, self->clock_, *self->watched_, self->logs_);
   return self;
 }
 

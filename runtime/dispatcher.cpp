@@ -50,8 +50,7 @@ class DispatcherImpl final : public Dispatcher {
       : config_(config),
         loop_(loop),
         notifier_(loop),
-        memory_(config.memory_budget_bytes != 0 ? config.memory_budget_bytes : BoardMemoryBudget(),
-                config.max_instances),
+        memory_(config.memory_budget_bytes, config.max_instances),
         room_(memory_, clock, [this] { return Pools(); }),
         context_{loop,    clock,  sandbox,      logs, notifier_,
                  memory_, &room_, BufferPool(), 0,    [this] { OnCallsGone(); }} {

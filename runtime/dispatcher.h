@@ -67,7 +67,7 @@ struct DispatcherTotals {
 };
 
 struct DispatcherConfig {
-  uint64_t memory_budget_bytes = 0;  // all instances together; 0 = from the board
+  uint64_t memory_budget_bytes = 256ULL << 20;  // all instances together; DefaultMemoryBudget
   uint32_t max_instances = 512;
   Duration idle = std::chrono::seconds(60);           // the fixed rule behind scale.idle = auto
   Duration drain_timeout = std::chrono::seconds(60);  // a replaced version: as its calls may take

@@ -90,7 +90,4 @@ class MemoryBudget {
   std::function<void()> on_freed_;
 };
 
-// Three quarters of the board's memory: the rest is for the kernel, its caches and ourselves.
-uint64_t BoardMemoryBudget();
-
 }  // namespace pulga

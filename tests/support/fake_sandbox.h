@@ -17,6 +17,7 @@
 
 #include "base/event_loop.h"
 #include "sandbox/sandbox.h"
+#include "tests/support/sandbox_without_layers.h"
 
 namespace pulga::testing {
 
@@ -72,7 +73,7 @@ class FakeConnection {
 };
 using FakeHandler = std::function<void(FakeConnection&)>;
 
-class FakeSandbox final : public Sandbox {
+class FakeSandbox final : public SandboxWithoutLayers {
  public:
   explicit FakeSandbox(EventLoop& loop);
   ~FakeSandbox() override;
@@ -123,14 +124,6 @@ class FakeSandbox final : public Sandbox {
 
   bool available() const override { return available_; }
   void BuildVersion(const VersionSpec& spec, SpawnerEvents& events, BuildDone done) override;
-  uint64_t RunUnpack(UnpackJob, std::function<void(Status)> done) override {
-    done(OkStatus());
-    return 1;
-  }
-  void CancelUnpack(uint64_t) override {}
-  void ListLayers(std::function<void(Result<std::vector<LayerId>>)> done) override {
-    done(std::vector<LayerId>());
-  }
 
  private:
   friend class FakeSpawner;

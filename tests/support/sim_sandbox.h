@@ -10,12 +10,13 @@
 
 #include "base/event_loop.h"
 #include "sandbox/sandbox.h"
+#include "tests/support/sandbox_without_layers.h"
 
 namespace pulga::testing {
 
 class SimSpawner;
 
-class SimSandbox final : public Sandbox {
+class SimSandbox final : public SandboxWithoutLayers {
  public:
   struct Odds {  // one in so many
     uint32_t build_fails = 25, start_fails = 60, start_refused = 80, program_fails = 15, hangs = 60;
@@ -25,14 +26,6 @@ class SimSandbox final : public Sandbox {
 
   bool available() const override { return available_; }
   void BuildVersion(const VersionSpec& spec, SpawnerEvents& events, BuildDone done) override;
-  uint64_t RunUnpack(UnpackJob, std::function<void(Status)> done) override {
-    done(OkStatus());
-    return 1;
-  }
-  void CancelUnpack(uint64_t) override {}
-  void ListLayers(std::function<void(Result<std::vector<LayerId>>)> done) override {
-    done(std::vector<LayerId>());
-  }
 
   void KillLauncher();  // until it is back all builds fail
   void Revive() { available_ = true; }
