@@ -83,6 +83,7 @@ Learned FunctionBook::Take(const Clock& clock) {
   out.habit = habit_;
   out.costs = costs_;
   out.calls_lately = Frequency(now);
+  out.size = size_;
   out.at = clock.WallTime();
   if (idle_since_)
     out.idle_since = out.at - duration_cast<system_clock::duration>(now - *idle_since_);
@@ -100,6 +101,7 @@ Learned FunctionBook::Take(const Clock& clock) {
 void FunctionBook::Recall(const Learned& learned, const Clock& clock) {
   habit_ = learned.habit;
   costs_ = learned.costs;
+  size_ = learned.size;
   warmth_.reset();
   recent_ = learned.calls_lately * Fading(Since(learned.at, clock));
   counted_ = clock.Now();

@@ -36,6 +36,7 @@ struct Learned {
   CostBook costs;
   double calls_lately = 0;             // at `at`
   std::optional<WallTime> idle_since;  // none: a call was open, or there was none yet
+  std::optional<InstanceSize> size;    // where limits are ranges: what instances had
   WallTime at;
   std::vector<MinuteOfCalls> minutes;  // with calls, since the last time it was taken
 };
@@ -69,15 +70,21 @@ class FunctionBook {
   const std::vector<Decision>& decisions() const { return decisions_; }
 
   // --- over a restart
-  bool changed() const { return changed_; }  // a call came or went since the last Take
+  bool changed() const { return changed_; }  // by a call or a new size, since the last Take
   Learned Take(const Clock& clock);
   // Of a book that is new. A pause that ends later than it began, or lasts longer than a habit
   // reaches, was the machine's and not the function's.
   void Recall(const Learned& learned, const Clock& clock);
 
-  std::optional<InstanceSize> size;  // where limits are ranges: what instances have now
-  double room_clock = 0;             // greedy-dual's, when the function was last called
-  uint64_t pass = 0;                 // after its last start (policy/turns)
+  // Where limits are ranges: what instances have now.
+  const std::optional<InstanceSize>& size() const { return size_; }
+  void Resized(const InstanceSize& size) {
+    size_ = size;
+    changed_ = true;
+  }
+
+  double room_clock = 0;  // greedy-dual's, when the function was last called
+  uint64_t pass = 0;      // after its last start (policy/turns)
 
  private:
   // Longer than it ever is between two Takes; who is late loses the oldest.
@@ -101,6 +108,7 @@ class FunctionBook {
   std::vector<Decision> decisions_;
   std::array<Minute, kMinutes> minutes_;  // the newest last
   uint32_t minute_count_ = 0;
+  std::optional<InstanceSize> size_;
   bool changed_ = false;
 };
 

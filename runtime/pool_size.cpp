@@ -50,7 +50,7 @@ void Pool::StartSizes() {
   const InstanceSize least = SmallestSize();
   const InstanceSize most = {version_->spec.sandbox.memory_bytes,
                              version_->spec.sandbox.cpu_millis};
-  const InstanceSize last = book_->size.value_or(least);
+  const InstanceSize last = book_->size().value_or(least);
   size_ = {std::clamp(last.memory_bytes, least.memory_bytes, most.memory_bytes),
            std::clamp(last.cpu_millis, least.cpu_millis, most.cpu_millis)};
   if (least == most) return;
@@ -226,7 +226,7 @@ bool Pool::ShrinkToFit() {
 
 void Pool::SetSize(const InstanceSize& size) {
   size_ = size;
-  book_->size = size;
+  book_->Resized(size);
   if (spawner_ == nullptr) return;  // it is built with it
   const uint64_t asked = sizer_->asked = ++sizer_->last_asked;
   spawner_->Resize(size, [this, size, asked, alive = std::weak_ptr<char>(alive_)](Status resized) {
@@ -243,7 +243,7 @@ void Pool::OnResized(const InstanceSize& size, const Status& resized) {
   } else {
     Note("the limits stay as they are: " + resized.error().message);
     size_ = in_force_;
-    if (phase_ == PoolPhase::kActive) book_->size = size_;  // else it is the next version's
+    if (phase_ == PoolPhase::kActive) book_->Resized(size_);  // else it is the next version's
     sizer_->refused = context_.clock.Now();
   }
   for (const auto& instance : instances_) {

@@ -25,13 +25,16 @@ Result<Learned> ReadLearned(const Statement& row) {
   PULGA_ASSIGN_OR_RETURN(learned.costs, CostBook::Parse(row.TextAt(4)));
   const int64_t lately = row.IntAt(5), idle_since = row.IntAt(6), at = row.IntAt(7);
   constexpr int64_t kLatest = int64_t{1} << 42;  // the year 2109
+  const int64_t memory = row.IntAt(8), cpu = row.IntAt(9);
+  constexpr int64_t kMostMemory = int64_t{1} << 40, kMostCpu = int64_t{1} << 30;
   if (lately < 0 || lately > kLatest || idle_since < 0 || idle_since > kLatest || at < 0 ||
-      at > kLatest) {
+      at > kLatest || memory < 0 || memory > kMostMemory || cpu < 0 || cpu > kMostCpu) {
     return Error{Code::kInvalidArgument, 0, "a number out of its range"};
   }
   learned.calls_lately = static_cast<double>(lately) / 1000;
   if (idle_since != 0) learned.idle_since = FromUnixMillis(idle_since);
   learned.at = FromUnixMillis(at);
+  if (memory != 0) learned.size = {static_cast<uint64_t>(memory), static_cast<uint32_t>(cpu)};
   return learned;
 }
 
@@ -41,7 +44,7 @@ Status StateStore::LoadHabits(StoredState& state) {
   PULGA_ASSIGN_OR_RETURN(
       Statement* const rows,
       Prepared("SELECT owner, name_space, name, pauses, costs, calls_lately_milli,"
-               " idle_since_unix_ms, saved_unix_ms"
+               " idle_since_unix_ms, saved_unix_ms, memory_bytes, cpu_millis"
                " FROM habits JOIN functions ON functions.id = function_id"));
   while (true) {
     PULGA_ASSIGN_OR_RETURN(const bool row, rows->Step());
@@ -75,17 +78,22 @@ Status StateStore::StoreHabit(int64_t function_id, const Learned& learned) {
   PULGA_ASSIGN_OR_RETURN(
       Statement* const row,
       Prepared("INSERT INTO habits (function_id, pauses, costs, calls_lately_milli,"
-               " idle_since_unix_ms, saved_unix_ms) VALUES (?, ?, ?, ?, ?, ?)"
+               " idle_since_unix_ms, saved_unix_ms, memory_bytes, cpu_millis)"
+               " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
                " ON CONFLICT (function_id) DO UPDATE SET pauses = excluded.pauses,"
                " costs = excluded.costs, calls_lately_milli = excluded.calls_lately_milli,"
                " idle_since_unix_ms = excluded.idle_since_unix_ms,"
-               " saved_unix_ms = excluded.saved_unix_ms"));
+               " saved_unix_ms = excluded.saved_unix_ms,"
+               " memory_bytes = excluded.memory_bytes, cpu_millis = excluded.cpu_millis"));
+  const InstanceSize size = learned.size.value_or(InstanceSize{0, 0});
   return row->Int(function_id)
       .Text(learned.habit.Serialise())
       .Text(learned.costs.Serialise())
       .Int(static_cast<int64_t>(learned.calls_lately * 1000))
       .Int(learned.idle_since ? UnixMillis(*learned.idle_since) : 0)
       .Int(UnixMillis(learned.at))
+      .Int(static_cast<int64_t>(size.memory_bytes))
+      .Int(size.cpu_millis)
       .Run();
 }
 

@@ -190,7 +190,13 @@ CREATE TABLE call_hours (
 ) STRICT, WITHOUT ROWID;
 )sql";
 
-constexpr const char* kMigrations[] = {kSchema1, kSchema2, kSchema3, kSchema4};
+// What instances are allowed where a limit is a range; 0: nothing was learned.
+constexpr const char* kSchema5 = R"sql(
+ALTER TABLE habits ADD COLUMN memory_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE habits ADD COLUMN cpu_millis INTEGER NOT NULL DEFAULT 0;
+)sql";
+
+constexpr const char* kMigrations[] = {kSchema1, kSchema2, kSchema3, kSchema4, kSchema5};
 
 Status CheckOwnership(Database& database) {
   PULGA_ASSIGN_OR_RETURN(const int64_t id, database.QueryInt("PRAGMA application_id"));

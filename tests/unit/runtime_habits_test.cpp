@@ -1,11 +1,13 @@
 // What was learned about functions, over a restart: books, rows, and who writes them.
 #include <gmock/gmock.h>
+#include <unistd.h>
 
 #include "base/file_io.h"
 #include "base/temp_dir.h"
 #include "runtime/database.h"
 #include "runtime/habit_keeper.h"
 #include "runtime/policy/trace.h"
+#include "runtime/state_schema.h"
 #include "tests/support/call_fixture.h"
 
 namespace pulga {
@@ -175,6 +177,51 @@ TEST_F(HabitStoreTest, WhatACallTaughtIsThereAfterARestart) {
   EXPECT_EQ(ColdStarts(), 1U);
 }
 
+TEST_F(HabitStoreTest, WhatInstancesGrewToIsThereAfterARestart) {
+  const auto ranged = [this] {
+    auto version = MakeVersion(SandboxMode::kExec);
+    version->spec.least_memory_bytes = 32 << 20;
+    version->spec.sandbox.memory_bytes = 256 << 20;
+    return version;
+  };
+  Deploy(key);
+  ASSERT_TRUE(Activate(ranged()).ok());
+  sandbox->oom = true;
+  sandbox->program = [](testing::FakeProgram&) { return testing::Killed(SIGKILL); };
+  EXPECT_EQ(Call(Request())->outcome(), "oom-killed");
+  ASSERT_TRUE(RunUntil([&] { return !sandbox->sizes.empty(); }));
+  keeper_->Save();
+  Open();
+  Restore(ranged());
+  EXPECT_EQ(dispatcher->Activity(key).size.memory_bytes, 64U << 20);
+}
+
+TEST_F(HabitStoreTest, HabitsOfTheSchemaBeforeSizesAreKept) {
+  IdleHistogram pauses;
+  pauses.Add(minutes(7));
+  keeper_.reset();
+  storage_.reset();
+  store_.reset();
+  const std::string path = dir_.path() + "/pulga.db";
+  ASSERT_EQ(unlink(path.c_str()), 0);
+  {
+    auto old = Database::Open(path);
+    ASSERT_TRUE(old.ok());
+    ASSERT_TRUE(Migrate(**old, StateMigrations().first(4)).ok());
+    const std::string row = "(7, '" + pauses.Serialise() + "', '" + CostBook().Serialise() + "'";
+    const Status done = (*old)->Execute(
+        "INSERT INTO functions VALUES (7, 'admin', 'openfaas-fn', 'f');"
+        "INSERT INTO habits VALUES " +
+        row + ", 0, 0, 1)");
+    ASSERT_TRUE(done.ok()) << done.error().message;
+  }
+  Open();
+  const auto habits = store_->Load()->habits;
+  ASSERT_THAT(habits, SizeIs(1));
+  EXPECT_EQ(habits[0].learned.habit.observations(), 1U);
+  EXPECT_FALSE(habits[0].learned.size);
+}
+
 TEST_F(HabitStoreTest, WritesByItselfNowAndThen) {
   Deploy(key);
   interval_ = milliseconds(5);
@@ -248,7 +295,8 @@ TEST_F(HabitStoreTest, DamagedRowsAreSkippedAndWrittenAnew) {
   for (const char* damage :
        {"pauses = 'x'", "pauses = '0;240*1'", "pauses = '0;1*200,2*200'", "costs = 'hot=1*1,1*1'",
         "costs = 'cold=1*1'", "costs = 'cold=99999999999999999*1,0*0'", "calls_lately_milli = -1",
-        "saved_unix_ms = 9223372036854775807", "idle_since_unix_ms = -5"}) {
+        "saved_unix_ms = 9223372036854775807", "idle_since_unix_ms = -5", "memory_bytes = -1",
+        "memory_bytes = 9223372036854775807", "cpu_millis = -1", "cpu_millis = 4294967296"}) {
     Raw(std::string("UPDATE habits SET ") + damage + " WHERE function_id = 1");
     ::testing::internal::CaptureStderr();
     Open();
