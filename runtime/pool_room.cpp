@@ -81,12 +81,15 @@ void Pool::NoteDenied(uint64_t bytes, Since since, Need need) {
 // Until its memory is there a call waits; one that can never have it is told.
 bool Pool::NoMemory(uint64_t more, Since since, Need need) {
   trouble_ = "the memory budget is used up";
-  NoteDenied(more, since, need);
+  // What its first call needs is what it is woken for; the others ask again then.
+  if (!evaluating_ || !wants_memory_) NoteDenied(more, since, need);
   wants_memory_ = true;
-  // From then on nobody else gets any, once it is next.
-  if (since && context_.clock.Now() < *since + RoomMaker::kPatience) {
-    LookAgainAt(*since + RoomMaker::kPatience);
-  }
+  // From its patience's end on nobody behind it gets any. After that it looks by itself now and
+  // then: what is freed wakes those that it is known to be for, which may be somebody else each
+  // time.
+  const TimePoint now = context_.clock.Now();
+  const TimePoint closes = since.value_or(now) + RoomMaker::kPatience;
+  LookAgainAt(closes > now ? closes : now + RoomMaker::kPatience);
   // Somebody else's call is next.
   if (context_.room == nullptr || !context_.room->MayTake(*this, since)) return true;
   const auto slot = need == Need::kGrowth ? RoomMaker::Slot::kHasOne : RoomMaker::Slot::kNeedsOne;

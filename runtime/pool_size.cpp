@@ -45,13 +45,15 @@ InstanceSize Pool::SmallestSize() const {
           spec.least_cpu_millis != 0 ? spec.least_cpu_millis : spec.sandbox.cpu_millis};
 }
 
-// As the function's last version had it, within this one's range.
+// As the function's last version had it, within this one's range. What was learned under a larger
+// memory budget would never fit.
 void Pool::StartSizes() {
   const InstanceSize least = SmallestSize();
   const InstanceSize most = {version_->spec.sandbox.memory_bytes,
                              version_->spec.sandbox.cpu_millis};
   const InstanceSize last = book_->size().value_or(least);
-  size_ = {std::clamp(last.memory_bytes, least.memory_bytes, most.memory_bytes),
+  const uint64_t room = std::min(most.memory_bytes, context_.memory.total());
+  size_ = {std::clamp(last.memory_bytes, least.memory_bytes, std::max(least.memory_bytes, room)),
            std::clamp(last.cpu_millis, least.cpu_millis, most.cpu_millis)};
   if (least == most) return;
   sizer_ = std::make_unique<Sizer>();

@@ -114,10 +114,11 @@ Pool* RoomMaker::NextInReach() {
   return claimants_.at(next->id);
 }
 
-// Nothing is idle for it and no end is in sight: somebody must take no more calls.
+// Nothing is idle for it and no end is in sight: somebody must take no more calls. Those ahead of
+// it get on.
 Pool* RoomMaker::FirstThatStarves() {
-  const Claim* first = turns_.First();
-  if (first == nullptr || first->closes_at > clock_.Now()) return nullptr;
+  const Claim* first = turns_.FirstThatCloses(clock_.Now());
+  if (first == nullptr) return nullptr;
   Refresh();
   const uint64_t reachable = held_.ending + held_.closing + held_.idle;
   const bool hopeless = memory_.used() + first->bytes > memory_.total() + reachable;

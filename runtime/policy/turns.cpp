@@ -199,6 +199,20 @@ bool Turns::IsClosedTo(const Claim& claim, TimePoint now) const {
   return false;
 }
 
+const Claim* Turns::FirstThatCloses(TimePoint now) const {
+  const Node* node = root_.get();
+  if (node == nullptr || node->closes_at > now) return nullptr;
+  while (true) {
+    if (node->ahead != nullptr && node->ahead->closes_at <= now) {
+      node = node->ahead.get();
+    } else if (node->claim.closes_at <= now) {
+      return &node->claim;
+    } else {
+      node = node->behind.get();
+    }
+  }
+}
+
 size_t Turns::Depth() const { return root_ == nullptr ? 0 : root_->Depth(); }
 
 }  // namespace pulga

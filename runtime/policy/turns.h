@@ -63,6 +63,7 @@ class Turns {
   static bool IsAhead(const Claim& one, const Claim& other);
   uint64_t BytesAhead(const Claim& claim) const;
   bool IsClosedTo(const Claim& claim, TimePoint now) const;  // by one ahead of it
+  const Claim* FirstThatCloses(TimePoint now) const;         // to all behind it
   size_t Depth() const;                                      // what a question costs at most
 
  private:

@@ -158,6 +158,12 @@ class TurnsAndAList : public ::testing::Test {
     }
     ASSERT_EQ(turns.BytesAhead(claim), bytes);
     ASSERT_EQ(turns.IsClosedTo(claim, now), closed);
+    const auto closes = std::find_if(list.begin(), list.end(),
+                                     [&](const Claim& other) { return other.closes_at <= now; });
+    const Claim* found = turns.FirstThatCloses(now);
+    ASSERT_EQ(found == nullptr, closes == list.end());
+    if (found == nullptr) return;
+    ASSERT_EQ(found->id, closes->id);
   }
 
   std::mt19937_64 random{7};

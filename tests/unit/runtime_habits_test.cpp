@@ -196,6 +196,27 @@ TEST_F(HabitStoreTest, WhatInstancesGrewToIsThereAfterARestart) {
   EXPECT_EQ(dispatcher->Activity(key).size.memory_bytes, 64U << 20);
 }
 
+TEST_F(HabitStoreTest, WhatInstancesGrewToFitsASmallerBoard) {
+  const auto ranged = [this] {
+    auto version = MakeVersion(SandboxMode::kExec);
+    version->spec.least_memory_bytes = 32 << 20;
+    version->spec.sandbox.memory_bytes = 256 << 20;
+    return version;
+  };
+  Deploy(key);
+  ASSERT_TRUE(Activate(ranged()).ok());
+  sandbox->oom = true;
+  sandbox->program = [](testing::FakeProgram&) { return testing::Killed(SIGKILL); };
+  EXPECT_EQ(Call(Request())->outcome(), "oom-killed");
+  ASSERT_TRUE(RunUntil([&] { return !sandbox->sizes.empty(); }));
+  keeper_->Save();
+  config.memory_budget_bytes = 48 << 20;
+  Open();
+  Restore(ranged());
+  EXPECT_EQ(dispatcher->Activity(key).size.memory_bytes, 48U << 20);
+  EXPECT_NE(Call(Request())->outcome(), "rejected:memory");
+}
+
 TEST_F(HabitStoreTest, HabitsOfTheSchemaBeforeSizesAreKept) {
   IdleHistogram pauses;
   pauses.Add(minutes(7));
@@ -210,7 +231,12 @@ TEST_F(HabitStoreTest, HabitsOfTheSchemaBeforeSizesAreKept) {
     ASSERT_TRUE(Migrate(**old, StateMigrations().first(4)).ok());
     const std::string row = "(7, '" + pauses.Serialise() + "', '" + CostBook().Serialise() + "'";
     const Status done = (*old)->Execute(
+        "INSERT INTO images (owner, digest, os, architecture, variant, size_bytes, config,"
+        " config_json, created_unix_ms, last_used_unix_ms) VALUES"
+        " ('admin', 'sha256:a', 'linux', 'amd64', '', 1, '{}', '{}', 1, 1);"
         "INSERT INTO functions VALUES (7, 'admin', 'openfaas-fn', 'f');"
+        "INSERT INTO versions (id, function_id, number, state, spec, image_owner, image_digest,"
+        " created_unix_ms) VALUES (9, 7, 1, 'active', '{}', 'admin', 'sha256:a', 1);"
         "INSERT INTO habits VALUES " +
         row + ", 0, 0, 1)");
     ASSERT_TRUE(done.ok()) << done.error().message;
