@@ -12,6 +12,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 import unittest
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,7 +215,16 @@ class Mounted:
         return self.folder / "root"
 
     def __exit__(self, *_):
-        run("umount", self.folder / "root")
+        # Whoever looks at all processes of the machine, as tests beside this one do, may hold a
+        # file of it for a moment.
+        for tries in range(100):
+            try:
+                run("umount", self.folder / "root")
+                break
+            except AssertionError:
+                if tries == 99:
+                    raise
+                time.sleep(0.1)
         shutil.rmtree(self.folder)
 
 
