@@ -188,8 +188,8 @@ class Load(Ladder):
 
         def call(n):
             if n < 6:
-                return self.daemon.call("wide", path="/sleep/6000").status
-            for _ in range(55):
+                return self.daemon.call("wide", path="/sleep/15000").status
+            for _ in range(140):
                 reached.append(len(self.status("wide")["instances"]))
                 time.sleep(0.1)
             return 200
