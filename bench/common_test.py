@@ -57,7 +57,8 @@ class Peers(unittest.TestCase):
 
     def test_their_cgroups_are_removed_and_nobody_elses(self):
         with tempfile.TemporaryDirectory() as root:
-            for name in ("memory/pulga-bench/docker/one", "pids/pulga-bench/ctr", "pids/pulga-1"):
+            for name in ("memory/pulga-bench/docker/one", "pids/pulga-bench/ctr", "pids/pulga-1",
+                         "pulga-bench/podman"):
                 pathlib.Path(root, name).mkdir(parents=True)
             peers.remove_cgroups(root)
             left = sorted(str(found.relative_to(root)) for found in pathlib.Path(root).rglob("*"))

@@ -193,8 +193,5 @@ Status Main(int argc, char** argv) {
 }  // namespace pulga::bench
 
 int main(int argc, char** argv) {
-  const pulga::Status status = pulga::bench::Main(argc, argv);
-  if (status.ok()) return 0;
-  fprintf(stderr, "pulga-http-load: %s\n", status.error().message.c_str());
-  return 1;
+  return pulga::bench::ExitStatus("pulga-http-load", pulga::bench::Main(argc, argv));
 }

@@ -22,6 +22,7 @@ import time
 import hashlib
 
 from common import Daemon, Row, chosen_sections, section_options, smaps_kib, table, write_table
+from peers import LeftOut, dockerd
 
 LAYERS = 15
 TOTAL = 300 << 20
@@ -183,32 +184,19 @@ def tar_figures(build, work, rounds):
 @contextlib.contextmanager
 def docker(scratch):
     root = scratch / "docker"
-    socket = f"unix://{root}/docker.sock"
-    root.mkdir()
-    log = open(root / "log", "wb")
-    process = subprocess.Popen(
-        ["dockerd", "--data-root", root / "data", "--exec-root", root / "exec", "--pidfile",
-         root / "pid", "--host", socket, "--bridge", "none", "--iptables=false",
-         "--ip6tables=false", "--ip-forward=false"], stdout=log, stderr=log)
     try:
-        for _ in range(200):
-            if subprocess.run(["docker", "--host", socket, "version"],
-                              capture_output=True).returncode == 0:
-                break
-            if process.poll() is not None:
-                sys.exit("dockerd did not start: " + open(log.name).read())
-            time.sleep(0.1)
-        yield socket
+        with dockerd(root) as client:
+            yield client
+    except LeftOut as why:
+        sys.exit(str(why))
     finally:
-        process.terminate()
-        process.wait(60)
         subprocess.run(["umount", "-R", "-q", root / "data"], check=False)
         shutil.rmtree(root, ignore_errors=True)
 
 
 def docker_load(work):
-    with docker(work.path) as socket:
-        return timed(["docker", "--host", socket, "load", "-q", "-i", work.archive])
+    with docker(work.path) as client:
+        return timed([*client, "load", "-q", "-i", work.archive])
 
 
 def podman_load(work):

@@ -171,15 +171,21 @@ def ctr(directory, build):
 
 
 @contextlib.contextmanager
-def docker(directory, build):
+def dockerd(directory, *flags):
+    """One that changes nothing of the machine's network; how its client is called."""
     directory.mkdir()
     address = f"unix://{directory}/docker.sock"
     client = [program("docker"), "--host", address]
     with serving([program("dockerd"), "--data-root", directory / "data", "--exec-root",
                   directory / "exec", "--pidfile", directory / "pid", "--host", address,
                   "--bridge", "none", "--iptables=false", "--ip6tables=false",
-                  "--ip-forward=false", "--cgroup-parent", f"/{CGROUPS}/docker"],
-                 [*client, "version"], directory / "log"):
+                  "--ip-forward=false", *flags], [*client, "version"], directory / "log"):
+        yield client
+
+
+@contextlib.contextmanager
+def docker(directory, build):
+    with dockerd(directory, "--cgroup-parent", f"/{CGROUPS}/docker") as client:
         checked([*client, "load", "-q", "-i", build / "images" / "hello.tar"])
         yield f"{' '.join(client)} run {LIMITS} hello:1"
 
@@ -246,7 +252,8 @@ def remove_cgroups(hierarchies="/sys/fs/cgroup", seconds=10):
     """Deepest first; the kernel lets go of one a moment after its last process has gone."""
     deadline = time.monotonic() + seconds
     while True:
-        left = [folder for parent in pathlib.Path(hierarchies).glob(f"*/{CGROUPS}")
+        left = [folder for where in (CGROUPS, f"*/{CGROUPS}")  # of v2, of v1
+                for parent in pathlib.Path(hierarchies).glob(where)
                 for folder, _, _ in os.walk(parent, topdown=False)]
         if not left:
             return

@@ -34,4 +34,10 @@ double NowMicros() {
   return static_cast<double>(now.tv_sec) * 1e6 + static_cast<double>(now.tv_nsec) / 1e3;
 }
 
+int ExitStatus(const char* program, const Status& done) {
+  if (done.ok()) return 0;
+  fprintf(stderr, "%s: %s\n", program, done.error().message.c_str());
+  return 1;
+}
+
 }  // namespace pulga::bench

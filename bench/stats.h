@@ -1,9 +1,11 @@
 // A series of measured microseconds and its order statistics. Medians, never means: the machines
-// these run on have neighbours.
+// these run on have neighbours. And how a program that measures ends.
 #pragma once
 
 #include <string>
 #include <vector>
+
+#include "base/result.h"
 
 namespace pulga::bench {
 
@@ -19,5 +21,8 @@ struct Series {
 void PrintJson(const std::string& condition, const std::vector<Series>& series);
 
 double NowMicros();  // CLOCK_MONOTONIC
+
+// What main returns; an error goes to stderr.
+int ExitStatus(const char* program, const Status& done);
 
 }  // namespace pulga::bench
