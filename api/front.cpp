@@ -1,11 +1,12 @@
 #include "api/front.h"
 
+#include "api/authorization.h"
 #include "api/error_mapping.h"
 #include "api/handlers.h"
 #include "api/native/routes.h"
 #include "api/native/tus_rules.h"
+#include "api/openfaas/replies.h"
 #include "base/log.h"
-#include "base/text.h"
 
 namespace pulga {
 namespace {
@@ -33,9 +34,30 @@ HttpReply Refusal(const HttpRequest& request, const ApiError& error) {
   return refusal;
 }
 
+HttpReply NoRouteReply(const HttpRequest& request, RouteMatch match) {
+  const bool gateway = IsGatewayPath(request.path());
+  switch (match.kind) {
+    case RouteMatch::Kind::kWrongMethod: {
+      if (gateway) return WrongMethodReply(std::move(match.allow));
+      const ApiError error{405, "method_not_allowed", "only " + match.allow + " here", {}};
+      HttpReply reply = Refusal(request, error);
+      reply.headers.emplace_back("Allow", match.allow);
+      return reply;
+    }
+    case RouteMatch::Kind::kBadPath: {
+      const char* text = "the path holds a name that is empty, too long or badly percent-encoded";
+      if (gateway) return TextErrorReply(400, text);
+      return Refusal(request, {400, "invalid_path", text, {}});
+    }
+    default:
+      if (gateway) return PageNotFoundReply();
+      return Refusal(request, {404, "not_found", "404 page not found", {}});
+  }
+}
+
 }  // namespace
 
-void AddAllRoutes(Router& router, Engine& engine, EventLoop& loop) {
+void AddAllRoutes(Router& router, Engine& engine, EventLoop& loop, const OpenFaasOptions& options) {
   AddCallRoutes(router, engine, loop);
   AddUpkeepRoutes(router, engine);
   AddImageRoutes(router, engine);
@@ -43,12 +65,13 @@ void AddAllRoutes(Router& router, Engine& engine, EventLoop& loop) {
   AddFunctionRoutes(router, engine);
   AddVolumeRoutes(router, engine);
   AddSystemRoutes(router, engine);
+  AddOpenFaasRoutes(router, engine, options);
 }
 
 Result<std::unique_ptr<Front>> ApiFront::Create(EventLoop& loop, Engine& engine,
                                                 const DaemonConfig& config) {
   std::unique_ptr<ApiFront> front(new ApiFront(engine));
-  AddAllRoutes(front->router_, engine, loop);
+  AddAllRoutes(front->router_, engine, loop, {config.provider_name});
   HttpServerConfig http;
   for (const std::string& text : config.listen) {
     PULGA_ASSIGN_OR_RETURN(ListenAddress address, ParseListenAddress(text));
@@ -76,52 +99,35 @@ void ApiFront::StopAccepting() {
 
 void ApiFront::Reload(const DaemonConfig& config) { server_->SetPatience(PatienceOf(config)); }
 
-bool ApiFront::IsAuthorized(const HttpRequest& request) const {
-  const std::string* given = request.Header("Authorization");
-  if (given == nullptr) return false;
-  const std::string_view text(*given);
-  constexpr std::string_view kScheme = "Bearer ";
-  if (text.size() <= kScheme.size() || !EqualsIgnoreCase(text.substr(0, kScheme.size()), kScheme)) {
-    return false;
-  }
-  return EqualsConstantTime(Trim(text.substr(kScheme.size())), engine_.admin_key());
-}
-
-// Authorisation comes before everything else under /v1, so that a stranger learns nothing of
-// routes.
-std::unique_ptr<HttpHandler> ApiFront::Handle(HttpExchange& exchange) const {
-  const HttpRequest& request = exchange.request();
+// Authorisation comes before everything else under /v1 and /system, so that a stranger learns
+// nothing of routes.
+std::optional<HttpReply> ApiFront::RefuseStranger(const HttpRequest& request) const {
   const std::string_view path = request.path();
   // Functions call functions; for them there is nothing else here, not even a refusal to log in.
   if (request.from_function && !IsCallPath(path)) {
-    return Immediately(exchange, Refusal(request, {404, "not_found", "404 page not found", {}}));
+    return Refusal(request, {404, "not_found", "404 page not found", {}});
   }
-  if (IsManagementPath(path) && !IsAuthorized(request)) {
+  if (IsManagementPath(path) && !HasBearerKey(request, engine_.admin_key())) {
     const char* text =
         "this needs the header \"Authorization: Bearer KEY\"; the admin key is in "
         "admin.key in the data directory (pulga: PULGA_KEY, --key KEY or --data DIR)";
-    return Immediately(exchange, Refusal(request, {401, "unauthorized", text, {}}));
+    return Refusal(request, {401, "unauthorized", text, {}});
   }
+  if (IsGatewayPath(path) && !HasBasicLogin(request, engine_.gateway_login()) &&
+      !HasBearerKey(request, engine_.admin_key())) {
+    return InvalidCredentialsReply();
+  }
+  return std::nullopt;
+}
+
+std::unique_ptr<HttpHandler> ApiFront::Handle(HttpExchange& exchange) const {
+  const HttpRequest& request = exchange.request();
+  const std::string_view path = request.path();
+  if (auto refusal = RefuseStranger(request)) return Immediately(exchange, std::move(*refusal));
   const std::string_view method = IsUploadPath(path) ? TusMethod(request) : request.method;
   RouteMatch match = router_.Match(method, path);
-  switch (match.kind) {
-    case RouteMatch::Kind::kFound:
-      break;
-    case RouteMatch::Kind::kNotFound:
-      return Immediately(exchange, Refusal(request, {404, "not_found", "404 page not found", {}}));
-    case RouteMatch::Kind::kBadPath: {
-      const ApiError error{400,
-                           "invalid_path",
-                           "the path holds a name that is empty, too long or badly percent-encoded",
-                           {}};
-      return Immediately(exchange, Refusal(request, error));
-    }
-    case RouteMatch::Kind::kWrongMethod: {
-      const ApiError error{405, "method_not_allowed", "only " + match.allow + " here", {}};
-      HttpReply reply = Refusal(request, error);
-      reply.headers.emplace_back("Allow", match.allow);
-      return Immediately(exchange, std::move(reply));
-    }
+  if (match.kind != RouteMatch::Kind::kFound) {
+    return Immediately(exchange, NoRouteReply(request, std::move(match)));
   }
   if (IsManagementPath(path)) {
     if (auto problem = QueryProblem(*match.route, request.query())) {

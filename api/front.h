@@ -3,17 +3,19 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "api/http_server.h"
+#include "api/openfaas/routes.h"
 #include "api/router.h"
 #include "runtime/daemon/daemon.h"
 
 namespace pulga {
 
 // Every route there is, as api/openapi.yaml lists them.
-void AddAllRoutes(Router& router, Engine& engine, EventLoop& loop);
+void AddAllRoutes(Router& router, Engine& engine, EventLoop& loop, const OpenFaasOptions& options);
 
 class ApiFront final : public Front {
  public:
@@ -29,7 +31,8 @@ class ApiFront final : public Front {
  private:
   explicit ApiFront(Engine& engine) : engine_(engine) {}
   std::unique_ptr<HttpHandler> Handle(HttpExchange& exchange) const;
-  bool IsAuthorized(const HttpRequest& request) const;
+  // What is refused whatever the route would say.
+  std::optional<HttpReply> RefuseStranger(const HttpRequest& request) const;
 
   Engine& engine_;
   Router router_;

@@ -20,8 +20,8 @@ class ImmediateHandler final : public ReplyingHandler {
 
 class BodyHandler final : public ReplyingHandler {
  public:
-  BodyHandler(HttpExchange& exchange, size_t limit, BodyFunction function)
-      : ReplyingHandler(exchange), limit_(limit), function_(std::move(function)) {}
+  BodyHandler(HttpExchange& exchange, size_t limit, BodyFunction function, RefusalFunction refuse)
+      : ReplyingHandler(exchange), limit_(limit), function_(std::move(function)), refuse_(refuse) {}
 
   void Start() override {
     if (exchange().request().content_length.value_or(0) > limit_) Refuse();
@@ -42,6 +42,7 @@ class BodyHandler final : public ReplyingHandler {
  private:
   void Refuse() {
     const Error error{Code::kTooLarge, 0, "the request body is larger than " + HumanBytes(limit_)};
+    if (refuse_ != nullptr) return exchange().Reply(refuse_(error));
     HttpReply reply = ErrorReply(ToApiError(error, ""));
     AddTusVersion(exchange().request().path(), &reply);
     exchange().Reply(std::move(reply));
@@ -49,6 +50,7 @@ class BodyHandler final : public ReplyingHandler {
 
   size_t limit_;
   BodyFunction function_;
+  RefusalFunction refuse_;
   std::string body_;
 };
 
@@ -83,8 +85,9 @@ std::unique_ptr<HttpHandler> Immediately(HttpExchange& exchange, HttpReply reply
   return std::make_unique<ImmediateHandler>(exchange, std::move(reply));
 }
 
-std::unique_ptr<HttpHandler> WithBody(HttpExchange& exchange, size_t limit, BodyFunction function) {
-  return std::make_unique<BodyHandler>(exchange, limit, std::move(function));
+std::unique_ptr<HttpHandler> WithBody(HttpExchange& exchange, size_t limit, BodyFunction function,
+                                      RefusalFunction refuse) {
+  return std::make_unique<BodyHandler>(exchange, limit, std::move(function), refuse);
 }
 
 }  // namespace pulga

@@ -39,7 +39,10 @@ std::unique_ptr<HttpHandler> Immediately(HttpExchange& exchange, HttpReply reply
 // `done` may be called at any time, later too, and after the exchange is over.
 using ReplyDone = std::function<void(HttpReply)>;
 using BodyFunction = std::function<void(std::string body, ReplyDone done)>;
-// Collects a body of at most `limit` bytes (413 beyond), then calls.
-std::unique_ptr<HttpHandler> WithBody(HttpExchange& exchange, size_t limit, BodyFunction function);
+using RefusalFunction = HttpReply (*)(const Error& error);
+// Collects a body of at most `limit` bytes, then calls. Beyond it answers 413, by `refuse` if there
+// is one.
+std::unique_ptr<HttpHandler> WithBody(HttpExchange& exchange, size_t limit, BodyFunction function,
+                                      RefusalFunction refuse = nullptr);
 
 }  // namespace pulga

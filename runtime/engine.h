@@ -96,6 +96,12 @@ struct PullRequest {
   std::optional<RegistryLogin> login;  // instead of the administrator's
 };
 
+// Of HTTP's basic authentication.
+struct BasicLogin {
+  std::string user;
+  std::string password;
+};
+
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -174,6 +180,7 @@ class Engine {
 
   virtual SystemReport System() const = 0;
   virtual const std::string& admin_key() const = 0;
+  virtual const BasicLogin& gateway_login() const = 0;  // the administrator's, as OpenFaaS has it
 };
 
 }  // namespace pulga

@@ -32,6 +32,7 @@ struct EngineParts {
   Dispatcher& dispatcher;
   FunctionLogs& logs;
   std::string admin_key;
+  BasicLogin gateway_login;
   uint64_t memory_budget_bytes = 0;
   std::vector<Feature> features;
   const BoardSense& sense;
@@ -91,6 +92,7 @@ class EngineImpl final : public Engine {
                                      InvocationObserver& observer) override;
   SystemReport System() const override;
   const std::string& admin_key() const override { return parts_.admin_key; }
+  const BasicLogin& gateway_login() const override { return parts_.gateway_login; }
 
  private:
   EngineParts parts_;

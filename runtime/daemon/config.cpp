@@ -196,6 +196,13 @@ Rule AppArmorRule() {
           CopyOf(&DaemonConfig::apparmor)};
 }
 
+Rule ProviderNameRule() {
+  return TextRule(
+      {"provider-name", "NAME",
+       "what OpenFaaS' clients are told this is: faasd for those that look for it", false},
+      &DaemonConfig::provider_name);
+}
+
 std::vector<Rule> RegistryRules() {
   using C = DaemonConfig;
   return {
@@ -294,6 +301,7 @@ const std::vector<Rule>& Rules() {
          ParseLevel,
          CopyOf(&C::log_level)},
         AppArmorRule(),
+        ProviderNameRule(),
         CountRule({"max-connections", "N", "client connections at once", false},
                   &C::max_connections, {4, 100000}),
         DurationRule({"header-timeout", "TIME", "for a whole request head", true},

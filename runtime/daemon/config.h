@@ -26,7 +26,8 @@ struct DaemonConfig {
   std::vector<std::string> listen = {"127.0.0.1:8080"};  // ADDR:PORT, [V6]:PORT or unix:/PATH
   bool insecure_listen = false;                          // a non-loopback address without TLS
   LogLevel log_level = LogLevel::kInfo;
-  std::string apparmor = "auto";  // the launcher's, which root starts; here to show it
+  std::string apparmor = "auto";        // the launcher's, which root starts; here to show it
+  std::string provider_name = "pulga";  // what GET /system/info calls us
 
   // HTTP front.
   uint32_t max_connections = 1024;

@@ -87,6 +87,7 @@ class Daemon {
   Board board_;
   std::vector<Feature> features_;
   std::string admin_key_;
+  BasicLogin gateway_login_;
   std::unique_ptr<EventLoop> loop_;
   std::unique_ptr<StateStore> store_;
   StoredState stored_;  // from Open to Load
@@ -163,6 +164,7 @@ Status Daemon::OpenState() {
   PULGA_ASSIGN_OR_RETURN(stored_, store_->Load());
   // After the database: the key's presence says that there was one.
   PULGA_ASSIGN_OR_RETURN(admin_key_, LoadAdminKey(config_.data_dir));
+  PULGA_ASSIGN_OR_RETURN(gateway_login_, LoadGatewayLogin(config_.data_dir));
   for (const ImageRecord& image : stored_.images) catalog_.Add(image);
   return OkStatus();
 }
@@ -278,9 +280,10 @@ void Daemon::BuildServices() {
       LimitsOfFunctions());
   habits_ = std::make_unique<HabitKeeper>(
       HabitParts{*loop_, *storage_, *store_, *dispatcher_, config_.data_dir});
-  engine_ = std::make_unique<EngineImpl>(EngineParts{
-      *loop_, clock_, catalog_, *images_, *pulls_, *uploads_, registry_, *volumes_, *functions_,
-      *dispatcher_, logs_, admin_key_, board_.budget_bytes, features_, *sense_, *habits_});
+  engine_ = std::make_unique<EngineImpl>(
+      EngineParts{*loop_, clock_, catalog_, *images_, *pulls_, *uploads_, registry_, *volumes_,
+                  *functions_, *dispatcher_, logs_, admin_key_, gateway_login_, board_.budget_bytes,
+                  features_, *sense_, *habits_});
 }
 
 Status Daemon::Listen(const FrontFactory& make_front) {

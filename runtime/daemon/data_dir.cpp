@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <functional>
 #include <vector>
 
 #include "base/file_io.h"
@@ -16,11 +17,51 @@ namespace pulga {
 namespace {
 
 constexpr size_t kKeyBytes = 32;
+constexpr size_t kPasswordCharacters = 63;
 
 // A rootless daemon's: it is the user's, who is another id, and open to our group, which nobody
 // else is in. Who may not enter it cannot open what is in it, whatever a file's own mode.
 bool IsSharedWithItsUser(const struct stat& dir) {
   return dir.st_uid != geteuid() && dir.st_gid == getegid() && (dir.st_mode & 0077) == 0070;
+}
+
+Result<bool> IsShared(const std::string& data_dir) {
+  struct stat dir = {};
+  if (stat(data_dir.c_str(), &dir) != 0) return LastError("stat " + data_dir);
+  return IsSharedWithItsUser(dir);
+}
+
+// The file's only line. It gets `mode`, and is made where it is missing.
+Result<std::string> LoadLine(const std::string& path, mode_t mode,
+                             const std::function<std::string()>& make) {
+  const auto file = OpenFile(path, O_RDONLY | O_NOFOLLOW);
+  if (!file.ok() && file.error().code == Code::kNotFound) {
+    std::string line = make();
+    PULGA_RETURN_IF_ERROR(WriteFileDurably(path, line, mode));
+    LogInfo("made a new " + path.substr(path.rfind('/') + 1));
+    return line;
+  }
+  if (!file.ok()) return file.error();
+  if (fchmod(file->get(), mode) != 0) return LastError("chmod " + path);
+  PULGA_ASSIGN_OR_RETURN(std::string line, ReadFd(file->get(), 4096));
+  while (!line.empty() && std::string_view("\r\n ").find(line.back()) != std::string_view::npos) {
+    line.pop_back();
+  }
+  return line;
+}
+
+// As many characters of letters and digits, each as likely as another.
+std::string RandomPassword(size_t size) {
+  constexpr std::string_view kAlphabet =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+  constexpr size_t kFair = 256 / kAlphabet.size() * kAlphabet.size();
+  std::string password;
+  while (password.size() < size) {
+    unsigned char byte = 0;
+    FillRandom(&byte, 1);
+    if (byte < kFair) password += kAlphabet[byte % kAlphabet.size()];
+  }
+  return password;
 }
 
 bool IsLeftover(std::string_view name) {
@@ -66,24 +107,33 @@ void RemoveLeftovers(const std::string& data_dir) {
 
 Result<std::string> LoadAdminKey(const std::string& data_dir) {
   const std::string path = data_dir + "/admin.key";
-  struct stat dir = {};
-  if (stat(data_dir.c_str(), &dir) != 0) return LastError("stat " + data_dir);
-  const mode_t mode = IsSharedWithItsUser(dir) ? 0604 : 0600;
-  auto file = OpenFile(path, O_RDONLY | O_NOFOLLOW);
-  if (!file.ok() && file.error().code == Code::kNotFound) {
-    std::string key = RandomHex(kKeyBytes);
-    PULGA_RETURN_IF_ERROR(WriteFileDurably(path, key, mode));
-    LogInfo("made a new admin key");
-    return key;
-  }
-  if (!file.ok()) return file.error();
-  if (fchmod(file->get(), mode) != 0) return LastError("chmod " + path);
-  PULGA_ASSIGN_OR_RETURN(std::string key, ReadFd(file->get(), 4096));
-  while (!key.empty() && (key.back() == '\n' || key.back() == ' ')) key.pop_back();
+  PULGA_ASSIGN_OR_RETURN(const bool shared, IsShared(data_dir));
+  PULGA_ASSIGN_OR_RETURN(const std::string key,
+                         LoadLine(path, shared ? 0604 : 0600, [] { return RandomHex(kKeyBytes); }));
   const bool sound = key.size() == 2 * kKeyBytes && HexDecode(key).has_value();
   if (sound) return key;
   return Error{Code::kIo, 0,
                path + ": 64 hex digits are expected; remove the file to have a new key made"};
+}
+
+Result<BasicLogin> LoadGatewayLogin(const std::string& data_dir) {
+  const std::string dir = data_dir + "/secrets/";
+  PULGA_ASSIGN_OR_RETURN(const bool shared, IsShared(data_dir));
+  PULGA_RETURN_IF_ERROR(MakeDirs(data_dir + "/secrets", shared ? 0705 : 0700));
+  const mode_t mode = shared ? 0604 : 0600;
+  BasicLogin login;
+  PULGA_ASSIGN_OR_RETURN(login.user,
+                         LoadLine(dir + "basic-auth-user", mode, [] { return "admin"; }));
+  PULGA_ASSIGN_OR_RETURN(login.password, LoadLine(dir + "basic-auth-password", mode, [] {
+                           return RandomPassword(kPasswordCharacters);
+                         }));
+  if (login.user.find(':') == std::string::npos && !login.user.empty() && !login.password.empty()) {
+    return login;
+  }
+  return Error{Code::kIo, 0,
+               dir +
+                   "basic-auth-user, basic-auth-password: a name without \":\" and a password are "
+                   "expected; remove the files to have new ones made"};
 }
 
 }  // namespace pulga

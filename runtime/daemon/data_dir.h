@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "runtime/engine.h"
 
 namespace pulga {
 
@@ -15,5 +16,8 @@ Status PrepareDataDir(const std::string& data_dir);
 void RemoveLeftovers(const std::string& data_dir);
 // DATA/admin.key: 64 hex digits, mode 0600, made at the first start.
 Result<std::string> LoadAdminKey(const std::string& data_dir);
+// DATA/secrets/basic-auth-user and basic-auth-password, where faasd has them: one line each, mode
+// 0600. What is missing is made: "admin", and 63 random characters. What is there stays.
+Result<BasicLogin> LoadGatewayLogin(const std::string& data_dir);
 
 }  // namespace pulga

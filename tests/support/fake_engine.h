@@ -62,6 +62,7 @@ class FakeEngine final : public Engine {
                                      InvocationObserver& observer) override;
   SystemReport System() const override;
   const std::string& admin_key() const override { return key_; }
+  const BasicLogin& gateway_login() const override { return login_; }
 
   EventLoop& loop() { return loop_; }
 
@@ -87,6 +88,7 @@ class FakeEngine final : public Engine {
  private:
   EventLoop& loop_;
   std::string key_ = "sesame";
+  BasicLogin login_{"admin", "open"};
   SystemClock clock_;
   std::string uploads_dir_;
   std::unique_ptr<ResumableUploads> uploads_;

@@ -60,7 +60,7 @@ class RouterTest : public ::testing::Test {
   RouterTest() {
     loop_ = std::move(EventLoop::Create()).value();
     engine_ = std::make_unique<FakeEngine>(*loop_);
-    AddAllRoutes(router_, *engine_, *loop_);
+    AddAllRoutes(router_, *engine_, *loop_, {"pulga"});
   }
   // "PATTERN name rest", or the reason for none.
   std::string Match(std::string_view method, std::string_view path) {

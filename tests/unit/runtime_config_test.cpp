@@ -113,6 +113,24 @@ TEST(DataDir, MakesAnAdminKeyOnceAndKeepsIt) {
   EXPECT_EQ(st.st_mode & 0777, 0600U);
 }
 
+TEST(DataDir, MakesTheGatewaysLoginOnceAndKeepsIt) {
+  auto dir = TempDir::Create("/tmp/pulga-config-");
+  ASSERT_TRUE(dir.ok());
+  const auto login = LoadGatewayLogin(dir->path());
+  ASSERT_TRUE(login.ok()) << login.error().message;
+  EXPECT_EQ(login->user, "admin");
+  EXPECT_EQ(login->password.size(), 63U);
+  const std::string path = dir->path() + "/secrets/basic-auth-password";
+  struct stat st = {};
+  ASSERT_EQ(stat(path.c_str(), &st), 0);
+  EXPECT_EQ(st.st_mode & 0777, 0600U);
+  EXPECT_EQ(LoadGatewayLogin(dir->path())->password, login->password);
+  ASSERT_TRUE(WriteFile(path, "of faasd\n").ok());
+  EXPECT_EQ(LoadGatewayLogin(dir->path())->password, "of faasd");
+  ASSERT_TRUE(WriteFile(path, "\n").ok());
+  EXPECT_FALSE(LoadGatewayLogin(dir->path()).ok()) << "an empty password would open it to all";
+}
+
 TEST(DataDir, RefusesADamagedOrLinkedKey) {
   auto dir = TempDir::Create("/tmp/pulga-config-");
   ASSERT_TRUE(dir.ok());
