@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/text.h"
-#include "runtime/policy/cron_schedule.h"
 #include "runtime/refused_invocation.h"
 
 namespace pulga {
@@ -109,12 +108,9 @@ void EngineImpl::Volume(const FunctionKey& key, std::function<void(Result<Volume
 }
 
 void EngineImpl::History(std::function<void(Result<UniqueFd>)> done) {
-  HabitKeeper::FactsByKey facts;
+  FactsByKey facts;
   for (const auto& [key, entry] : parts_.registry.functions()) {
-    HistoryFacts& known = facts[key];
-    known.bytes = entry.active->spec.sandbox.memory_bytes;
-    known.timer = ScheduleOf(entry.active->spec.annotations).has_value();
-    known.server = entry.active->mode == SandboxMode::kHttp;
+    facts[key] = FactsOf(entry.active->spec, entry.active->mode);
   }
   parts_.habits.History(std::move(facts), std::move(done));
 }

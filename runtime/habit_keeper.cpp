@@ -1,53 +1,10 @@
 #include "runtime/habit_keeper.h"
 
-#include <unistd.h>
-
 #include <utility>
 
-#include "base/file_io.h"
 #include "base/log.h"
-#include "runtime/policy/trace.h"
 
 namespace pulga {
-namespace {
-
-constexpr size_t kChunk = 64 << 10;
-
-// A server's start and memory are as measured, where they were.
-std::string LineOf(const CallHour& hour, const HistoryFacts& facts) {
-  using std::chrono::milliseconds;
-  uint64_t bytes = facts.bytes;
-  Duration init = TraceFunction().init;
-  const auto costs = CostBook::Parse(facts.server ? hour.costs : "");
-  if (costs.ok() && costs->at(Rung::kFrozen).sights > 0) bytes = costs->at(Rung::kFrozen).bytes;
-  if (costs.ok() && costs->at(Rung::kCold).starts > 0) init = costs->at(Rung::kCold).start;
-  return hour.key.name_space + "/" + hour.key.name + (facts.timer ? ",timer," : ",caller,") +
-         std::to_string(bytes) + "," +
-         std::to_string(std::chrono::duration_cast<milliseconds>(init).count()) + "," +
-         std::to_string(hour.hour) + "," + hour.minutes + "\n";
-}
-
-Result<UniqueFd> WriteHistory(StateStore& store, const HabitKeeper::FactsByKey& facts,
-                              const std::string& dir) {
-  PULGA_ASSIGN_OR_RETURN(UniqueFd file, OpenUnnamedFile(dir));
-  std::string lines = std::string(kHistoryHead) + "\n";
-  // A clock that was far ahead once left hours that no replay could reach.
-  const auto now = SystemClock().WallTime().time_since_epoch();
-  const int64_t latest = now / std::chrono::hours(1) + 1;
-  PULGA_RETURN_IF_ERROR(store.ForEachHour([&](const CallHour& hour) -> Status {
-    if (hour.hour > latest) return OkStatus();
-    const auto known = facts.find(hour.key);
-    if (known != facts.end()) lines += LineOf(hour, known->second);
-    if (lines.size() < kChunk) return OkStatus();
-    return WriteAll(file.get(), std::exchange(lines, ""));
-  }));
-  PULGA_RETURN_IF_ERROR(WriteAll(file.get(), lines));
-  if (lseek(file.get(), 0, SEEK_SET) != 0) return LastError("rewind the history");
-  return file;
-}
-
-}  // namespace
-
 HabitKeeper::HabitKeeper(HabitParts parts, Duration interval)
     : parts_(std::move(parts)), interval_(interval) {
   SaveLater();

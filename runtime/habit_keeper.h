@@ -5,7 +5,6 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,19 +12,13 @@
 #include "base/event_loop.h"
 #include "base/unique_fd.h"
 #include "base/work_queue.h"
+#include "runtime/call_history.h"
 #include "runtime/dispatcher.h"
 #include "runtime/state_store.h"
 
 namespace pulga {
 
 inline constexpr Duration kHabitInterval = std::chrono::minutes(5);
-
-// What a replay has to know of a function besides its calls and what was measured of it.
-struct HistoryFacts {
-  uint64_t bytes = 0;   // its limit: what an idle instance holds until that was seen
-  bool server = false;  // else a program, of which no start was measured that a server would have
-  bool timer = false;   // its schedule is known
-};
 
 struct HabitParts {
   EventLoop& loop;
@@ -37,8 +30,6 @@ struct HabitParts {
 
 class HabitKeeper {
  public:
-  using FactsByKey = std::map<FunctionKey, HistoryFacts>;
-
   explicit HabitKeeper(HabitParts parts, Duration interval = kHabitInterval);
   ~HabitKeeper();
 

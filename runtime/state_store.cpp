@@ -84,6 +84,11 @@ Result<std::unique_ptr<StateStore>> StateStore::Open(const std::string& data_dir
   return store;
 }
 
+Result<std::unique_ptr<StateStore>> StateStore::OpenCopy(const std::string& dir) {
+  if (FileSize(dir + "/" + kFile).value_or(0) == 0) return Refusal(Code::kNotFound, "is empty.");
+  return OpenOnce(dir);
+}
+
 Result<std::unique_ptr<StateStore>> StateStore::OpenOnce(const std::string& data_dir) {
   PULGA_RETURN_IF_ERROR(CheckPresent(data_dir));
   const std::string path = data_dir + "/" + kFile;

@@ -83,6 +83,8 @@ class StateStore {
  public:
   // `data_dir` exists. The database is DIR/pulga.db; DIR/admin.key tells that it was used before.
   static Result<std::unique_ptr<StateStore>> Open(const std::string& data_dir);
+  // One that goes with its directory, and so without room set aside; it may be of an older Pulga.
+  static Result<std::unique_ptr<StateStore>> OpenCopy(const std::string& dir);
   // Sets aside the room that deletions on a full disk need, unless that was done before.
   void KeepBallast() { ballast_.Keep(); }
 

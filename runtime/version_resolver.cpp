@@ -179,4 +179,9 @@ Result<Version> ResolveVersion(const FunctionSpec& spec, const ImageRecord& imag
   return version;
 }
 
+Result<SandboxMode> ResolveMode(const FunctionSpec& spec, const ImageRecord& image) {
+  PULGA_ASSIGN_OR_RETURN(const std::vector<std::string> argv, Argv(spec, image));
+  return ChooseMode(spec, image, argv.front()).mode;
+}
+
 }  // namespace pulga

@@ -12,5 +12,7 @@ namespace pulga {
 
 // Everything but id, number, key and created_unix_ms is filled in. `spec` has been validated.
 Result<Version> ResolveVersion(const FunctionSpec& spec, const ImageRecord& image);
+// Its mode alone, also of an image for other boards.
+Result<SandboxMode> ResolveMode(const FunctionSpec& spec, const ImageRecord& image);
 
 }  // namespace pulga

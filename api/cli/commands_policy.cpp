@@ -2,13 +2,16 @@
 
 #include <array>
 #include <cstdio>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "api/cli/client.h"
 #include "api/cli/commands.h"
 #include "api/cli/output.h"
+#include "base/file_io.h"
 #include "base/text.h"
 #include "base/units.h"
+#include "runtime/call_history.h"
 #include "runtime/policy/replay.h"
 
 namespace pulga::cli {
@@ -26,11 +29,23 @@ struct Request {
   std::vector<Duration> ttls;
 };
 
+// The daemon's answer, or what it left in its data directory.
+Result<std::string> History(const Args& args) {
+  if (const auto dir = args.Value("data")) {
+    const char* const scratch = getenv("TMPDIR");
+    PULGA_ASSIGN_OR_RETURN(const UniqueFd file,
+                           HistoryOfStopped(*dir, scratch == nullptr ? "/tmp" : scratch));
+    return ReadFd(file.get(), kTraceFileBytes);
+  }
+  PULGA_ASSIGN_OR_RETURN(const DaemonClient client, DaemonClient::FromArgs(args));
+  PULGA_ASSIGN_OR_RETURN(ClientReply reply, client.Get("/v1/history"));
+  return std::move(reply.body);
+}
+
 // What this board's daemon recorded.
 Result<Trace> RecordedTrace(const Args& args) {
-  PULGA_ASSIGN_OR_RETURN(const DaemonClient client, DaemonClient::FromArgs(args));
-  PULGA_ASSIGN_OR_RETURN(const ClientReply reply, client.Get("/v1/history"));
-  auto trace = ParseHistory(reply.body);
+  PULGA_ASSIGN_OR_RETURN(const std::string history, History(args));
+  auto trace = ParseHistory(history);
   if (!trace.ok()) return Prefix("the daemon's history", std::move(trace).error());
   if (trace->calls.empty()) {
     return Error{Code::kNotFound, 0, "no call was recorded yet: what to replay is missing"};
@@ -43,6 +58,9 @@ Result<Trace> TraceOf(const Args& args) {
   const auto seed = args.Value("generate");
   if (file.has_value() + seed.has_value() + args.Has("history") != 1) {
     return Error{Code::kInvalidArgument, 0, "one of --trace FILE, --history and --generate SEED"};
+  }
+  if (args.Has("data") && !args.Has("history")) {
+    return Error{Code::kInvalidArgument, 0, "--data belongs to --history"};
   }
   if (args.Has("history")) return RecordedTrace(args);
   if (file) return ReadTrace(*file);
@@ -116,8 +134,8 @@ Json JsonOf(const std::string& name, uint64_t budget, const ReplayCost& cost) {
 int RunReplay(const Args& args) {
   const auto request = RequestOf(args);
   if (!request.ok()) {
-    return request.error().sys_errno != 0 ? Fail(request.error())
-                                          : UsageError(request.error().message);
+    const Error& error = request.error();
+    return error.code == Code::kInvalidArgument ? UsageError(error.message) : Fail(error);
   }
   Table table({"POLICY", "BUDGET", "COLD", "PARKED", "RECLAIMED", "FROZEN", "WARM",
                "PROGRAM STARTS", "PREWARMED", "WAITED", "IDLE MEMORY"});
@@ -149,16 +167,18 @@ std::vector<Command> PolicyCommands() {
   const std::vector<Option> options = {
       {"trace", 0, "FILE", "calls per minute (Azure Functions 2019), or func_name,invoke_time_ms"},
       {"history", 0, "", "the calls that the daemon recorded, of the last two weeks"},
+      {"data", 0, "DIR", "with --history: from the data directory of a daemon that is stopped"},
       {"generate", 0, "SEED", "a day of 100 made-up functions instead"},
       {"budget", 0, "SIZE", "also within so much memory; may be repeated"},
       {"ttl", 0, "TIME", "the fixed times to compare with (1m, 10m, 60m); may be repeated"},
       {"init", 0, "TIME", "how long programs take to begin (250ms where the trace does not tell)"}};
   return {
-      {"policy replay", "--trace FILE|--history|--generate SEED [options]",
+      {"policy replay", "--trace FILE|--history [--data DIR]|--generate SEED [options]",
        "What keep-alive policies would have cost.",
-       "By the code that decides in the daemon, which only --history asks. Starts are counted by "
-       "what the\n"
-       "first call of a minute found; WAITED is for all of them together. docs/policy.md explains.",
+       "By the code that decides in the daemon, which only --history without --data asks. Starts "
+       "are counted by\n"
+       "what the first call of a minute found; WAITED is for all of them together. docs/policy.md "
+       "explains.",
        options + ClientOptions(), 0, 0, &RunReplay}};
 }
 

@@ -145,8 +145,24 @@ class Restart(OwnDaemonCase):
         self.assertEqual(told["functions"], 1)
         self.assertIn("ladder, zram", {row["policy"] for row in told["policies"]})
         self.assertEqual({row["starts"]["cold"] for row in told["policies"]}, {1})
+        self.replay_of_the_stopped(before.text)
         self.daemon.api("DELETE", "/v1/functions/kept")
         self.assertEqual(len(self.daemon.api("GET", "/v1/history").text.splitlines()), 1)
+
+    def replay_of_the_stopped(self, history):
+        data = ("policy", "replay", "--history", "--data", str(self.daemon.data), "--json")
+        told = self.daemon.cli_ok("policy", "replay", "--history", "--json")
+        running = self.daemon.cli(*data)
+        self.assertEqual(running.returncode, 1)
+        self.assertIn(b"a pulga daemon is using", running.stderr)
+        self.assertEqual(self.daemon.stop(), 0)
+        files = lambda: {path.name: path.stat() for path in self.daemon.data.iterdir()}
+        before = files()
+        self.assertEqual(self.daemon.cli_ok(*data), told)
+        self.assertEqual({name: (st.st_mtime_ns, st.st_uid) for name, st in files().items()},
+                         {name: (st.st_mtime_ns, st.st_uid) for name, st in before.items()})
+        self.daemon.start()
+        self.assertEqual(self.daemon.api("GET", "/v1/history").text, history)
 
 
 class Load(Ladder):
