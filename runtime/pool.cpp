@@ -255,21 +255,18 @@ void Pool::StartForCall(uint16_t slot) {
   Assign(*call, NewInstance(slot, InstanceStep::kRunning, std::move(lease)), StartKind::kCold);
 }
 
-void Pool::Park(uint16_t slot) {
-  // No call needs it: nobody has to make room.
-  const bool proving = phase_ == PoolPhase::kProving;
+void Pool::Park(uint16_t slot, PoolAction::Urgency urgency) {
   MemoryBudget::Lease lease;
-  if (proving) {
+  if (phase_ == PoolPhase::kProving) {
     lease = context_.memory.Force(kParkedInstanceBytes);
+  } else if (urgency == PoolAction::Urgency::kNow) {
+    lease = TakeMemory(kParkedInstanceBytes, std::nullopt);
+    if (!lease.held()) return void(NoMemory(kParkedInstanceBytes, std::nullopt, Need::kMinimum));
   } else if (context_.room == nullptr || !context_.room->anybody_denied()) {
     lease = context_.memory.Take(kParkedInstanceBytes);
   }
-  if (!lease.held()) {
-    if (min_ == 0) return;
-    wants_memory_ = true;
-    // Tried again when some is free.
-    return NoteDenied(kParkedInstanceBytes, std::nullopt, Need::kMinimum);
-  }
+  // Nobody waits for it: no room is made.
+  if (!lease.held()) return;
   Instance& instance = NewInstance(slot, InstanceStep::kParking, std::move(lease));
   const Status parked = spawner_->Park(slot);
   if (parked.ok()) return;

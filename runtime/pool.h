@@ -138,7 +138,7 @@ class Pool final : private SpawnerEvents {
   void StartForCall(uint16_t slot);
   void StartServer(uint16_t slot, PoolAction::Urgency urgency);
   Status StartServerIn(Instance& instance);
-  void Park(uint16_t slot);
+  void Park(uint16_t slot, PoolAction::Urgency urgency);
   void Stop(Instance& instance);
   void Freeze(Instance& instance);
   void FreezeFailed(const Error& error);

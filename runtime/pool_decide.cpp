@@ -241,7 +241,7 @@ void Pool::Apply(const PoolAction& action) {
     case PoolActionKind::kStart:
       return StartServer(action.slot, action.urgency);
     case PoolActionKind::kPark:
-      return Park(action.slot);
+      return Park(action.slot, action.urgency);
     case PoolActionKind::kStop:
       if (Instance* instance = Find(action.slot)) Stop(*instance);
       return;

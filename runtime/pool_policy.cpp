@@ -180,7 +180,8 @@ class Planner {
       if (!slot) return;
       Add(PoolActionKind::kPark, *slot,
           "parks an instance: " + std::to_string(have) + " of " + std::to_string(ParkedTarget()) +
-              " ready");
+              " ready",
+          have < Min() ? Urgency::kNow : Urgency::kAhead);
     }
   }
 

@@ -138,12 +138,13 @@ Holding Pool::Holds() const {
     const uint64_t bytes = instance->memory.bytes();
     const bool ending = instance->step == InstanceStep::kEnding;
     if (instance->calls.empty()) {
-      if (ending) held.ending += bytes;
+      if (ending) held.ending += bytes, ++held.ending_places;
     } else if (ending || instance->closed || instance->step == InstanceStep::kRunning) {
       held.closing += bytes;
     }
   }
-  for (const Instance* instance : Spare()) held.idle += instance->memory.bytes();
+  for (const Instance* instance : Spare())
+    held.idle += instance->memory.bytes(), ++held.idle_places;
   if (phase_ == PoolPhase::kDraining) return held;
   const uint64_t each = version_->mode == SandboxMode::kExec ? kParkedInstanceBytes : limit_bytes();
   held.promised = std::min(min_, version_->spec.scale.max) * each;

@@ -90,28 +90,27 @@ void RoomMaker::ServeInTurn() {
   if (Pool* pool = FirstThatStarves()) pool->Evaluate();
 }
 
-// A minimum is nobody's turn while a call waits.
 Pool* RoomMaker::NextThatFits() const {
   const Claim* next = turns_.FirstThatFits({memory_.free_bytes(), memory_.free_places()});
-  if (next == nullptr || turns_.First()->what != next->what) return nullptr;
+  if (next == nullptr) return nullptr;
   return turns_.IsClosedTo(*next, clock_.Now()) ? nullptr : claimants_.at(next->id);
 }
 
 // The first one for whom nothing is on its way, if enough is idle for it and all before it.
 Pool* RoomMaker::NextInReach() {
-  const Claim* first = turns_.First();
-  if (first == nullptr) return nullptr;
+  if (turns_.empty()) return nullptr;
   Refresh();
-  if (memory_.full() && first->place == Claim::Place::kNeeds) {
-    return held_.ending == 0 && held_.idle > 0 ? claimants_.at(first->id) : nullptr;
-  }
   const uint64_t used = UsedThen();
   const uint64_t total = memory_.total();
-  const Claim* next = used >= total ? first : turns_.FirstBeyond(total - used);
-  if (next == nullptr || next->what != first->what) return nullptr;
-  const uint64_t wanted = used + turns_.BytesAhead(*next) + next->bytes;
-  if (wanted > total + held_.idle || turns_.IsClosedTo(*next, clock_.Now())) return nullptr;
-  return claimants_.at(next->id);
+  const Turns::Amount then = {total - std::min(used, total), PlacesThen()};
+  const Claim* next = turns_.FirstBeyond(then);
+  if (next == nullptr || turns_.IsClosedTo(*next, clock_.Now())) return nullptr;
+  Turns::Amount wanted = turns_.WantedAhead(*next);
+  wanted.bytes += next->bytes;
+  wanted.places += next->place == Claim::Place::kNeeds ? 1 : 0;
+  const bool bytes = used + wanted.bytes <= total + held_.idle;
+  const bool places = wanted.places <= then.places + held_.idle_places;
+  return bytes && places ? claimants_.at(next->id) : nullptr;
 }
 
 // Nothing is idle for it and no end is in sight: somebody must take no more calls. Those ahead of
@@ -150,6 +149,8 @@ void RoomMaker::Know(Pool& pool, const Holding& held) {
   held_.idle += held.idle - before.idle;
   held_.ending += held.ending - before.ending;
   held_.closing += held.closing - before.closing;
+  held_.idle_places += held.idle_places - before.idle_places;
+  held_.ending_places += held.ending_places - before.ending_places;
   if (held.idle > 0) offering_[pool.id()] = &pool;
   if (held.idle == 0 && before.idle > 0) offering_.erase(pool.id());
   if (held.promised != before.promised) KnowPromise(pool, held.promised);
@@ -173,6 +174,11 @@ uint64_t RoomMaker::Promised(const Pool& hungry) {
 
 uint64_t RoomMaker::UsedThen() const {
   return memory_.used() - std::min(held_.ending, memory_.used());
+}
+
+uint64_t RoomMaker::PlacesThen() const {
+  const uint64_t held = memory_.instances() - std::min(held_.ending_places, memory_.instances());
+  return memory_.most_instances() - std::min<uint64_t>(held, memory_.most_instances());
 }
 
 void RoomMaker::Gather(const Pool& hungry, const Claim& claim) {
@@ -216,15 +222,15 @@ RoomMaker::Answer RoomMaker::Apply(const RoomPlan& plan) {
 RoomMaker::Answer RoomMaker::Make(Pool& hungry, uint64_t more, Since since, Slot slot) {
   Refresh();
   const Claim claim = ClaimOf(hungry, since);
-  if (memory_.full() && slot == Slot::kNeedsOne) {
-    if (held_.ending > 0) return Answer::kSoon;
-    if (held_.idle == 0) return Answer::kLater;
+  const Turns::Amount ahead = turns_.WantedAhead(claim);
+  if (slot == Slot::kNeedsOne && PlacesThen() <= ahead.places) {
+    if (PlacesThen() + held_.idle_places <= ahead.places) return Answer::kLater;
     Gather(hungry, claim);
     return FreeASlot() ? Answer::kSoon : Answer::kLater;
   }
   RoomRequest request;
   request.bytes = more;
-  request.used = UsedThen() + turns_.BytesAhead(claim);
+  request.used = UsedThen() + ahead.bytes;
   request.budget = memory_.total();
   request.clock = room_clock_;
   if (request.used + more <= request.budget) return Answer::kSoon;

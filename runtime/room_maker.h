@@ -33,12 +33,14 @@ struct IdleInstance {
   Ladder ladder;  // what it holds now, and would hold on lower rungs
 };
 
-// What a pool's instances hold, in bytes.
+// What a pool's instances hold: bytes, and places for instances.
 struct Holding {
   uint64_t idle = 0;      // others may have it
   uint64_t ending = 0;    // on its way to be free
   uint64_t closing = 0;   // free once calls under way have ended
   uint64_t promised = 0;  // by scale.min, held or not
+  uint32_t idle_places = 0;
+  uint32_t ending_places = 0;
 };
 
 class RoomMaker {
@@ -87,7 +89,7 @@ class RoomMaker {
   void Changed(Pool& pool);  // what it holds, or may be asked for
   void Forget(Pool& pool);   // it goes
   void NoteIdle() {          // somebody's instance just became so
-    if (anybody_denied() && on_satisfied) on_satisfied();
+    if (anybody_unmet() && on_satisfied) on_satisfied();
   }
   // One instance of so much, were all others as small as they may be.
   bool CouldFit(const Pool& pool, uint64_t bytes) {
@@ -100,7 +102,8 @@ class RoomMaker {
   Pool* NextThatFits() const;
   Pool* NextInReach();
   Pool* FirstThatStarves();
-  uint64_t UsedThen() const;  // once what ends has ended
+  uint64_t UsedThen() const;    // once what ends has ended
+  uint64_t PlacesThen() const;  // that are free then
   void Refresh();
   void Know(Pool& pool, const Holding& held);
   void KnowPromise(const Pool& pool, uint64_t bytes);

@@ -17,23 +17,27 @@ struct Turns::Node {
   Claim claim;
   uint32_t order = 0;
   Tree ahead, behind;
-  uint64_t bytes = 0;                    // of all here and below
+  Amount all;                            // of all here and below
   uint64_t least_with_place = kNothing;  // bytes, of those that need no place
   uint64_t least_without = kNothing;     // of those that do
   TimePoint closes_at;
 
-  bool Fits(const Free& free) const {
+  Amount Own() const {
+    return {claim.bytes, claim.place == Claim::Place::kNeeds ? uint64_t{1} : uint64_t{0}};
+  }
+  bool Fits(const Amount& free) const {
     return least_with_place <= free.bytes || (free.places > 0 && least_without <= free.bytes);
   }
   void SumUp() {
     const bool needs = claim.place == Claim::Place::kNeeds;
-    bytes = claim.bytes;
+    all = Own();
     least_with_place = needs ? kNothing : claim.bytes;
     least_without = needs ? claim.bytes : kNothing;
     closes_at = claim.closes_at;
     for (const Node* child : {ahead.get(), behind.get()}) {
       if (child == nullptr) continue;
-      bytes += child->bytes;
+      all.bytes += child->all.bytes;
+      all.places += child->all.places;
       least_with_place = std::min(least_with_place, child->least_with_place);
       least_without = std::min(least_without, child->least_without);
       closes_at = std::min(closes_at, child->closes_at);
@@ -145,7 +149,7 @@ const Claim* Turns::First() const {
   return node == nullptr ? nullptr : &node->claim;
 }
 
-const Claim* Turns::FirstThatFits(const Free& free) const {
+const Claim* Turns::FirstThatFits(const Amount& free) const {
   const Node* node = root_.get();
   if (node == nullptr || !node->Fits(free)) return nullptr;
   while (true) {
@@ -160,30 +164,38 @@ const Claim* Turns::FirstThatFits(const Free& free) const {
   }
 }
 
-const Claim* Turns::FirstBeyond(uint64_t bytes) const {
+const Claim* Turns::FirstBeyond(Amount there) const {
+  // False: it is more than there is, of which nothing is taken then.
+  const auto take = [&there](const Amount& wanted) {
+    if (wanted.bytes > there.bytes || wanted.places > there.places) return false;
+    there.bytes -= wanted.bytes;
+    there.places -= wanted.places;
+    return true;
+  };
   const Node* node = root_.get();
   while (node != nullptr) {
-    const uint64_t ahead = node->ahead == nullptr ? 0 : node->ahead->bytes;
-    if (ahead > bytes) {
+    if (!take(node->ahead == nullptr ? Amount() : node->ahead->all)) {
       node = node->ahead.get();
       continue;
     }
-    bytes -= ahead;
-    if (node->claim.bytes > bytes) return &node->claim;
-    bytes -= node->claim.bytes;
+    if (!take(node->Own())) return &node->claim;
     node = node->behind.get();
   }
   return nullptr;
 }
 
-uint64_t Turns::BytesAhead(const Claim& claim) const {
-  uint64_t bytes = 0;
+Turns::Amount Turns::WantedAhead(const Claim& claim) const {
+  Amount wanted;
   for (const Node* node = root_.get(); node != nullptr;) {
     const bool ahead = IsAhead(node->claim, claim);
-    if (ahead) bytes += node->bytes - (node->behind == nullptr ? 0 : node->behind->bytes);
+    if (ahead) {
+      const Amount behind = node->behind == nullptr ? Amount() : node->behind->all;
+      wanted.bytes += node->all.bytes - behind.bytes;
+      wanted.places += node->all.places - behind.places;
+    }
     node = ahead ? node->behind.get() : node->ahead.get();
   }
-  return bytes;
+  return wanted;
 }
 
 bool Turns::IsClosedTo(const Claim& claim, TimePoint now) const {

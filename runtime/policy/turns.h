@@ -53,15 +53,15 @@ class Turns {
   // Pointers hold until the next change; null: none.
   const Claim* Find(uint64_t id) const;
   const Claim* First() const;
-  struct Free {
+  struct Amount {
     uint64_t bytes = 0;
-    uint32_t places = 0;
+    uint64_t places = 0;
   };
-  const Claim* FirstThatFits(const Free& free) const;
-  // The first that, with all ahead of it, wants more than `bytes`.
-  const Claim* FirstBeyond(uint64_t bytes) const;
+  const Claim* FirstThatFits(const Amount& free) const;
+  // The first that, with all ahead of it, wants more of either.
+  const Claim* FirstBeyond(Amount there) const;
   static bool IsAhead(const Claim& one, const Claim& other);
-  uint64_t BytesAhead(const Claim& claim) const;
+  Amount WantedAhead(const Claim& claim) const;
   bool IsClosedTo(const Claim& claim, TimePoint now) const;  // by one ahead of it
   const Claim* FirstThatCloses(TimePoint now) const;         // to all behind it
   size_t Depth() const;                                      // what a question costs at most

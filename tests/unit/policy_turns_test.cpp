@@ -126,7 +126,7 @@ class TurnsAndAList : public ::testing::Test {
     std::sort(list.begin(), list.end(), Turns::IsAhead);
   }
   void CheckFits() {
-    const Turns::Free free{random() % 60, static_cast<uint32_t>(random() % 2)};
+    const Turns::Amount free{random() % 60, random() % 2};
     const auto fits = std::find_if(list.begin(), list.end(), [&](const Claim& claim) {
       const bool place = claim.place == Claim::Place::kHas || free.places > 0;
       return place && claim.bytes <= free.bytes;
@@ -137,10 +137,13 @@ class TurnsAndAList : public ::testing::Test {
     ASSERT_EQ(found->id, fits->id);
   }
   void CheckBeyond() {
-    const uint64_t most = random() % 1000;
-    uint64_t sum = 0;
-    const auto beyond = std::find_if(
-        list.begin(), list.end(), [&](const Claim& claim) { return (sum += claim.bytes) > most; });
+    const Turns::Amount most{random() % 1000, random() % 30};
+    Turns::Amount sum;
+    const auto beyond = std::find_if(list.begin(), list.end(), [&](const Claim& claim) {
+      sum.bytes += claim.bytes;
+      sum.places += claim.place == Claim::Place::kNeeds ? 1 : 0;
+      return sum.bytes > most.bytes || sum.places > most.places;
+    });
     const Claim* found = turns.FirstBeyond(most);
     ASSERT_EQ(found == nullptr, beyond == list.end());
     if (found == nullptr) return;
@@ -149,14 +152,16 @@ class TurnsAndAList : public ::testing::Test {
   void CheckAhead() {
     const Claim claim = ClaimOf(random() % 40, random() % 5, static_cast<int>(random() % 5));
     const TimePoint now = kNow + seconds(random() % 9);
-    uint64_t bytes = 0;
+    Turns::Amount ahead;
     bool closed = false;
     for (const Claim& other : list) {
       if (!Turns::IsAhead(other, claim)) continue;
-      bytes += other.bytes;
+      ahead.bytes += other.bytes;
+      ahead.places += other.place == Claim::Place::kNeeds ? 1 : 0;
       closed = closed || other.closes_at <= now;
     }
-    ASSERT_EQ(turns.BytesAhead(claim), bytes);
+    ASSERT_EQ(turns.WantedAhead(claim).bytes, ahead.bytes);
+    ASSERT_EQ(turns.WantedAhead(claim).places, ahead.places);
     ASSERT_EQ(turns.IsClosedTo(claim, now), closed);
     const auto closes = std::find_if(list.begin(), list.end(),
                                      [&](const Claim& other) { return other.closes_at <= now; });

@@ -261,6 +261,69 @@ TEST_F(RoomTest, WhatIsOutOfItsTimeIsReclaimedWhereThereIsSwap) {
   EXPECT_EQ(client->call->receipt().start, StartKind::kReclaimed);
 }
 
+TEST_F(RoomTest, AMinimumIsWokenByWhatNoWaitingCallCanHave) {
+  dispatcher.reset();
+  standing.starts = [this] { return sandbox->starts.load(); };
+  dispatcher = Dispatcher::Create(config, *loop, standing, *sandbox, logs);
+  std::atomic<bool> first_ends = false;
+  std::atomic<int> programs = 0;
+  sandbox->program = [&](FakeProgram&) {
+    const bool first = programs++ == 0;
+    while (!go && !(first && first_ends)) std::this_thread::sleep_for(milliseconds(1));
+    return Exited(0);
+  };
+  for (const char* name : {"f", "g", "h", "i"}) {
+    auto version = Named(name, SandboxMode::kExec);
+    version->spec.sandbox.memory_bytes = (*name == 'f' ? 36ULL : 64ULL) << 20;
+    ASSERT_TRUE(Activate(version).ok());
+  }
+  auto first = Begin(RequestOf("f"));
+  ASSERT_TRUE(RunUntil([&] { return programs == 1; }));
+  auto second = Begin(RequestOf("g"));
+  ASSERT_TRUE(RunUntil([&] { return programs == 2; })) << "and now all memory is taken";
+  auto waits = Begin(RequestOf("h"));
+  FunctionKey promised = key;
+  promised.name = "i";
+  ASSERT_TRUE(dispatcher->Scale(promised, 2).ok());
+  RunFor(milliseconds(20));
+  EXPECT_EQ(Step("i"), "");
+  first_ends = true;  // 36 MiB: too little for the call
+  ASSERT_TRUE(RunUntil([&] { return Of("i").instances.size() == 2; }));
+  EXPECT_FALSE(waits->done());
+  go = true;
+  ASSERT_TRUE(RunUntil([&] { return second->done() && waits->done(); }));
+  EXPECT_EQ(waits->outcome(), "ok");
+}
+
+// One place is on its way to be free, slowly, and two wait: the second one's is made at once.
+TEST_F(RoomTest, APlaceIsMadeForWhomNoneIsOnItsWay) {
+  config.max_instances = 3;
+  config.memory_budget_bytes = 1ULL << 30;
+  Restart();
+  HoldPrograms();
+  auto idle = Named("f", SandboxMode::kHttp);
+  idle->spec.scale.freeze_after = kNeverFreeze;
+  ASSERT_TRUE(Activate(idle).ok());
+  for (const char* name : {"g", "h", "i", "j"}) {
+    ASSERT_TRUE(Activate(Named(name, SandboxMode::kExec)).ok());
+  }
+  EXPECT_EQ(Call(RequestOf("f"))->outcome(), "ok");
+  auto leaves = Begin(RequestOf("g"));
+  auto stays = Begin(RequestOf("h"));
+  ASSERT_TRUE(RunUntil([&] { return Step("g") == "busy" && Step("h") == "busy"; }));
+  leaves->Leave();
+  ASSERT_TRUE(RunUntil([&] { return Step("g") == "draining"; }));
+  auto next = Begin(RequestOf("i"));
+  RunFor(milliseconds(20));
+  EXPECT_EQ(Step("f"), "warm") << "it waits for the place that is on its way";
+  auto second = Begin(RequestOf("j"));
+  ASSERT_TRUE(RunUntil([&] { return Step("f").empty(); }));
+  ASSERT_TRUE(RunUntil([&] { return Step("i") == "busy"; }));
+  go = true;
+  ASSERT_TRUE(RunUntil([&] { return stays->done() && next->done() && second->done(); }));
+  EXPECT_EQ(second->outcome(), "ok");
+}
+
 TEST_F(RoomTest, KeepsItsPromisesOnARandomBoard) {
   std::mt19937 random(7);
   config.memory_budget_bytes = 200 << 20;
