@@ -70,7 +70,8 @@ class Pool final : private SpawnerEvents {
   uint64_t limit_bytes() const { return std::max(size_.memory_bytes, in_force_.memory_bytes); }
   Holding Holds() const;
   RoomMaker::Share& room_share() { return room_share_; }
-  void OfferIdle(std::vector<IdleInstance>* out);
+  enum class Hoped : uint8_t { kKept, kOffered };  // the one that a call of its own waits for
+  void OfferIdle(std::vector<IdleInstance>* out, Hoped hoped);
   void Lower(uint16_t slot, Rung to);  // for another function
   void EndIdle(uint16_t slot, const char* why);
   uint64_t CloseOne();  // a busy server takes no new calls; what it holds, or 0
@@ -162,7 +163,7 @@ class Pool final : private SpawnerEvents {
   void ReleaseProgram(Instance& instance, AfterCall after);
 
   static bool IsQuiet(const Instance& instance);  // might go when nobody needs it
-  std::vector<const Instance*> Spare() const;
+  std::vector<const Instance*> Spare(Hoped hoped) const;
   void Changed() {  // what it holds, or may give up
     if (context_.room != nullptr) context_.room->Changed(*this);
   }

@@ -138,26 +138,38 @@ Holding Pool::Holds() const {
     const uint64_t bytes = instance->memory.bytes();
     const bool ending = instance->step == InstanceStep::kEnding;
     if (instance->calls.empty()) {
-      if (ending) held.ending += bytes, ++held.ending_places;
+      held.ending += ending ? bytes : 0;
+      held.ending_places += ending ? 1 : 0;
     } else if (ending || instance->closed || instance->step == InstanceStep::kRunning) {
       held.closing += bytes;
     }
   }
-  for (const Instance* instance : Spare())
-    held.idle += instance->memory.bytes(), ++held.idle_places;
+  for (const Instance* instance : Spare(Hoped::kKept)) {
+    held.idle += instance->memory.bytes();
+    ++held.idle_places;
+  }
+  if (!waiting_.empty()) {
+    for (const Instance* instance : Spare(Hoped::kOffered)) {
+      held.hoped += instance->memory.bytes();
+      ++held.hoped_places;
+    }
+    held.hoped -= std::min(held.hoped, held.idle);
+    held.hoped_places -= std::min(held.hoped_places, held.idle_places);
+  }
   if (phase_ == PoolPhase::kDraining) return held;
   const uint64_t each = version_->mode == SandboxMode::kExec ? kParkedInstanceBytes : limit_bytes();
   held.promised = std::min(min_, version_->spec.scale.max) * each;
   return held;
 }
 
-// Idle ones beyond scale.min, the longest idle last, and none that a call of its own is about to
-// get.
-std::vector<const Instance*> Pool::Spare() const {
+// Idle ones beyond scale.min, the longest idle last; and, unless that is offered, none that a call
+// of its own is about to get.
+std::vector<const Instance*> Pool::Spare(Hoped hoped) const {
   std::vector<const Instance*> quiet;
   if (phase_ == PoolPhase::kProving) return quiet;
   uint32_t busy = 0;
-  const Instance* next = waiting_.empty() ? nullptr : FindUsable();
+  const bool keeps = hoped == Hoped::kKept && !waiting_.empty();
+  const Instance* next = keeps ? FindUsable() : nullptr;
   for (const auto& instance : instances_) {
     if (IsQuiet(*instance) && instance.get() != next) {
       quiet.push_back(instance.get());
@@ -173,9 +185,9 @@ std::vector<const Instance*> Pool::Spare() const {
   return quiet;
 }
 
-void Pool::OfferIdle(std::vector<IdleInstance>* out) {
+void Pool::OfferIdle(std::vector<IdleInstance>* out, Hoped hoped) {
   PoolSnapshot snapshot;
-  const std::vector<const Instance*> spare = Spare();
+  const std::vector<const Instance*> spare = Spare(hoped);
   if (!spare.empty()) PlanLadder(&snapshot);
   for (const Instance* one : spare) {
     const Instance& instance = *one;

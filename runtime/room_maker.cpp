@@ -105,12 +105,13 @@ Pool* RoomMaker::NextInReach() {
   const Turns::Amount then = {total - std::min(used, total), PlacesThen()};
   const Claim* next = turns_.FirstBeyond(then);
   if (next == nullptr || turns_.IsClosedTo(*next, clock_.Now())) return nullptr;
+  Pool* const pool = claimants_.at(next->id);
+  const Turns::Amount idle = IdleFor(*pool);
   Turns::Amount wanted = turns_.WantedAhead(*next);
   wanted.bytes += next->bytes;
   wanted.places += next->place == Claim::Place::kNeeds ? 1 : 0;
-  const bool bytes = used + wanted.bytes <= total + held_.idle;
-  const bool places = wanted.places <= then.places + held_.idle_places;
-  return bytes && places ? claimants_.at(next->id) : nullptr;
+  const bool bytes = used + wanted.bytes <= total + idle.bytes;
+  return bytes && wanted.places <= then.places + idle.places ? pool : nullptr;
 }
 
 // Nothing is idle for it and no end is in sight: somebody must take no more calls. Those ahead of
@@ -119,9 +120,10 @@ Pool* RoomMaker::FirstThatStarves() {
   const Claim* first = turns_.FirstThatCloses(clock_.Now());
   if (first == nullptr) return nullptr;
   Refresh();
-  const uint64_t reachable = held_.ending + held_.closing + held_.idle;
+  Pool* const pool = claimants_.at(first->id);
+  const uint64_t reachable = held_.ending + held_.closing + IdleFor(*pool).bytes;
   const bool hopeless = memory_.used() + first->bytes > memory_.total() + reachable;
-  return hopeless ? claimants_.at(first->id) : nullptr;
+  return hopeless ? pool : nullptr;
 }
 
 // --- what is there
@@ -149,10 +151,13 @@ void RoomMaker::Know(Pool& pool, const Holding& held) {
   held_.idle += held.idle - before.idle;
   held_.ending += held.ending - before.ending;
   held_.closing += held.closing - before.closing;
+  held_.hoped += held.hoped - before.hoped;
+  held_.hoped_places += held.hoped_places - before.hoped_places;
   held_.idle_places += held.idle_places - before.idle_places;
   held_.ending_places += held.ending_places - before.ending_places;
-  if (held.idle > 0) offering_[pool.id()] = &pool;
-  if (held.idle == 0 && before.idle > 0) offering_.erase(pool.id());
+  const bool offers = held.idle + held.hoped > 0;
+  if (offers) offering_[pool.id()] = &pool;
+  if (!offers && before.idle + before.hoped > 0) offering_.erase(pool.id());
   if (held.promised != before.promised) KnowPromise(pool, held.promised);
 }
 
@@ -183,11 +188,20 @@ uint64_t RoomMaker::PlacesThen() const {
 
 void RoomMaker::Gather(const Pool& hungry, const Claim& claim) {
   idle_.clear();
+  const TimePoint now = clock_.Now();
   for (const auto& [id, pool] : offering_) {
     const Claim* other = turns_.Find(id);
     const bool ahead = pool != &hungry && other != nullptr && Turns::IsAhead(*other, claim);
-    if (!ahead) pool->OfferIdle(&idle_);
+    if (ahead) continue;
+    const bool denied = pool != &hungry && other != nullptr && turns_.IsClosedTo(*other, now);
+    pool->OfferIdle(&idle_, denied ? Pool::Hoped::kOffered : Pool::Hoped::kKept);
   }
+}
+
+Turns::Amount RoomMaker::IdleFor(Pool& pool) const {
+  const Holding& own = pool.room_share().held;
+  return {held_.idle + held_.hoped - own.hoped,
+          uint64_t{held_.idle_places} + held_.hoped_places - own.hoped_places};
 }
 
 std::vector<Holder> RoomMaker::Holders() {
@@ -223,8 +237,9 @@ RoomMaker::Answer RoomMaker::Make(Pool& hungry, uint64_t more, Since since, Slot
   Refresh();
   const Claim claim = ClaimOf(hungry, since);
   const Turns::Amount ahead = turns_.WantedAhead(claim);
+  const Turns::Amount idle = IdleFor(hungry);
   if (slot == Slot::kNeedsOne && PlacesThen() <= ahead.places) {
-    if (PlacesThen() + held_.idle_places <= ahead.places) return Answer::kLater;
+    if (PlacesThen() + idle.places <= ahead.places) return Answer::kLater;
     Gather(hungry, claim);
     return FreeASlot() ? Answer::kSoon : Answer::kLater;
   }
@@ -234,7 +249,7 @@ RoomMaker::Answer RoomMaker::Make(Pool& hungry, uint64_t more, Since since, Slot
   request.budget = memory_.total();
   request.clock = room_clock_;
   if (request.used + more <= request.budget) return Answer::kSoon;
-  if (request.used + more <= request.budget + held_.idle) {
+  if (request.used + more <= request.budget + idle.bytes) {
     Gather(hungry, claim);
     const RoomPlan plan = Plan(request);
     if (plan.verdict == RoomPlan::Verdict::kAdmit) return Apply(plan);
@@ -242,7 +257,7 @@ RoomMaker::Answer RoomMaker::Make(Pool& hungry, uint64_t more, Since since, Slot
   if (hungry.limit_bytes() + Promised(hungry) > memory_.total()) return Answer::kNever;
   const Claim* own = turns_.Find(hungry.id());
   if (since && own != nullptr && own->closes_at <= clock_.Now()) {
-    const uint64_t reachable = held_.ending + held_.closing + held_.idle;
+    const uint64_t reachable = held_.ending + held_.closing + idle.bytes;
     const uint64_t wanted = memory_.used() + more;
     if (wanted > memory_.total() + reachable) {
       CloseFor(hungry, wanted - memory_.total() - reachable);
@@ -256,7 +271,7 @@ void RoomMaker::GiveUp(size_t most, Whose whose, const char* why) {
   idle_.clear();
   for (const auto& [id, pool] : offering_) {
     const bool http = pool->version().mode == SandboxMode::kHttp;
-    if (http || whose == Whose::kAll) pool->OfferIdle(&idle_);
+    if (http || whose == Whose::kAll) pool->OfferIdle(&idle_, Pool::Hoped::kKept);
   }
   for (const size_t chosen : WorthLeast(Holders(), most)) {
     idle_[chosen].pool->EndIdle(idle_[chosen].slot, why);

@@ -39,6 +39,10 @@ struct Holding {
   uint64_t ending = 0;    // on its way to be free
   uint64_t closing = 0;   // free once calls under way have ended
   uint64_t promised = 0;  // by scale.min, held or not
+  // Idle, and a call of its own waits for what it lacks: others may have it once that call is
+  // denied everything (Turns::IsClosedTo), or each would wait for the other.
+  uint64_t hoped = 0;
+  uint32_t hoped_places = 0;
   uint32_t idle_places = 0;
   uint32_t ending_places = 0;
 };
@@ -102,8 +106,9 @@ class RoomMaker {
   Pool* NextThatFits() const;
   Pool* NextInReach();
   Pool* FirstThatStarves();
-  uint64_t UsedThen() const;    // once what ends has ended
-  uint64_t PlacesThen() const;  // that are free then
+  uint64_t UsedThen() const;                // once what ends has ended
+  uint64_t PlacesThen() const;              // that are free then
+  Turns::Amount IdleFor(Pool& pool) const;  // at most
   void Refresh();
   void Know(Pool& pool, const Holding& held);
   void KnowPromise(const Pool& pool, uint64_t bytes);
@@ -127,7 +132,7 @@ class RoomMaker {
   uint64_t progress_ = 0;               // starts, and rounds of demotions
   Holding held_;                        // by all pools, but for `promised`
   std::vector<Pool*> stale_;            // not yet in held_ as they are
-  std::map<uint64_t, Pool*> offering_;  // those with something idle, by id
+  std::map<uint64_t, Pool*> offering_;  // those with something idle or hoped for, by id
   // What scale.min promises of each function: by pools' ids; of two versions one is about to go.
   std::map<FunctionKey, std::map<uint64_t, uint64_t>> promises_;
   uint64_t promised_ = 0;           // of each function the most

@@ -324,6 +324,34 @@ TEST_F(RoomTest, APlaceIsMadeForWhomNoneIsOnItsWay) {
   EXPECT_EQ(second->outcome(), "ok");
 }
 
+// A frozen server's call waits for the rest of its memory, behind one that needs what it holds.
+TEST_F(RoomTest, WhoStarvesGetsWhatACallBehindItHopesFor) {
+  dispatcher.reset();
+  std::atomic<int> tenths = 0;
+  standing.starts = [&] { return tenths.load(); };
+  dispatcher = Dispatcher::Create(config, *loop, standing, *sandbox, logs);
+  sandbox->memory_bytes = 50 << 20;
+  HoldPrograms();
+  auto server = Named("f", SandboxMode::kHttp);
+  server->spec.scale.freeze_after = Duration::zero();
+  ASSERT_TRUE(Activate(server).ok());
+  ASSERT_TRUE(Activate(Named("g", SandboxMode::kExec)).ok());
+  auto small = Named("h", SandboxMode::kExec);
+  small->spec.sandbox.memory_bytes = 50 << 20;
+  ASSERT_TRUE(Activate(small).ok());
+  EXPECT_EQ(Call(RequestOf("f"))->outcome(), "ok");
+  ASSERT_TRUE(RunUntil([&] { return Step("f") == "frozen"; }));
+  auto holds = Begin(RequestOf("h"));
+  ASSERT_TRUE(RunUntil([&] { return Step("h") == "busy"; })) << "now all memory is taken";
+  auto starves = Begin(RequestOf("g"));
+  auto behind = Begin(RequestOf("f"));
+  RunFor(milliseconds(20));
+  EXPECT_EQ(Step("f"), "frozen");
+  tenths = 20;  // its patience is over
+  go = true;
+  EXPECT_TRUE(RunUntil([&] { return starves->done() && behind->done() && holds->done(); }));
+}
+
 TEST_F(RoomTest, KeepsItsPromisesOnARandomBoard) {
   std::mt19937 random(7);
   config.memory_budget_bytes = 200 << 20;
