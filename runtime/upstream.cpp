@@ -20,6 +20,12 @@ constexpr Duration kLastProbeDelay = std::chrono::milliseconds(20);
 constexpr uint16_t kSocketsPerRequest = 4;
 constexpr uint32_t kEdges = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
 
+bool IsConnected(int fd) {
+  sockaddr_storage peer = {};
+  socklen_t size = sizeof peer;
+  return getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) == 0;
+}
+
 // Already connected sockets are welcome: that is how a test stands in for a namespace.
 Status ConnectLoopback(int fd, uint16_t port) {
   sockaddr_in address = {};
@@ -29,7 +35,8 @@ Status ConnectLoopback(int fd, uint16_t port) {
   const auto* raw = reinterpret_cast<const sockaddr*>(&address);
   if (PULGA_SYS(connect, fd, raw, sizeof address) != 0 && errno != EINPROGRESS &&
       errno != EISCONN) {
-    return LastError("connect to 127.0.0.1:" + std::to_string(port));
+    const Error refused = LastError("connect to 127.0.0.1:" + std::to_string(port));
+    if (!IsConnected(fd)) return refused;
   }
   const int one = 1;
   (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);

@@ -28,7 +28,7 @@ class Contention {
     DispatcherConfig config;
     config.memory_budget_bytes = rules.budget;
     config.max_instances = rules.max_instances;
-    sandbox_.odds = {0, 0, 0, 0, 0};
+    sandbox_.odds = {0, 0, 0, 0, 0, 0, 0};
     sandbox_.longest_call = rules.longest_call;
     dispatcher_ = Dispatcher::Create(config, *loop_, time_, sandbox_, logs_);
     result_.rivals.resize(rivals.size());

@@ -1,6 +1,7 @@
 #include "tests/support/runtime_simulation.h"
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <optional>
 #include <random>
@@ -31,6 +32,7 @@ class Simulation {
     config.memory_budget_bytes = rules.budget;
     config.max_instances = rules.max_instances;
     sandbox_.longest_call = rules.longest_call;
+    sandbox_.swap = Below(2) == 0;
     dispatcher_ = Dispatcher::Create(config, *loop_, time_, sandbox_, logs_);
     functions_.resize(rules.functions);
     for (uint32_t f = 0; f < rules.functions; ++f) Restore(f);
@@ -49,14 +51,18 @@ class Simulation {
     BringToRest();
     result_.programs = sandbox_.programs;
     result_.builds = sandbox_.builds;
+    result_.freezes = sandbox_.freezes;
+    result_.thaws = sandbox_.thaws;
+    result_.reclaims = sandbox_.reclaims;
     return result_;
   }
 
  private:
   struct Function {
-    uint32_t number = 0;               // the newest version's
-    uint32_t active = 0;               // calls get this one, or a newer
-    std::map<uint64_t, uint32_t> max;  // of each version, by id
+    SandboxMode mode = SandboxMode::kExec;  // which a redeploy may change
+    uint32_t number = 0;                    // the newest version's
+    uint32_t active = 0;                    // calls get this one, or a newer
+    std::map<uint64_t, uint32_t> max;       // of each version, by id
     std::map<uint64_t, uint32_t> numbers;
     std::map<uint32_t, uint32_t> kept;  // of each version, by number, for as long as it is active
     bool there = false;
@@ -82,6 +88,11 @@ class Simulation {
     for (const InstanceStatus& instance : activity.instances) text += instance.step + " ";
     return text + "; " + activity.last_decision + "; " + activity.trouble;
   }
+  std::string ToldOfAll() const {
+    std::string text;
+    for (uint32_t f = 0; f < rules_.functions; ++f) text += Told(f) + "\n";
+    return text;
+  }
   FunctionKey KeyOf(uint32_t f) const {
     return {kDefaultOwner, kDefaultNamespace, "f" + std::to_string(f)};
   }
@@ -92,8 +103,19 @@ class Simulation {
     version->key = KeyOf(f);
     version->id = next_id_++;
     version->number = ++function.number;
-    version->mode = SandboxMode::kExec;
+    if (function.number == 1 || Below(10) == 0) {
+      function.mode = Below(100) < rules_.servers ? SandboxMode::kHttp : SandboxMode::kExec;
+    }
+    version->mode = function.mode;
     version->argv = {"/f"};
+    if (version->mode == SandboxMode::kHttp) {
+      version->concurrency = version->spec.scale.concurrency = 1 + Below(4);
+      if (Below(3) == 0) version->spec.scale.target = 1 + Below(version->concurrency);
+      version->spec.scale.freeze_after =
+          std::array{Duration::zero(), Duration(seconds(1)), kNeverFreeze}[Below(3)];
+      version->spec.limits.start_timeout = seconds(2);
+    }
+    sandbox_.calls_at_once[version->id] = version->concurrency;
     version->spec.limits.timeout = seconds(2);
     version->spec.limits.body_bytes = version->spec.limits.output_bytes = 1 << 20;
     version->spec.sandbox.memory_bytes = (8ULL + 8 * Below(8)) << 20;
@@ -105,7 +127,8 @@ class Simulation {
     version->spec.scale.queue_wait = minutes(10);
     const ScaleSpec& scale = version->spec.scale;
     function.max[version->id] = scale.max;
-    function.kept[version->number] = scale.min == 0 ? 0 : std::max(scale.min, scale.parked);
+    const uint32_t parked = version->mode == SandboxMode::kExec ? scale.parked : 0;
+    function.kept[version->number] = scale.min == 0 ? 0 : std::max(scale.min, parked);
     function.numbers[version->id] = version->number;
     return version;
   }
@@ -186,7 +209,11 @@ class Simulation {
     // A version that proves itself may pass both, until others have given way.
     const bool within =
         sandbox_.bytes() <= rules_.budget && sandbox_.instances() <= rules_.max_instances;
-    if (!within && !forced_) Break("over the budget, or over the instances there may be");
+    if (!within && !forced_) {
+      Break("over the budget, or over the instances there may be: " +
+            std::to_string(sandbox_.bytes()) + " bytes, " + std::to_string(sandbox_.instances()) +
+            " instances; counted: " + std::to_string(dispatcher_->Totals().memory_used_bytes));
+    }
     if (within && proving_ == 0) forced_ = false;
     for (const Function& function : functions_) {
       for (const auto& [id, max] : function.max) {
@@ -202,7 +229,7 @@ class Simulation {
     const Duration waited = time_.Now() - call.begun;
     if (!call.client->done()) {
       result_.longest_wait = std::max(result_.longest_wait, waited);
-      if (waited > rules_.longest_wait) Break("a call starves" + Told(call.function));
+      if (waited > rules_.longest_wait) Break("a call starves" + ToldOfAll());
       return;
     }
     call.counted = true;
@@ -233,7 +260,7 @@ class Simulation {
   // No more calls: what is open ends; hours later only what scale.min keeps is there, and with the
   // functions all goes.
   void BringToRest() {
-    sandbox_.odds = {0, 0, 0, 0, 0};
+    sandbox_.odds = {0, 0, 0, 0, 0, 0, 0};
     sandbox_.Revive();
     dispatcher_->OnSandboxAvailable();
     dispatcher_->SetPressure(PressureLevel::kCalm, "");

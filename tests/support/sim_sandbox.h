@@ -1,5 +1,6 @@
 // SimSandbox: sandboxes of a simulation. Nothing runs: programs are timers of the loop that write a
-// line to a real pipe. What the pool may never do is noted in `broken`. One thread.
+// line to a real pipe, servers answer by such timers (sim_server.h), are frozen, and reclaimed.
+// What the pool may never do is noted in `broken`. One thread.
 #pragma once
 
 #include <functional>
@@ -20,6 +21,7 @@ class SimSandbox final : public SandboxWithoutLayers {
  public:
   struct Odds {  // one in so many
     uint32_t build_fails = 25, start_fails = 60, start_refused = 80, program_fails = 15, hangs = 60;
+    uint32_t freeze_fails = 40, reclaim_fails = 20;
   };
   SimSandbox(EventLoop& loop, const Clock& clock, uint32_t seed)
       : loop_(loop), clock_(clock), random_(seed) {}
@@ -32,8 +34,9 @@ class SimSandbox final : public SandboxWithoutLayers {
 
   // What there is now, as a board would count it.
   uint32_t instances() const;
-  uint64_t bytes() const;  // programs by their limit, parked ones by what those hold
-  uint32_t programs_of(uint64_t version) const;
+  // Programs and servers by their limit; parked and frozen ones by what those hold.
+  uint64_t bytes() const;
+  uint32_t programs_of(uint64_t version) const;  // or servers, but for those that were told to end
   size_t spawners() const { return spawners_.size(); }
   // From none to `most`, each as likely.
   Duration Within(Duration most) {
@@ -42,8 +45,10 @@ class SimSandbox final : public SandboxWithoutLayers {
 
   Odds odds;
   Duration longest_call = std::chrono::milliseconds(300);
+  bool swap = false;                           // what is frozen can be reclaimed
+  std::map<uint64_t, uint32_t> calls_at_once;  // that a server of the version takes, by its id
   std::string broken;
-  uint64_t builds = 0, programs = 0;
+  uint64_t builds = 0, programs = 0, freezes = 0, thaws = 0, reclaims = 0;
 
  private:
   friend class SimSpawner;

@@ -35,6 +35,9 @@ RuntimeSimulationResult SimulateMany(const RuntimeSimulationRules& rules) {
     all.refused += result.refused;
     all.failed += result.failed;
     all.redeploys += result.redeploys;
+    all.freezes += result.freezes;
+    all.thaws += result.thaws;
+    all.reclaims += result.reclaims;
   }
   ::testing::Test::RecordProperty("calls", std::to_string(all.calls));
   return all;
@@ -44,6 +47,9 @@ TEST(RuntimeSimulation, KeepsItsPromises) {
   const RuntimeSimulationResult all = SimulateMany({});
   EXPECT_GT(all.served, all.calls / 2) << "most are served, or little was tried";
   EXPECT_GT(all.failed, 0U);
+  EXPECT_GT(all.thaws, 0U);
+  EXPECT_GT(all.freezes, all.thaws);
+  EXPECT_GT(all.reclaims, 0U);
 }
 
 TEST(RuntimeSimulation, KeepsThemOnABoardThatIsFarTooSmall) {
