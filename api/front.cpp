@@ -58,7 +58,8 @@ HttpReply NoRouteReply(const HttpRequest& request, RouteMatch match) {
 }  // namespace
 
 void AddAllRoutes(Router& router, Engine& engine, EventLoop& loop, const OpenFaasOptions& options) {
-  AddCallRoutes(router, engine, loop);
+  const auto metrics = std::make_shared<GatewayMetrics>();
+  AddCallRoutes(router, {engine, loop, metrics, "pulga/" + engine.System().version});
   AddUpkeepRoutes(router, engine);
   AddImageRoutes(router, engine);
   AddUploadRoutes(router, engine);
@@ -66,6 +67,7 @@ void AddAllRoutes(Router& router, Engine& engine, EventLoop& loop, const OpenFaa
   AddVolumeRoutes(router, engine);
   AddSystemRoutes(router, engine);
   AddOpenFaasRoutes(router, engine, options);
+  AddMetricsRoute(router, engine, metrics);
 }
 
 Result<std::unique_ptr<Front>> ApiFront::Create(EventLoop& loop, Engine& engine,

@@ -11,7 +11,8 @@
 //   /exit/N  /crash  /alloc/MIB  /cpu/MS          misdeeds of the whole process
 //   /spin        answers, and leaves a child behind that works for ever
 //
-// START_DELAY_MS waits before listening; NEVER_LISTEN=1 sleeps for ever.
+// START_DELAY_MS waits before listening; NEVER_LISTEN=1 sleeps for ever. COLD_MS: for so long it
+// answers as an of-watchdog does whose own server does not listen yet.
 #include <linux/errno.h>
 #include <linux/eventpoll.h>
 
@@ -40,6 +41,7 @@ struct connection {
 static struct connection connections[kMaxConnections];
 static long open_count, served_count, cancelled_count;
 static int epoll_fd;
+static int64_t cold_until;
 static char** environment;
 
 static struct text out_of(struct connection* c) {
@@ -203,7 +205,16 @@ static void start_echo(struct connection* c) {
   c->phase = kEcho;
 }
 
+static void reply_cold(struct connection* c) {
+  const char* bytes =
+      "HTTP/1.1 500 Internal Server Error\r\nX-OpenFaaS-Internal: of-watchdog\r\n"
+      "Content-Length: 0\r\n\r\n";
+  add_out(c, bytes, length(bytes));
+  c->phase = kFinish;
+}
+
 static void route(struct connection* c, const char* path, size_t line_end, size_t head_end) {
+  if (now_ms() < cold_until) return reply_cold(c);
   if (starts_with(path, "/status/")) return reply_text(c, path_number(path, 1), "as asked\n");
   if (starts_with(path, "/sleep/")) return wait_then(c, kSleep, path_number(path, 1));
   if (starts_with(path, "/big/")) return start_stream(c, kBig, path);
@@ -507,6 +518,8 @@ int run(int argc, char** argv, char** envp) {
   const char* delay = env_value(envp, "START_DELAY_MS");
   if (env_value(envp, "NEVER_LISTEN") != NULL) sleep_forever();
   if (delay != NULL) sleep_ms(to_number(delay));
+  const char* cold = env_value(envp, "COLD_MS");
+  if (cold != NULL) cold_until = now_ms() + to_number(cold);
   const int listener = listen_on(port == NULL ? 8080 : to_number(port));
   if (listener < 0) return say(2, "http-hello: cannot listen\n"), 1;
   epoll_fd = (int)sys(__NR_epoll_create1, 0x80000, 0, 0, 0);

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -45,6 +46,7 @@ struct FunctionActivity {
   uint32_t version = 0;                   // the number that gets the traffic; 0 = none
   std::vector<InstanceStatus> instances;  // of draining versions too
   uint32_t queued = 0;
+  std::optional<uint32_t> scaled;            // by Scale, in place of scale.min
   std::map<std::string, uint64_t> outcomes;  // by OutcomeName's part before ':'
   uint64_t invocations = 0;
   // System calls its instances were refused, by name, since the daemon started.

@@ -23,6 +23,7 @@
 #include "runtime/function_log.h"
 #include "runtime/function_spec.h"
 #include "runtime/invocation.h"
+#include "runtime/namespaces.h"
 #include "runtime/resumable_uploads.h"
 #include "runtime/sense/board_sense.h"
 #include "runtime/volume.h"
@@ -172,6 +173,7 @@ class Engine {
   virtual void History(std::function<void(Result<UniqueFd>)> done) = 0;
 
   virtual Status Scale(const FunctionKey& key, uint32_t instances) = 0;
+  virtual Namespaces& namespaces() = 0;
   virtual FunctionLogs& logs() = 0;
 
   // --- calls

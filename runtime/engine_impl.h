@@ -37,6 +37,7 @@ struct EngineParts {
   std::vector<Feature> features;
   const BoardSense& sense;
   HabitKeeper& habits;
+  Namespaces& namespaces;
 };
 
 // What changes while the daemon runs and nobody else knows.
@@ -91,6 +92,7 @@ class EngineImpl final : public Engine {
   std::unique_ptr<Invocation> Invoke(InvocationRequest request,
                                      InvocationObserver& observer) override;
   SystemReport System() const override;
+  Namespaces& namespaces() override { return parts_.namespaces; }
   const std::string& admin_key() const override { return parts_.admin_key; }
   const BasicLogin& gateway_login() const override { return parts_.gateway_login; }
 

@@ -7,6 +7,7 @@
 #include "base/units.h"
 #include "images/image_ref.h"
 #include "runtime/openfaas_labels.h"
+#include "runtime/openfaas_timeouts.h"
 #include "runtime/request_head.h"
 #include "runtime/spec_json.h"
 #include "runtime/version_resolver.h"
@@ -208,6 +209,10 @@ Result<FunctionService::DeploymentPtr> FunctionService::PlanPut(const FunctionKe
     deployment->warnings = std::move(labelled.warnings);
     PULGA_RETURN_IF_ERROR(Validate(spec));
     PULGA_ASSIGN_OR_RETURN(deployment->version, ResolveVersion(spec, image));
+  }
+  if (spec.openfaas) {
+    spec.limits.timeout = WatchdogTimeout(deployment->version.env, spec.limits.timeout);
+    deployment->version.spec.limits.timeout = spec.limits.timeout;
   }
   PULGA_ASSIGN_OR_RETURN(deployment->version.volumes,
                          parts_.volumes.Resolve(key, spec.access.volumes));

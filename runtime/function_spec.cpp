@@ -76,21 +76,6 @@ Status CheckEnv(const std::map<std::string, std::string>& env) {
   return OkStatus();
 }
 
-Status CheckLabels(std::string_view field, const std::map<std::string, std::string>& labels) {
-  if (labels.size() > kMaxLabels) {
-    return Bad(field, std::to_string(labels.size()) + " entries are more than " +
-                          std::to_string(kMaxLabels));
-  }
-  for (const auto& [name, value] : labels) {
-    if (name.empty() || name.size() > 253) return Bad(field, "a name is 1 to 253 bytes long");
-    if (value.size() > kMaxLabelBytes) {
-      return Bad(field,
-                 Printable(name, 40) + ": the value is longer than " + FormatBytes(kMaxLabelBytes));
-    }
-  }
-  return OkStatus();
-}
-
 Status CheckUser(const std::string& user) {
   if (user.size() > 128) return Bad("user", "longer than 128 bytes");
   for (const char c : user) {
@@ -196,6 +181,21 @@ Status CheckScale(const ScaleSpec& scale) {
 
 }  // namespace
 
+Status CheckLabels(std::string_view field, const std::map<std::string, std::string>& labels) {
+  if (labels.size() > kMaxLabels) {
+    return Bad(field, std::to_string(labels.size()) + " entries are more than " +
+                          std::to_string(kMaxLabels));
+  }
+  for (const auto& [name, value] : labels) {
+    if (name.empty() || name.size() > 253) return Bad(field, "a name is 1 to 253 bytes long");
+    if (value.size() > kMaxLabelBytes) {
+      return Bad(field,
+                 Printable(name, 40) + ": the value is longer than " + FormatBytes(kMaxLabelBytes));
+    }
+  }
+  return OkStatus();
+}
+
 Status CheckNumber(std::string_view field, uint64_t value, NumberRange range) {
   if (value >= range.least && value <= range.most) return OkStatus();
   return Bad(field, std::to_string(value) + " is not between " + std::to_string(range.least) +
@@ -232,6 +232,12 @@ Status Validate(const FunctionSpec& spec) {
   }
   PULGA_RETURN_IF_ERROR(CheckAccess(spec.access));
   PULGA_RETURN_IF_ERROR(CheckLabels("labels", spec.labels));
+  if (spec.openfaas) {
+    PULGA_RETURN_IF_ERROR(CheckLabels("openfaas.limits", spec.openfaas->limits));
+    PULGA_RETURN_IF_ERROR(CheckLabels("openfaas.requests", spec.openfaas->requests));
+    PULGA_RETURN_IF_ERROR(CheckWords("openfaas.constraints", spec.openfaas->constraints));
+    PULGA_RETURN_IF_ERROR(CheckWords("openfaas.env_process", {spec.openfaas->env_process}));
+  }
   return CheckLabels("annotations", spec.annotations);
 }
 

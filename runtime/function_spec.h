@@ -6,6 +6,7 @@
 #include <compare>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -67,6 +68,16 @@ struct ScaleSpec {
   Duration freeze_after = std::chrono::seconds(1);  // http: of idleness; or kNeverFreeze
 };
 
+// What a client of OpenFaaS said that counts otherwise here, or not at all: it gets it back as it
+// said it.
+struct OpenFaasSpec {
+  std::string env_process;                      // env.fprocess, where nothing else set that
+  std::map<std::string, std::string> limits;    // "memory": "40m"
+  std::map<std::string, std::string> requests;  // the same
+  std::vector<std::string> constraints;
+  bool read_only_root = false;
+};
+
 struct FunctionSpec {
   std::string image;                            // as the user wrote it
   PullPolicy pull = PullPolicy::kIfNotPresent;  // when deploying asks the image's registry
@@ -89,6 +100,7 @@ struct FunctionSpec {
   AccessSpec access;  // network, volumes, devices, capabilities
   std::map<std::string, std::string> labels;
   std::map<std::string, std::string> annotations;
+  std::optional<OpenFaasSpec> openfaas;  // only where such a client deployed it
 };
 
 // What the whole numbers may be, both ends included.
@@ -109,6 +121,8 @@ inline constexpr uint32_t kDefaultCpuTarget = 80;  // "auto"
 inline constexpr NumberRange kPercentileRange{1, 99};
 inline constexpr NumberRange kWeightRange{1, 1000};
 
+// kInvalidArgument: too many of them, or too long ones.
+Status CheckLabels(std::string_view field, const std::map<std::string, std::string>& labels);
 // kInvalidArgument: "limits.pids: 1 is not between 4 and 32768".
 Status CheckNumber(std::string_view field, uint64_t value, NumberRange range);
 // kInvalidArgument; the message begins with the field: "limits.memory: ...".

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/text.h"
 #include "runtime/instance.h"
 #include "runtime/pipe_io.h"
 #include "runtime/pool.h"
@@ -19,6 +20,8 @@ namespace {
 constexpr size_t kChunkBytes = 16 * 1024;  // of a request body in chunked framing
 constexpr uint32_t kMaxInterimAnswers = 16;
 constexpr Duration kLinger = std::chrono::milliseconds(100);
+constexpr Duration kFirstAgain = std::chrono::milliseconds(5);
+constexpr Duration kLastAgain = std::chrono::milliseconds(100);
 
 // A kept-alive connection the server has closed, before epoll told us.
 bool IsStale(const UpstreamConnection& connection) {
@@ -59,6 +62,8 @@ void HttpInvocation::OnInstance(Instance& granted, StartKind start) {
   StartTimeout(AfterCall::kTimedOut);
   function_begun_ = assigned_;
   FillReceipt(granted, start);
+  replayable_ = !granted.used && pending_.size() == body_bytes_;
+  if (replayable_) replay_ = pending_;
   Connect(Upstream::Want::kAny);
 }
 
@@ -112,12 +117,15 @@ void HttpInvocation::OnConnection(std::unique_ptr<UpstreamConnection> connection
 void HttpInvocation::OnMoved() {
   ForgetGrant();
   connection_.reset();
+  context_.loop.Cancel(std::exchange(again_timer_, 0));
   waiting_for_connection_ = false;
   wire_.clear();
 }
 
 void HttpInvocation::CloseIo() {
   context_.loop.Cancel(std::exchange(linger_timer_, 0));
+  context_.loop.Cancel(std::exchange(again_timer_, 0));
+  replay_.clear();
   if (waiting_for_connection_ && instance != nullptr) instance->upstream->Cancel(this);
   waiting_for_connection_ = false;
   connection_.reset();
@@ -215,6 +223,7 @@ size_t HttpInvocation::Write(std::string_view bytes) {
       Flush();
     }
   }
+  KeepForReplay(bytes.substr(0, taken));
   if (ended() || body_unwanted_ || !CountBody(taken)) return offered;
   write_refused_ = taken < wanted;
   return taken;
@@ -314,7 +323,49 @@ bool HttpInvocation::ParseHead() {
   }
 }
 
+void HttpInvocation::KeepForReplay(std::string_view bytes) {
+  if (!replayable_) return;
+  replayable_ = replay_.size() + bytes.size() <= kMaxHeldBytes;
+  if (replayable_) {
+    replay_ += bytes;
+  } else {
+    replay_.clear();
+  }
+}
+
+// An of-watchdog listens before the server behind it does, and answers so until that listens, too.
+bool HttpInvocation::IsColdWatchdog() const {
+  const bool empty = answer_.framing == BodyFraming::kNone ||
+                     (answer_.framing == BodyFraming::kLength && answer_.content_length == 0U);
+  if (answer_.status != 500 || !empty || !replayable_ || instance == nullptr) return false;
+  if (instance->used ||
+      context_.clock.Now() - instance->ready > version_->spec.limits.start_timeout) {
+    return false;
+  }
+  return std::any_of(answer_.headers.begin(), answer_.headers.end(), [](const auto& header) {
+    return EqualsIgnoreCase(header.first, "X-OpenFaaS-Internal") && header.second == "of-watchdog";
+  });
+}
+
+void HttpInvocation::AskAgainLater() {
+  connection_.reset();
+  answer_ = UpstreamHead();
+  answer_begun_ = readable_ = request_begun_ = body_unwanted_ = false;
+  begin_ = end_ = seen_ = 0;
+  interim_ = 0;
+  wire_.clear();
+  pending_ = replay_;
+  again_delay_ = std::clamp(again_delay_ * 2, kFirstAgain, kLastAgain);
+  again_timer_ = context_.loop.CallAfter(again_delay_, [this] {
+    const Notifier::Turn turn(context_.notifier);
+    again_timer_ = 0;
+    Connect(Upstream::Want::kFresh);
+  });
+  if (std::exchange(write_refused_, false)) Notify(Notifier::kWritable);
+}
+
 void HttpInvocation::OnFinalHead() {
+  if (IsColdWatchdog()) return AskAgainLater();
   head_done_ = true;
   const size_t have = end_ - begin_;
   const uint64_t limit = version_->spec.limits.output_bytes;

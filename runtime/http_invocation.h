@@ -1,7 +1,8 @@
 // HttpInvocation: one request passed to the instance's own server and its answer passed back, both
 // streamed with bounded buffers. A small answer is held until it is whole. Loop thread.
 // Repeats a request once, and only if a reused idle connection broke before any byte of an answer
-// and the request may be repeated. A time-out closes the connection; the instance is replaced after
+// and the request may be repeated. A young watchdog that says its own server is not there yet is
+// asked again. A time-out closes the connection; the instance is replaced after
 // three in a row. A connection lost in mid-answer waits 100 ms for the news that the instance died,
 // which is then the outcome; else it is BadResponse.
 // Source: runtime/README.md; RFC 9112.
@@ -67,10 +68,17 @@ class HttpInvocation final : public Call, private UpstreamUser {
   void OnBroken();
   void OnBadResponse(const char* why);
   bool Repeatable() const;
+  bool IsColdWatchdog() const;
+  void AskAgainLater();
+  void KeepForReplay(std::string_view bytes);
 
   std::unique_ptr<UpstreamConnection> connection_;
   bool waiting_for_connection_ = false;
   bool repeated_ = false;
+  EventLoop::TimerId again_timer_ = 0;
+  Duration again_delay_{0};
+  bool replayable_ = false;  // a young instance, and all of the body is in replay_
+  std::string replay_;
 
   std::string wire_;     // of the request: what the socket did not take yet
   std::string pending_;  // body from before there was a connection

@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "runtime/pipe_io.h"
+#include "runtime/version_resolver.h"
 
 namespace pulga {
 namespace {
@@ -31,6 +32,10 @@ VersionSpec SpecOf(const Version& version, uint64_t id, uint32_t slots, const In
   spec.init = version.spec.init == InitChoice::kNone ? InitKind::kNone : InitKind::kPulga;
   spec.argv = version.argv;
   spec.env = version.env;
+  if (version.spec.openfaas) {
+    spec.env.push_back("OPENFAAS_NAME=" + version.key.name);
+    spec.env.push_back("OPENFAAS_NAMESPACE=" + version.key.name_space);
+  }
   spec.user = version.user;
   spec.working_dir = version.working_dir.empty() ? "/" : version.working_dir;
   spec.hostname = version.key.name;
@@ -374,6 +379,8 @@ void Pool::OnSockets(uint16_t slot, std::vector<UniqueFd> sockets) {
 // --- stopping
 
 void Pool::Stop(Instance& instance) {
+  // A watchdog would wait half a minute for calls that do not come any more.
+  if (instance.calls.empty() && RunsWatchdog(*version_)) return Kill(instance);
   if (instance.step == InstanceStep::kWarm || instance.step == InstanceStep::kFrozen ||
       instance.step == InstanceStep::kReclaimed || instance.step == InstanceStep::kStarting) {
     Terminate(instance);

@@ -227,6 +227,7 @@ class Pool final : private SpawnerEvents {
   std::vector<Call*> expected_;
   PoolPhase phase_ = PoolPhase::kActive;
   uint32_t min_;
+  std::optional<uint32_t> scaled_;  // what min_ was set to
   TimePoint last_used_;
   PoolSnapshot::Use use_ = PoolSnapshot::Use::kInUse;
   std::optional<Duration> rest_;  // of the last plan

@@ -399,6 +399,7 @@ void Pool::Glance(FunctionActivity* activity) const {
   DescribeInstances(activity);
   if (phase_ == PoolPhase::kDraining) return;
   activity->last_decision = last_decision_;
+  activity->scaled = scaled_;
   activity->trouble = context_.sandbox.available() ? trouble_ : "the launcher is restarting";
 }
 

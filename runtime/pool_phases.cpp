@@ -48,6 +48,7 @@ void Pool::EndProof(Status status) {
 
 void Pool::SetWanted(uint32_t instances) {
   min_ = instances;
+  scaled_ = instances;
   last_used_ = context_.clock.Now();
   use_ = instances == 0 ? PoolSnapshot::Use::kNone : PoolSnapshot::Use::kInUse;  // idle ones go now
   Evaluate();

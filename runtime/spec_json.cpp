@@ -431,6 +431,17 @@ Result<uint64_t> ReadCapabilities(const std::string& field, const Json& json) {
   return capabilities;
 }
 
+Status ReadOpenFaas(const Json& json, FunctionSpec& spec) {
+  OpenFaasSpec& said = spec.openfaas.emplace();
+  return ObjectReader(json, "openfaas.")
+      .Take("env_process", ReadString, &said.env_process)
+      .Take("limits", ReadTexts, &said.limits)
+      .Take("requests", ReadTexts, &said.requests)
+      .Take("constraints", ReadWords, &said.constraints)
+      .Take("read_only_root", ReadFlag, &said.read_only_root)
+      .Finish();
+}
+
 Json NetworkToJson(const NetworkSpec& network) {
   Json allow = Json::array();
   for (const NetworkRule& rule : network.allow) allow.push_back(FormatNetworkRule(rule));
@@ -541,6 +552,7 @@ Result<FunctionSpec> SpecFromJson(std::string_view text) {
           .Take("capabilities", ReadCapabilities, &spec.access.capabilities)
           .Take("labels", ReadTexts, &spec.labels)
           .Take("annotations", ReadTexts, &spec.annotations)
+          .TakeObject("openfaas", [&spec](const Json& j) { return ReadOpenFaas(j, spec); })
           .Finish());
   return spec;
 }
@@ -571,6 +583,13 @@ std::string SpecToJson(const FunctionSpec& spec) {
   for (const auto& [name, value] : spec.env) out["env"][name] = value;
   for (const auto& [name, value] : spec.labels) out["labels"][name] = value;
   for (const auto& [name, value] : spec.annotations) out["annotations"][name] = value;
+  if (const auto& said = spec.openfaas) {
+    out["openfaas"] = {{"env_process", said->env_process},
+                       {"limits", Json(said->limits)},
+                       {"requests", Json(said->requests)},
+                       {"constraints", said->constraints},
+                       {"read_only_root", said->read_only_root}};
+  }
   return out.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 

@@ -196,7 +196,18 @@ ALTER TABLE habits ADD COLUMN memory_bytes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE habits ADD COLUMN cpu_millis INTEGER NOT NULL DEFAULT 0;
 )sql";
 
-constexpr const char* kMigrations[] = {kSchema1, kSchema2, kSchema3, kSchema4, kSchema5};
+// What OpenFaaS' clients attach to namespaces, as JSON. The default one needs no row.
+constexpr const char* kSchema6 = R"sql(
+CREATE TABLE namespaces (
+  owner TEXT NOT NULL,
+  name TEXT NOT NULL,
+  labels TEXT NOT NULL,
+  annotations TEXT NOT NULL,
+  PRIMARY KEY (owner, name)
+) STRICT, WITHOUT ROWID;
+)sql";
+
+constexpr const char* kMigrations[] = {kSchema1, kSchema2, kSchema3, kSchema4, kSchema5, kSchema6};
 
 Status CheckOwnership(Database& database) {
   PULGA_ASSIGN_OR_RETURN(const int64_t id, database.QueryInt("PRAGMA application_id"));

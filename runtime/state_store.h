@@ -21,6 +21,7 @@
 #include "runtime/database.h"
 #include "runtime/function_book.h"
 #include "runtime/function_spec.h"
+#include "runtime/namespaces.h"
 #include "runtime/policy/hour_of_calls.h"
 
 namespace pulga {
@@ -77,6 +78,7 @@ struct StoredState {
   std::vector<StoredFunction> functions;
   std::vector<StoredVolume> volumes;
   std::vector<StoredHabit> habits;  // without those that are damaged
+  std::vector<NamespaceRecord> namespaces;
 };
 
 class StateStore {
@@ -115,6 +117,10 @@ class StateStore {
   // From the oldest; until `tell` fails.
   Status ForEachHour(const std::function<Status(const CallHour&)>& tell);
 
+  // New, or with other labels.
+  Status PutNamespace(const NamespaceRecord& record);
+  Status DeleteNamespace(const NamespaceRecord& record);
+
   // kAlreadyExists: its name is taken.
   Status AddVolume(const StoredVolume& volume);
   Status SetVolumeState(uint64_t id, StoredVolume::State state);
@@ -137,6 +143,7 @@ class StateStore {
   Status LoadFunctions(StoredState& state);
   Status LoadVolumes(StoredState& state);
   Status LoadHabits(StoredState& state);
+  Status LoadNamespaces(StoredState& state);
   Status StoreHabit(int64_t function_id, const Learned& learned);
   Status StoreMinutes(int64_t function_id, const std::vector<MinuteOfCalls>& minutes);
   Result<HourOfCalls> HourOf(int64_t function_id, int64_t hour);

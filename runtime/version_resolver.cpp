@@ -1,5 +1,6 @@
 #include "runtime/version_resolver.h"
 
+#include <algorithm>
 #include <string_view>
 
 #include "base/text.h"
@@ -40,14 +41,17 @@ Result<std::vector<std::string>> Argv(const FunctionSpec& spec, const ImageRecor
 
 std::string_view BaseName(std::string_view path) { return path.substr(path.find_last_of('/') + 1); }
 
+bool IsWatchdog(std::string_view program) {
+  return std::find(std::begin(kWatchdogs), std::end(kWatchdogs), BaseName(program)) !=
+         std::end(kWatchdogs);
+}
+
 ModeDecision ChooseMode(const FunctionSpec& spec, const ImageRecord& image,
                         const std::string& program) {
   if (spec.mode == ModeChoice::kHttp) return {SandboxMode::kHttp, "the function says so"};
   if (spec.mode == ModeChoice::kExec) return {SandboxMode::kExec, "the function says so"};
-  for (const std::string_view watchdog : kWatchdogs) {
-    if (BaseName(program) == watchdog) {
-      return {SandboxMode::kHttp, "the command is " + std::string(watchdog)};
-    }
+  if (IsWatchdog(program)) {
+    return {SandboxMode::kHttp, "the command is " + std::string(BaseName(program))};
   }
   if (!image.config.exposed_ports.empty()) {
     return {SandboxMode::kHttp,
@@ -153,6 +157,10 @@ void ResolveByMode(const ImageRecord& image, Version& version) {
 }
 
 }  // namespace
+
+bool RunsWatchdog(const Version& version) {
+  return !version.argv.empty() && IsWatchdog(version.argv.front());
+}
 
 Result<Version> ResolveVersion(const FunctionSpec& spec, const ImageRecord& image) {
   const Status runs_here = CanRunHere(image.platform);

@@ -10,6 +10,9 @@
 
 namespace pulga {
 
+// Is its program one of OpenFaaS' watchdogs? They go on for half a minute when told to end.
+bool RunsWatchdog(const Version& version);
+
 // Everything but id, number, key and created_unix_ms is filled in. `spec` has been validated.
 Result<Version> ResolveVersion(const FunctionSpec& spec, const ImageRecord& image);
 // Its mode alone, also of an image for other boards.

@@ -32,10 +32,11 @@ FunctionKey ParseCallName(const std::string& text) {
 
 class CallHandler final : public HttpHandler, private InvocationObserver {
  public:
-  CallHandler(HttpExchange& exchange, Engine& engine, EventLoop& loop, const PathParams& params)
+  CallHandler(HttpExchange& exchange, const CallContext& context, const PathParams& params)
       : exchange_(exchange),
-        engine_(engine),
-        loop_(loop),
+        context_(context),
+        engine_(context.engine),
+        loop_(context.loop),
         key_(ParseCallName(params.name)),
         path_(params.rest.empty() ? "/" : params.rest) {}
 
@@ -53,6 +54,7 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
     const bool hold =
         request.has_body() && request.content_length.value_or(UINT64_MAX) > kHoldBodyBytes;
     invocation_ = engine_.Invoke(MakeRequest(request), *this);
+    NoteStart();
     if (!request.has_body() || !hold) return;
     // A refusal that is known at once is told by this turn's timers, and ours comes after those.
     exchange_.HoldBody();
@@ -61,7 +63,10 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
       exchange_.ContinueBody();
     });
   }
-  ~CallHandler() override { loop_.Cancel(hold_timer_); }
+  ~CallHandler() override {
+    loop_.Cancel(hold_timer_);
+    if (metered_) context_.metrics->NoteEnded(key_, status_, loop_.Now() - begun_);
+  }
 
   size_t OnBody(std::string_view bytes) override {
     return invocation_ ? invocation_->Write(bytes) : bytes.size();
@@ -102,9 +107,19 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
     return out;
   }
 
+  // Not of functions that are none: anybody may make up their names.
+  void NoteStart() {
+    const Outcome& outcome = invocation_->outcome();
+    metered_ = outcome.kind != OutcomeKind::kRejected || outcome.detail != kRejectUnknownFunction;
+    if (!metered_) return;
+    begun_ = loop_.Now();
+    context_.metrics->NoteStarted(key_);
+  }
+
   void RefuseName(const Error& error) {
     ApiError refusal = ToApiError(error, "function");
     refusal.code = "invalid_name";
+    if (key_.name.empty()) refusal.status = 404;  // as OpenFaaS' clients expect it
     exchange_.Reply(RefusedCallReply(refusal, form_, call_id_));
   }
 
@@ -121,14 +136,22 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
 
   void OnHead() override {
     const ResponseHead& head = invocation_->head();
-    if (head.status < 200 || head.status > 599) return exchange_.Reply(FailedReply(head));
+    if (head.status < 200 || head.status > 599) {
+      HttpReply failed = FailedReply(head);
+      status_ = failed.status;
+      return exchange_.Reply(std::move(failed));
+    }
     HttpReply reply;
-    reply.status = head.status;
-    reply.headers.reserve(head.headers.size() + 6);
+    reply.status = status_ = head.status;
+    reply.headers.reserve(head.headers.size() + 7);
     for (const auto& header : head.headers) {
       if (!IsOurs(header.first)) reply.headers.push_back(header);
     }
     AppendReceipt(&reply.headers);
+    const auto is_server = [](const auto& h) { return EqualsIgnoreCase(h.first, "X-Served-By"); };
+    if (std::none_of(head.headers.begin(), head.headers.end(), is_server)) {
+      reply.headers.emplace_back("X-Served-By", context_.served_by);
+    }
     const auto whole = invocation_->WholeBody();
     // These have no body, and only the length that the function itself told.
     const bool bodiless = is_head_ || head.status == 304;
@@ -165,6 +188,7 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
   void OnWritable() override { exchange_.ContinueBody(); }
 
   HttpExchange& exchange_;
+  const CallContext& context_;
   Engine& engine_;
   EventLoop& loop_;
   FunctionKey key_;
@@ -172,6 +196,9 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
   ErrorForm form_ = ErrorForm::kText;
   bool is_head_ = false;
   bool trailers_ = false;
+  bool metered_ = false;
+  int status_ = 499;  // what the caller got
+  TimePoint begun_;
   int64_t start_ns_ = 0;
   std::string call_id_;
   EventLoop::TimerId hold_timer_ = 0;
@@ -180,15 +207,17 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
 
 }  // namespace
 
-std::unique_ptr<HttpHandler> MakeCallHandler(HttpExchange& exchange, Engine& engine,
-                                             EventLoop& loop, const PathParams& params) {
-  return std::make_unique<CallHandler>(exchange, engine, loop, params);
+std::unique_ptr<HttpHandler> MakeCallHandler(HttpExchange& exchange, const CallContext& context,
+                                             const PathParams& params) {
+  return std::make_unique<CallHandler>(exchange, context, params);
 }
 
-void AddCallRoutes(Router& router, Engine& engine, EventLoop& loop) {
-  router.Add("*", "/function/{name}/...", [&](HttpExchange& exchange, const PathParams& params) {
-    return MakeCallHandler(exchange, engine, loop, params);
-  });
+void AddCallRoutes(Router& router, CallContext context) {
+  const auto shared = std::make_shared<const CallContext>(std::move(context));
+  router.Add("*", "/function/{name}/...",
+             [shared](HttpExchange& exchange, const PathParams& params) {
+               return MakeCallHandler(exchange, *shared, params);
+             });
 }
 
 }  // namespace pulga

@@ -2,6 +2,10 @@
 // api/openapi.yaml meets them. `engine` must outlive the router.
 #pragma once
 
+#include <memory>
+#include <string>
+
+#include "api/openfaas/gateway_metrics.h"
 #include "api/router.h"
 #include "base/event_loop.h"
 #include "runtime/engine.h"
@@ -15,7 +19,14 @@ void AddFunctionRoutes(Router& router, Engine& engine);
 // Before AddImageRoutes: an image may be called "x/export", its other routes end with {ref...}.
 void AddUpkeepRoutes(Router& router, Engine& engine);
 void AddVolumeRoutes(Router& router, Engine& engine);
-void AddCallRoutes(Router& router, Engine& engine, EventLoop& loop);
+// What all calls work with; outlives them.
+struct CallContext {
+  Engine& engine;
+  EventLoop& loop;
+  std::shared_ptr<GatewayMetrics> metrics;
+  std::string served_by;  // X-Served-By where the function says nothing of it
+};
+void AddCallRoutes(Router& router, CallContext context);
 void AddSystemRoutes(Router& router, Engine& engine);
 
 // POST /v1/images: streams the body to the engine's spool with backpressure.
@@ -26,7 +37,7 @@ std::unique_ptr<HttpHandler> MakePullHandler(HttpExchange& exchange, Engine& eng
 std::unique_ptr<HttpHandler> MakeLogHandler(HttpExchange& exchange, Engine& engine,
                                             const FunctionKey& key);
 // What AddCallRoutes adds: any method /function/{name}[.{ns}][/rest].
-std::unique_ptr<HttpHandler> MakeCallHandler(HttpExchange& exchange, Engine& engine,
-                                             EventLoop& loop, const PathParams& params);
+std::unique_ptr<HttpHandler> MakeCallHandler(HttpExchange& exchange, const CallContext& context,
+                                             const PathParams& params);
 
 }  // namespace pulga

@@ -22,6 +22,7 @@
 #include "runtime/habit_keeper.h"
 #include "runtime/image_pulls.h"
 #include "runtime/image_service.h"
+#include "runtime/namespace_service.h"
 #include "runtime/sense/board_sense.h"
 #include "runtime/state_store.h"
 #include "runtime/unpack_bridge.h"
@@ -106,6 +107,7 @@ class Daemon {
   std::unique_ptr<VolumeService> volumes_;
   std::unique_ptr<FunctionService> functions_;
   std::unique_ptr<HabitKeeper> habits_;
+  std::unique_ptr<NamespaceService> namespaces_;
   std::unique_ptr<EngineImpl> engine_;
   std::unique_ptr<BoardSense> sense_;
   std::unique_ptr<KeeperLink> keeper_;
@@ -280,10 +282,11 @@ void Daemon::BuildServices() {
       LimitsOfFunctions());
   habits_ = std::make_unique<HabitKeeper>(
       HabitParts{*loop_, *storage_, *store_, *dispatcher_, config_.data_dir});
+  namespaces_ = std::make_unique<NamespaceService>(NamespaceParts{*storage_, *store_, registry_});
   engine_ = std::make_unique<EngineImpl>(
       EngineParts{*loop_, clock_, catalog_, *images_, *pulls_, *uploads_, registry_, *volumes_,
                   *functions_, *dispatcher_, logs_, admin_key_, gateway_login_, board_.budget_bytes,
-                  features_, *sense_, *habits_});
+                  features_, *sense_, *habits_, *namespaces_});
 }
 
 Status Daemon::Listen(const FrontFactory& make_front) {
@@ -315,6 +318,7 @@ Status Daemon::Start(const DaemonOptions& options, const FrontFactory& make_fron
   PULGA_RETURN_IF_ERROR(uploads_->Open());
   volumes_->Load(stored_.volumes);           // functions need them
   habits_->Load(std::move(stored_.habits));  // likewise
+  namespaces_->Load(stored_.namespaces);
   functions_->Load(stored_.functions);
   stored_ = {};
   keeper_ = std::make_unique<KeeperLink>(
@@ -473,6 +477,7 @@ void Daemon::TearDown() {
   store_.reset();  // before the sandbox: without us the launcher ends, and the keeper all of it
   front_.reset();  // the loop, whose turns it takes part in, does not run any more
   engine_.reset();
+  namespaces_.reset();
   habits_.reset();
   sense_.reset();
   functions_.reset();

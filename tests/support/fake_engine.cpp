@@ -423,8 +423,37 @@ void FakeEngine::Rollback(const FunctionKey& key, std::optional<uint32_t> versio
   done(PutReport{PutReport::Effect::kReplaced, functions[key.name], {}});
 }
 
+std::vector<NamespaceRecord> FakeNamespaces::List() const {
+  std::vector<NamespaceRecord> list;
+  for (const auto& [name, record] : records_) list.push_back(record);
+  return list;
+}
+
+Result<NamespaceRecord> FakeNamespaces::Find(const std::string& name) const {
+  const auto it = records_.find(name);
+  if (it == records_.end()) return Error{Code::kNotFound, 0, "namespace " + name + " not found"};
+  return it->second;
+}
+
+void FakeNamespaces::Put(NamespaceRecord record, Write write, std::function<void(Status)> done) {
+  const bool there = records_.contains(record.name);
+  if (write == Write::kCreate && there) {
+    return done(Error{Code::kAlreadyExists, 0, "namespace " + record.name + " already exists"});
+  }
+  if (write == Write::kReplace && !there) return done(Find(record.name).error());
+  records_[record.name] = std::move(record);
+  done(OkStatus());
+}
+
+void FakeNamespaces::Remove(const std::string& name, std::function<void(Status)> done) {
+  const auto found = Find(name);
+  if (found.ok()) records_.erase(name);
+  done(Status(found));
+}
+
 Status FakeEngine::Scale(const FunctionKey& key, uint32_t instances) {
   if (!functions.contains(key.name)) return kNoFunction;
+  functions[key.name].activity.scaled = instances;
   functions[key.name].activity.last_decision = "scaled to " + std::to_string(instances);
   return OkStatus();
 }

@@ -22,6 +22,18 @@ struct CallRecord {
   bool cancelled = false;
 };
 
+class FakeNamespaces final : public Namespaces {
+ public:
+  std::vector<NamespaceRecord> List() const override;
+  Result<NamespaceRecord> Find(const std::string& name) const override;
+  void Put(NamespaceRecord record, Write write, std::function<void(Status)> done) override;
+  void Remove(const std::string& name, std::function<void(Status)> done) override;
+
+ private:
+  std::map<std::string, NamespaceRecord> records_ = {
+      {kDefaultNamespace, {kDefaultOwner, kDefaultNamespace, {}, {}}}};
+};
+
 class FakeEngine final : public Engine {
  public:
   explicit FakeEngine(EventLoop& loop) : loop_(loop) {}
@@ -57,6 +69,7 @@ class FakeEngine final : public Engine {
   void Volume(const FunctionKey& key, std::function<void(Result<VolumeView>)> done) override;
   void History(std::function<void(Result<UniqueFd>)> done) override;
   Status Scale(const FunctionKey& key, uint32_t instances) override;
+  Namespaces& namespaces() override { return namespaces_; }
   FunctionLogs& logs() override { return logs_; }
   std::unique_ptr<Invocation> Invoke(InvocationRequest request,
                                      InvocationObserver& observer) override;
@@ -93,6 +106,7 @@ class FakeEngine final : public Engine {
   std::string uploads_dir_;
   std::unique_ptr<ResumableUploads> uploads_;
   FunctionLogs logs_;
+  FakeNamespaces namespaces_;
 };
 
 ImageRecord SampleImage(const std::string& name);

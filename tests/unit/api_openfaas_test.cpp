@@ -1,5 +1,9 @@
 // The OpenFaaS dialect over a real loopback connection and an engine in memory.
+#include "api/openfaas/deployment.h"
+#include "api/openfaas/function_json.h"
+#include "api/openfaas/gateway_metrics.h"
 #include "api/openfaas/json_object.h"
+#include "runtime/openfaas_timeouts.h"
 #include "tests/support/loopback.h"
 
 namespace pulga::testing {
@@ -72,6 +76,200 @@ TEST_F(OpenFaas, SaysWhatItIsUnderTheConfiguredName) {
     EXPECT_TRUE(Has(info, "\"" + std::string(field) + "\":\"")) << field;
     EXPECT_FALSE(Has(info, "\"" + std::string(field) + "\":\"\"")) << field;
   }
+}
+
+// The statuses decide what faas-cli does next: see docs/openfaas.md.
+TEST_F(OpenFaas, DeploysReplacesAndRemovesWithTheStatusesTheCliExpects) {
+  Start();
+  const std::string body = R"({"service":"f","image":"hello","registryAuth":""})";
+  const auto answer = [&](const char* method, const std::string& text) {
+    const std::string reply = Login(std::string(method) + " /system/functions", text);
+    return std::to_string(StatusOf(reply)) + " " + BodyOf(reply);
+  };
+  EXPECT_EQ(answer("PUT", body), "404 service f not found\n");
+  EXPECT_EQ(answer("POST", body), "200 ");
+  EXPECT_EQ(answer("POST", body), "400 service f already exists\n");
+  EXPECT_EQ(answer("PUT", body), "200 ");
+  EXPECT_EQ(answer("POST", R"({"service":"g","image":"hello","namespace":"x"})"),
+            "400 namespace not valid\n");
+  EXPECT_TRUE(Has(answer("POST", R"({"service":"g","image":"gone:1"})"),
+                  "400 unable to pull image docker.io/library/gone:1: cannot pull: "));
+  EXPECT_TRUE(Has(answer("PUT", R"({"service":"f","image":"gone:1"})"), "500 unable to pull"));
+  EXPECT_EQ(answer("POST", "{"), "400 this is not valid JSON\n");
+  EXPECT_EQ(answer("POST", R"({"image":"hello"})"), "400 service: missing\n");
+  EXPECT_EQ(answer("DELETE", R"({"functionName":"f"})"), "200 ");
+  EXPECT_EQ(answer("DELETE", R"({"functionName":"f"})"), "404 service f not found\n");
+}
+
+TEST_F(OpenFaas, ListsAndShowsFunctions) {
+  Start();
+  EXPECT_EQ(BodyOf(Login("GET /system/functions")), "[]\n");
+  Login("POST /system/functions", R"({"service":"f","image":"hello","envProcess":"cat"})");
+  for (const char* path : {"/system/functions", "/system/function/f?usage=1",
+                           "/system/function/f.openfaas-fn", "/system/functions?namespace="}) {
+    const std::string shown = BodyOf(Login(std::string("GET ") + path));
+    EXPECT_TRUE(Has(shown, R"("name":"f","namespace":"openfaas-fn")")) << shown;
+    EXPECT_TRUE(Has(shown, R"("envProcess":"cat","labels":{},"annotations":{},"replicas":1,)"));
+  }
+  EXPECT_EQ(StatusOf(Login("GET /system/function/g")), 404);
+  EXPECT_EQ(StatusOf(Login("GET /system/functions?namespace=x")), 400);
+}
+
+TEST_F(OpenFaas, ScalesByTheNameInBodyOrPathAndNeverBeyondTheMaximum) {
+  Start();
+  Login("POST /system/functions", R"({"service":"f","image":"hello"})");
+  const auto scaled = [this] {
+    return OnLoop([this] { return engine_->functions["f"].activity.scaled.value_or(99); });
+  };
+  EXPECT_EQ(StatusOf(Login("POST /system/scale-function/f", R"({"replicas":2})")), 202);
+  EXPECT_EQ(scaled(), 2U);
+  Login("POST /system/scale-function/x", R"({"serviceName":"f","replicas":4000000000})");
+  EXPECT_EQ(scaled(), 4U);
+  Login("POST /system/scale-function/f", R"({"replicas":0})");
+  EXPECT_TRUE(
+      Has(BodyOf(Login("GET /system/function/f")), R"("replicas":0,"availableReplicas":0)"));
+  EXPECT_EQ(StatusOf(Login("POST /system/scale-function/f", R"({"replicas":1.5})")), 400);
+  EXPECT_EQ(StatusOf(Login("POST /system/scale-function/f", "{}")), 400);
+  EXPECT_EQ(BodyOf(Login("POST /system/scale-function/g", R"({"replicas":1})")),
+            "service g not found\n");
+}
+
+TEST_F(OpenFaas, NamespacesAreMadeWithASlashAtTheEnd) {
+  Start();
+  const std::string body = R"({"name":"dev","labels":{"openfaas":"1"}})";
+  EXPECT_EQ(StatusOf(Login("POST /system/namespace/", body)), 201);
+  EXPECT_EQ(StatusOf(Login("POST /system/namespace/", body)), 409);
+  EXPECT_EQ(BodyOf(Login("GET /system/namespaces")), "[\"dev\",\"openfaas-fn\"]\n");
+  EXPECT_EQ(StatusOf(Login("PUT /system/namespace/dev", body)), 202);
+  EXPECT_EQ(StatusOf(Login("PUT /system/namespace/other", body)), 400);
+  EXPECT_EQ(BodyOf(Login("POST /system/namespace/", R"({"name":"e"})")),
+            "request does not have openfaas=1 label\n");
+  EXPECT_EQ(StatusOf(Login("DELETE /system/namespace/dev", body)), 202);
+  EXPECT_EQ(StatusOf(Login("GET /system/namespace/dev")), 404);
+}
+
+TEST_F(OpenFaas, CountsTheCallsOfFunctionsThatExist) {
+  Start();
+  Login("POST /system/functions", R"({"service":"echo","image":"hello"})");
+  EXPECT_TRUE(Has(Call("POST /function/echo", "x"), "X-Served-By: pulga/"));
+  Call("POST /function/missing", "x");
+  EXPECT_EQ(StatusOf(Call("GET /metrics")), 401);
+  const std::string metrics = BodyOf(Login("GET /metrics"));
+  for (const char* line :
+       {R"(gateway_function_invocation_total{code="200",function_name="echo.openfaas-fn"} 1)",
+        R"(gateway_function_invocation_started{function_name="echo.openfaas-fn"} 1)",
+        R"(gateway_functions_seconds_count{code="200",function_name="echo.openfaas-fn"} 1)",
+        R"(gateway_service_count{function_name="echo.openfaas-fn"} 1)"}) {
+    EXPECT_TRUE(Has(metrics, line)) << metrics;
+  }
+  EXPECT_FALSE(Has(metrics, "missing"));
+}
+
+TEST_F(OpenFaas, AnEmptyFunctionNameIsNoFunction) {
+  Start();
+  EXPECT_EQ(StatusOf(Call("POST /function/.openfaas-fn", "x")), 404);
+  EXPECT_EQ(StatusOf(Call("POST /function/Odd", "x")), 400);
+  EXPECT_TRUE(Has(Call("GET /"), "Location: /ui/\r\n"));
+  EXPECT_EQ(StatusOf(Login("POST /system/alert", R"({"alerts":[]})")), 200);
+}
+
+TEST(GatewayMetrics, ForgetsRemovedFunctionsAndBoundsCodes) {
+  GatewayMetrics metrics;
+  FunctionStatus there;
+  there.key.name = "f";
+  there.active = std::make_shared<Version>();
+  for (int status = 100; status < 200; ++status) {
+    metrics.NoteEnded(there.key, status, std::chrono::milliseconds(30));
+  }
+  const std::string text = metrics.Text({there}, {});
+  EXPECT_NE(text.find(R"(invocation_total{code="other",function_name="f.openfaas-fn"} 68)"),
+            std::string::npos);
+  EXPECT_NE(text.find(R"(_bucket{code="100",function_name="f.openfaas-fn",le="0.025"} 0)"),
+            std::string::npos);
+  EXPECT_NE(text.find(R"(_bucket{code="100",function_name="f.openfaas-fn",le="0.05"} 1)"),
+            std::string::npos);
+  EXPECT_EQ(metrics.Text({}, {}).find("f.openfaas-fn"), std::string::npos);
+}
+
+Result<Deployment> Parse(const std::string& fields, DeploymentRoom room = {}) {
+  const auto body = JsonObject::Parse(R"({"service":"f","image":"hello")" + fields + "}");
+  return ParseDeployment(*body, "", room);
+}
+
+TEST(OpenFaasDeployment, MapsWhatMeansSomethingHere) {
+  const auto made = Parse(R"(,"envProcess":"cat","envVars":{"n":3},"limits":{"cpu":"1m"})",
+                          {64ULL << 20, NetworkMode::kEgress});
+  ASSERT_TRUE(made.ok()) << made.error().message;
+  EXPECT_EQ(made->spec.env, (std::map<std::string, std::string>{{"fprocess", "cat"}, {"n", "3"}}));
+  EXPECT_EQ(made->spec.mode, ModeChoice::kHttp);
+  EXPECT_EQ(made->spec.port, 8080);
+  EXPECT_EQ(made->spec.sandbox.cpu_millis, 10U);
+  EXPECT_EQ(made->spec.sandbox.memory_bytes, 64ULL << 20) << "the budget is less than 128 MiB";
+  EXPECT_EQ(made->spec.access.network.mode, NetworkMode::kEgress);
+  const auto both = Parse(R"(,"envProcess":"cat","envVars":{"fprocess":"env"})");
+  EXPECT_EQ(both->spec.env.at("fprocess"), "env");
+}
+
+TEST(OpenFaasDeployment, FitsMemoryToTheBoardHoweverItIsWritten) {
+  const auto memory = [](const std::string& text) {
+    const auto made = Parse(R"(,"limits":{"memory":")" + text + "\"}", {1ULL << 30, {}});
+    return made.ok() ? made->spec.sandbox.memory_bytes : 0;
+  };
+  EXPECT_EQ(memory("40Mi"), 40ULL << 20);
+  EXPECT_EQ(memory("40m"), 40ULL << 20);
+  EXPECT_EQ(memory("20M"), 20'000'000U);
+  EXPECT_EQ(memory("5Mi"), 5ULL << 20);
+  EXPECT_EQ(memory("1"), 1ULL << 20);
+  EXPECT_EQ(memory("64Gi"), 1ULL << 30);
+  EXPECT_EQ(memory("1g"), 1ULL << 30);
+  EXPECT_EQ(memory("lots"), 0U) << "no quantity";
+}
+
+TEST(OpenFaasDeployment, ComesBackAsItWasSaid) {
+  const auto made =
+      Parse(R"(,"envProcess":"cat","envVars":{"a":"b"},"constraints":["c"],"labels":{"l":"m"},)"
+            R"("limits":{"memory":"40m"},"requests":{"cpu":"1"},"readOnlyRootFilesystem":true)");
+  FunctionStatus status;
+  auto version = std::make_shared<Version>();
+  version->spec = made->spec;
+  status.active = version;
+  const std::string shown = OpenFaasStatusJson(status, ShowUsage::kNo);
+  EXPECT_NE(shown.find(R"("envProcess":"cat","envVars":{"a":"b"},"constraints":["c"],)"
+                       R"("limits":{"memory":"40m"},"requests":{"cpu":"1"},)"
+                       R"("readOnlyRootFilesystem":true,"labels":{"l":"m"},"annotations":{},)"),
+            std::string::npos)
+      << shown;
+}
+
+TEST(OpenFaasReplicas, AnIdleFunctionHasTheOneThatTheNextCallFinds) {
+  FunctionStatus status;
+  auto version = std::make_shared<Version>();
+  status.active = version;
+  EXPECT_EQ(ReplicasOf(status).wanted, 1U);
+  EXPECT_EQ(ReplicasOf(status).available, 1U);
+  status.activity.trouble = "its image is gone";
+  EXPECT_EQ(ReplicasOf(status).available, 0U);
+  status.activity.trouble.clear();
+  status.activity.scaled = 0;
+  EXPECT_EQ(ReplicasOf(status).wanted, 0U);
+  status.activity.instances.resize(2);
+  status.activity.instances[0].step = "warm";
+  status.activity.instances[1].step = "starting";
+  EXPECT_EQ(ReplicasOf(status).wanted, 1U) << "a call woke it";
+  version->spec.scale.min = 3;
+  status.activity.scaled.reset();
+  EXPECT_EQ(ReplicasOf(status).wanted, 3U);
+  EXPECT_EQ(ReplicasOf(status).available, 1U);
+}
+
+TEST(WatchdogTimeouts, AreTheLongestOfWhatTheWatchdogIsTold) {
+  using std::chrono::seconds;
+  EXPECT_EQ(WatchdogTimeout({"a=b"}, seconds(60)), seconds(60));
+  EXPECT_EQ(WatchdogTimeout({"exec_timeout=10s"}, seconds(60)), seconds(60));
+  EXPECT_EQ(WatchdogTimeout({"write_timeout=1m30s", "exec_timeout=80"}, seconds(60)), seconds(92));
+  EXPECT_EQ(WatchdogTimeout({"exec_timeout=0"}, seconds(60)), std::chrono::hours(24));
+  EXPECT_EQ(WatchdogTimeout({"read_timeout=0", "exec_timeout=soon"}, seconds(60)), seconds(60));
+  EXPECT_EQ(WatchdogTimeout({"exec_timeout=99999999999999"}, seconds(60)), std::chrono::hours(24));
 }
 
 TEST(LenientJson, ReadsWhatClientsOfAllAgesSend) {

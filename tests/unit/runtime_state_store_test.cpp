@@ -317,7 +317,7 @@ TEST_F(StateStoreTest, StartsWhereAFirstStartWasCutShort) {
 
 TEST_F(StateStoreTest, RefusesANewerSchema) {
   Raw("PRAGMA user_version = 99");
-  EXPECT_THAT(OpenError(), HasSubstr("newer Pulga (schema 99, this one knows up to 5)"));
+  EXPECT_THAT(OpenError(), HasSubstr("newer Pulga (schema 99, this one knows up to 6)"));
 }
 
 TEST_F(StateStoreTest, RefusesSomebodyElsesDatabase) {

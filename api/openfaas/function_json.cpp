@@ -1,0 +1,106 @@
+#include "api/openfaas/function_json.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "api/json_codec.h"
+#include "base/units.h"
+
+namespace pulga {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Texts = std::map<std::string, std::string>;
+
+bool IsReady(const InstanceStatus& instance) {
+  return instance.step == "warm" || instance.step == "busy" || instance.step == "frozen" ||
+         instance.step == "reclaimed";
+}
+
+Json ObjectOf(const Texts& texts) {
+  Json object = Json::object();
+  for (const auto& [name, value] : texts) object[name] = value;
+  return object;
+}
+
+// As a client that deployed it sent it.
+void AddSaid(const FunctionSpec& spec, const OpenFaasSpec& said, Json* out) {
+  Texts env = spec.env;
+  if (!said.env_process.empty()) {
+    (*out)["envProcess"] = said.env_process;
+    const auto process = env.find("fprocess");
+    if (process != env.end() && process->second == said.env_process) env.erase(process);
+  }
+  if (!env.empty()) (*out)["envVars"] = ObjectOf(env);
+  if (!said.constraints.empty()) (*out)["constraints"] = said.constraints;
+  if (!said.limits.empty()) (*out)["limits"] = ObjectOf(said.limits);
+  if (!said.requests.empty()) (*out)["requests"] = ObjectOf(said.requests);
+  if (said.read_only_root) (*out)["readOnlyRootFilesystem"] = true;
+}
+
+// Of a function deployed in our own words.
+void AddOwn(const FunctionSpec& spec, Json* out) {
+  if (!spec.env.empty()) (*out)["envVars"] = ObjectOf(spec.env);
+  Json limits = {{"memory", FormatBytes(spec.sandbox.memory_bytes)}};
+  if (spec.sandbox.cpu_millis != 0) limits["cpu"] = FormatCpuMillis(spec.sandbox.cpu_millis);
+  (*out)["limits"] = limits;
+  (*out)["readOnlyRootFilesystem"] = true;
+}
+
+Json StatusOf(const FunctionStatus& status) {
+  const Version& version = *status.active;
+  const FunctionSpec& spec = version.spec;
+  Json out = {{"name", status.key.name},
+              {"namespace", status.key.name_space},
+              {"image", version.image_ref}};
+  if (spec.openfaas) {
+    AddSaid(spec, *spec.openfaas, &out);
+  } else {
+    AddOwn(spec, &out);
+  }
+  out["labels"] = ObjectOf(spec.labels);
+  out["annotations"] = ObjectOf(spec.annotations);
+  const Replicas replicas = ReplicasOf(status);
+  out["replicas"] = replicas.wanted;
+  out["availableReplicas"] = replicas.available;
+  out["invocationCount"] = status.activity.invocations;
+  out["createdAt"] = Rfc3339(version.created_unix_ms);
+  return out;
+}
+
+std::string Dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace
+
+Replicas ReplicasOf(const FunctionStatus& status) {
+  const auto& instances = status.activity.instances;
+  const auto ready =
+      static_cast<uint32_t>(std::count_if(instances.begin(), instances.end(), IsReady));
+  const bool works = status.activity.trouble.empty();
+  const auto& scaled = status.activity.scaled;
+  if (scaled == 0U) return {ready, ready};
+  Replicas replicas;
+  replicas.wanted = std::max({scaled.value_or(status.active->spec.scale.min), ready, 1U});
+  replicas.available = std::max(ready, works ? 1U : 0U);
+  return replicas;
+}
+
+std::string OpenFaasStatusJson(const FunctionStatus& status, ShowUsage usage) {
+  Json out = StatusOf(status);
+  if (usage == ShowUsage::kYes) {
+    uint64_t bytes = 0;
+    for (const InstanceStatus& instance : status.activity.instances) bytes += instance.memory.total;
+    out["usage"] = {{"totalMemoryBytes", bytes}};
+  }
+  return Dump(out);
+}
+
+std::string OpenFaasListJson(const std::vector<FunctionStatus>& functions) {
+  Json list = Json::array();
+  for (const FunctionStatus& status : functions) list.push_back(StatusOf(status));
+  return Dump(list);
+}
+
+}  // namespace pulga

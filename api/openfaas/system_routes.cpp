@@ -1,0 +1,61 @@
+#include <sys/utsname.h>
+
+#include <nlohmann/json.hpp>
+
+#include "api/authorization.h"
+#include "api/openfaas/replies.h"
+#include "api/openfaas/routes.h"
+
+namespace pulga {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string InfoJson(const std::string& release, const std::string& provider_name) {
+  utsname machine = {};
+  uname(&machine);
+  // Clients want both; there is no commit of OpenFaaS that this would be.
+  const Json version = {{"sha", release}, {"release", release}};
+  const Json provider = {
+      {"provider", provider_name}, {"version", version}, {"orchestration", "pulga"}};
+  return Json({{"provider", provider}, {"version", version}, {"arch", machine.machine}}).dump() +
+         "\n";
+}
+
+}  // namespace
+
+void AddMetricsRoute(Router& router, Engine& engine, std::shared_ptr<GatewayMetrics> metrics) {
+  router.Add("GET", "/metrics", [&engine, metrics](HttpExchange& exchange, const PathParams&) {
+    const HttpRequest& request = exchange.request();
+    if (!HasBasicLogin(request, engine.gateway_login()) &&
+        !HasBearerKey(request, engine.admin_key())) {
+      return Immediately(exchange, InvalidCredentialsReply());
+    }
+    HttpReply reply;
+    reply.headers = {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"},
+                     {"Cache-Control", "no-store"}};
+    reply.body = metrics->Text(engine.Functions(), engine.System());
+    return Immediately(exchange, std::move(reply));
+  });
+}
+
+void AddOpenFaasRoutes(Router& router, Engine& engine, const OpenFaasOptions& options) {
+  AddOpenFaasFunctionRoutes(router, engine);
+  AddOpenFaasNamespaceRoutes(router, engine);
+  router.Add("GET", "/", [](HttpExchange& exchange, const PathParams&) {
+    HttpReply reply = EmptyReply(301);
+    reply.headers.emplace_back("Location", "/ui/");
+    return Immediately(exchange, std::move(reply));
+  });
+  // AlertManager's word that a function is busy. The autoscaler has seen it for itself.
+  router.Add("POST", "/system/alert", [](HttpExchange& exchange, const PathParams&) {
+    return WithJsonBody(exchange,
+                        [](const JsonObject&, const ReplyDone& done) { done(EmptyReply(200)); });
+  });
+  router.Add("GET", "/system/info", [&engine, options](HttpExchange& exchange, const PathParams&) {
+    return Immediately(exchange,
+                       JsonReply(200, InfoJson(engine.System().version, options.provider_name)));
+  });
+}
+
+}  // namespace pulga
