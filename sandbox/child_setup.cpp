@@ -137,12 +137,22 @@ void GiveBackProcessors(const ChildRun& run) {
   if (failed != 0) Fail(run, "processors", failed);
 }
 
+// The first descriptor that must not survive. Whatever had the channel's number was about to be
+// closed anyway; a channel that has it already only has to be kept.
+unsigned KeepChannel(const ChildRun& run) {
+  if (run.channel < 0) return kChannelFd;
+  const int failed = run.channel == kChannelFd ? PULGA_SYS(fcntl, kChannelFd, F_SETFD, 0)
+                                               : PULGA_SYS(dup2, run.channel, kChannelFd);
+  if (failed < 0) Fail(run, "channel", errno);
+  return kChannelFd + 1;
+}
+
 [[noreturn]] void Execute(const ChildRun& run) {
   GiveBackProcessors(run);
   for (int i = 0; i < 3; ++i) {
     if (PULGA_SYS(dup2, run.stdio[i], i) != i) Fail(run, "stdio", errno);
   }
-  if (CloseOnExec(3) != 0) Fail(run, "close-fds", errno);
+  if (CloseOnExec(KeepChannel(run)) != 0) Fail(run, "close-fds", errno);
   sigset_t none;
   sigemptyset(&none);
   if (PULGA_SYS(sigprocmask, SIG_SETMASK, &none, nullptr) != 0) Fail(run, "signal-mask", errno);

@@ -48,6 +48,7 @@ struct ChildRun {
   int mount_namespace = -1;         // -1: already in its own, nothing mounted yet
   int ruleset = -1;                 // of that mount namespace, where there is a fence
   int stdio[3] = {-1, -1, -1};      // cold
+  int channel = -1;                 // of a frames version: becomes kChannelFd
   const SameCpu* stayed = nullptr;  // the caller narrowed its processors: undone before execve
   int wake = -1;                    // parked: says one byte when ready, then waits for kWake
 };

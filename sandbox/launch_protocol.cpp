@@ -124,7 +124,7 @@ Status CheckVersionSpec(const VersionSpec& spec) {
   PULGA_RETURN_IF_ERROR(CheckAccess(spec.access));
   if (spec.slots < 1 || spec.slots > kMaxSlots) return Invalid("slots out of range: 1 to 256");
   if (spec.spare_netns > spec.slots) return Invalid("more spare network namespaces than slots");
-  if (spec.mode != SandboxMode::kExec && spec.mode != SandboxMode::kHttp) {
+  if (spec.mode > SandboxMode::kFrames) {
     return Invalid("unknown mode");
   }
   if (spec.init != InitKind::kPulga && spec.init != InitKind::kNone) return Invalid("unknown init");

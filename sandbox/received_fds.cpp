@@ -27,7 +27,7 @@ ReceivedFds::ReceivedFds(msghdr& message) {
       proper_ = false;
     }
   }
-  if (count_ != 0 && count_ != kStdioFds) proper_ = false;
+  if (count_ != 0 && count_ != kStdioFds && count_ != kStdioAndChannelFds) proper_ = false;
   if (!proper_) CloseAll();
 }
 
@@ -38,7 +38,7 @@ void ReceivedFds::Take(const cmsghdr& header) {
   for (size_t i = 0; i < count; ++i) {
     int fd;
     memcpy(&fd, data + i * sizeof fd, sizeof fd);
-    if (count_ < kStdioFds) {
+    if (count_ < kStdioAndChannelFds) {
       fd_[count_++] = fd;
     } else {
       proper_ = false;

@@ -1,7 +1,7 @@
 // The descriptors that came with one message, for code that may not allocate: a forked child and
-// the spawner's request path. Takes what a msghdr holds after recvmsg: either none or exactly the
-// three of stdio; of anything else every one is closed at once. Async-signal-safe. The kernel
-// rounds a control buffer up, so that one sized for three takes four: the count is never trusted.
+// the spawner's request path. Takes what a msghdr holds after recvmsg: none, the three of stdio, or
+// these and a channel; of anything else every one is closed at once. Async-signal-safe. The kernel
+// rounds a control buffer up, so that one may hold more than was sized for: no count is trusted.
 #pragma once
 
 #include <sys/socket.h>
@@ -9,7 +9,8 @@
 namespace pulga {
 
 inline constexpr int kStdioFds = 3;
-inline constexpr size_t kStdioControlBytes = CMSG_SPACE(kStdioFds * sizeof(int));
+inline constexpr int kStdioAndChannelFds = 4;
+inline constexpr size_t kStdioControlBytes = CMSG_SPACE(kStdioAndChannelFds * sizeof(int));
 
 // Room for one message and what comes with it; the bytes are the caller's.
 class StdioMessage {
@@ -38,7 +39,7 @@ class ReceivedFds {
   // False: a wrong number, a wrong kind of control data, or a cut message. Holds none then.
   bool proper() const { return proper_; }
   int count() const { return count_; }
-  // The three, still owned by this object.
+  // As many as count() says, still owned by this object.
   const int* fds() const { return fd_; }
   // The caller owns them from now on.
   void Release() { count_ = 0; }
@@ -47,7 +48,7 @@ class ReceivedFds {
   void Take(const cmsghdr& header);
   void CloseAll();
 
-  int fd_[kStdioFds] = {-1, -1, -1};
+  int fd_[kStdioAndChannelFds] = {-1, -1, -1, -1};
   int count_ = 0;
   bool proper_ = true;
 };

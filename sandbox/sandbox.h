@@ -45,7 +45,10 @@ struct InstanceSize {
   bool operator==(const InstanceSize&) const = default;
 };
 
-enum class SandboxMode : uint8_t { kExec, kHttp };
+// kFrames: a server too, but it is spoken to over a socket it inherits (docs/frames.md).
+enum class SandboxMode : uint8_t { kExec, kHttp, kFrames };
+// One process serves many calls: it is PID 1, and it can be frozen between them.
+constexpr bool IsServer(SandboxMode mode) { return mode != SandboxMode::kExec; }
 enum class InitKind : uint8_t { kPulga, kNone };  // kNone: the program itself is PID 1
 
 inline constexpr uint16_t kMaxSlots = 256;
@@ -80,13 +83,18 @@ struct VersionSpec {
   enum class Meter : uint8_t { kNone, kCpu } meter = Meter::kNone;  // kCpu: Spawner::Cpu tells
 };
 
-// One program start. The fds become 0, 1 and 2; the caller's copies may be closed after the call.
+// What a frames function finds its channel as; nothing else above 2 is ever inherited.
+inline constexpr int kChannelFd = 3;
+
+// One program start. The fds become 0, 1, 2 and kChannelFd; the caller's copies may be closed after
+// the call.
 struct StartOptions {
   std::vector<std::string> extra_env;   // appended to VersionSpec::env
   std::vector<std::string> extra_args;  // appended to VersionSpec::argv
   UniqueFd stdin_fd;
   UniqueFd stdout_fd;
   UniqueFd stderr_fd;
+  UniqueFd channel_fd;  // frames: needed; else there must be none
 };
 
 struct InstanceExit {
@@ -171,7 +179,7 @@ class Spawner {
   virtual Status Wake(uint16_t slot, StartOptions options) = 0;  // after OnParked
   // `count` non-blocking TCP sockets made in the instance's network namespace -> OnSockets.
   virtual Status MakeSockets(uint16_t slot, uint16_t count) = 0;
-  // To the program (exec) or PID 1 (http). SIGKILL ends the whole instance.
+  // To the program (exec) or PID 1 (servers). SIGKILL ends the whole instance.
   virtual Status Signal(uint16_t slot, int signo) = 0;
   // http: the cgroup freezer. All of a running instance stops within a moment; it goes on at once
   // when thawed, or sent a signal. kUnsupported: this kernel has none.

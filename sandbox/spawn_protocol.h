@@ -16,7 +16,7 @@ inline constexpr uint32_t kMaxExtraStrings = 1024;  // env and args of one reque
 inline constexpr uint16_t kMaxSocketsPerRequest = 64;
 
 enum class SpawnKind : uint32_t {
-  kStart = 1,  // fds: stdin, stdout, stderr
+  kStart = 1,  // fds: stdin, stdout, stderr; of a frames version the channel too
   kPark = 2,
   kWake = 3,     // on the wake socket; fds as kStart
   kSignal = 4,   // number = signal

@@ -245,6 +245,7 @@ void SpawnerLoop::Start(const SpawnRequest& request, size_t blob_size, const Rec
   if (!state_->arguments->Assemble(request, g_request + sizeof request, blob_size)) _exit(1);
   ChildRun run;
   memcpy(run.stdio, fds.fds(), sizeof run.stdio);
+  if (fds.count() == kStdioAndChannelFds) run.channel = fds.fds()[kStdioFds];
   Clone(request.slot, run);
 }
 
@@ -297,14 +298,16 @@ int SpawnerLoop::SignalFor(uint16_t number, int signo) const {
 void SpawnerLoop::ServeRequest(const SpawnRequest& request, size_t blob_size,
                                const ReceivedFds& fds) {
   if (request.slot >= slots_.size()) _exit(1);
-  if (fds.count() != (request.kind == SpawnKind::kStart ? kStdioFds : 0)) _exit(1);
+  const bool frames = state_->spec.mode == SandboxMode::kFrames;
+  const int of_start = frames ? kStdioAndChannelFds : kStdioFds;
+  if (fds.count() != (request.kind == SpawnKind::kStart ? of_start : 0)) _exit(1);
   Slot& slot = slots_[request.slot];
   switch (request.kind) {
     case SpawnKind::kStart:
       if (slot.pid != 0) _exit(1);
       return Start(request, blob_size, fds);
     case SpawnKind::kPark:
-      if (slot.pid != 0) _exit(1);
+      if (slot.pid != 0 || frames) _exit(1);  // what is woken gets no channel
       return Park(request.slot);
     case SpawnKind::kSignal:
       if (request.number < 1 || request.number > 64) _exit(1);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <span>
 #include <utility>
 
 #include "base/file_io.h"
@@ -131,11 +132,13 @@ Status SpawnerClient::SendProgram(To& to, SpawnRequest request, const StartOptio
   if (writer.bytes().size() > kMaxSpawnMessage) {
     return Error{Code::kTooLarge, E2BIG, "environment and arguments are too large"};
   }
-  const int fds[3] = {options.stdin_fd.get(), options.stdout_fd.get(), options.stderr_fd.get()};
-  for (int fd : fds) {
-    if (fd < 0) return Error{Code::kInvalidArgument, EBADF, "stdin, stdout and stderr are needed"};
+  const int fds[] = {options.stdin_fd.get(), options.stdout_fd.get(), options.stderr_fd.get(),
+                     options.channel_fd.get()};
+  for (int i = 0; i < 3; ++i) {
+    if (fds[i] >= 0) continue;
+    return Error{Code::kInvalidArgument, EBADF, "stdin, stdout and stderr are needed"};
   }
-  return to.Send(writer.bytes(), fds);
+  return to.Send(writer.bytes(), std::span(fds).first(options.channel_fd.valid() ? 4 : 3));
 }
 
 Status SpawnerClient::Start(uint16_t slot, StartOptions options) {

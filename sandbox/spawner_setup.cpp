@@ -367,8 +367,8 @@ Result<std::unique_ptr<SpawnerState>> SetUpSpawner(SpawnerInput& input) {
   state->plan.capabilities = state->spec.access.capabilities;
   const bool arm32 = state->abi == ProgramAbi::kArm32;
   state->plan.filter = arm32 ? InstanceFilterWithArm32() : InstanceFilter();
-  // In http mode the image's own process is PID 1, as it expects.
-  if (state->spec.mode == SandboxMode::kHttp) state->plan.init = InitKind::kNone;
+  // A server's own process is PID 1, as it expects.
+  if (IsServer(state->spec.mode)) state->plan.init = InitKind::kNone;
   state->arguments = std::make_unique<ExecArguments>(state->spec.argv, state->spec.env);
   PULGA_RETURN_IF_ERROR(LimitResources());
   PULGA_RETURN_IF_ERROR(WatchChildren(*state));

@@ -368,7 +368,7 @@ Status Build(VersionBuild& build) {
   options.spawner_uid = build.ids.SpawnerHostId(build.spec.version_id);
   options.disk = build.disk;
   options.devices = DeviceRules(build.devices);
-  options.freezable = build.spec.mode == SandboxMode::kHttp;
+  options.freezable = IsServer(build.spec.mode);
   options.metered = build.spec.meter == VersionSpec::Meter::kCpu;
   auto cgroups = build.cgroups->CreateVersion(options);
   if (!cgroups.ok()) return Prefix("cgroups", cgroups.error());
