@@ -11,8 +11,9 @@
 //   /exit/N  /crash  /alloc/MIB  /cpu/MS          misdeeds of the whole process
 //   /spin        answers, and leaves a child behind that works for ever
 //
-// START_DELAY_MS waits before listening; NEVER_LISTEN=1 sleeps for ever. COLD_MS: for so long it
-// answers as an of-watchdog does whose own server does not listen yet.
+// LISTEN_UNIX=PATH listens there instead. START_DELAY_MS waits before listening; NEVER_LISTEN=1
+// sleeps for ever. COLD_MS: for so long it answers as an of-watchdog does whose own server does not
+// listen yet.
 #include <linux/errno.h>
 #include <linux/eventpoll.h>
 
@@ -511,6 +512,15 @@ static int listen_on(long port) {
   return sys(__NR_listen, listener, 512, 0, 0) < 0 ? -1 : listener;
 }
 
+static int listen_at(const char* path) {
+  const int listener = (int)sys(__NR_socket, 1, 0x80801, 0, 0);  // STREAM | CLOEXEC | NONBLOCK
+  char address[110] = {1, 0};
+  struct text t = {address, 2, sizeof address - 1};
+  put(&t, path);
+  if (sys(__NR_bind, listener, address, t.size + 1, 0) < 0) return -1;
+  return sys(__NR_listen, listener, 512, 0, 0) < 0 ? -1 : listener;
+}
+
 int run(int argc, char** argv, char** envp) {
   (void)argc, (void)argv;
   environment = envp;
@@ -520,7 +530,9 @@ int run(int argc, char** argv, char** envp) {
   if (delay != NULL) sleep_ms(to_number(delay));
   const char* cold = env_value(envp, "COLD_MS");
   if (cold != NULL) cold_until = now_ms() + to_number(cold);
-  const int listener = listen_on(port == NULL ? 8080 : to_number(port));
+  const char* path = env_value(envp, "LISTEN_UNIX");
+  const int listener =
+      path != NULL ? listen_at(path) : listen_on(port == NULL ? 8080 : to_number(port));
   if (listener < 0) return say(2, "http-hello: cannot listen\n"), 1;
   epoll_fd = (int)sys(__NR_epoll_create1, 0x80000, 0, 0, 0);
   struct epoll_event event = {EPOLLIN, 0};
