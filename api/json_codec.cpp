@@ -128,7 +128,10 @@ Json ImageToJson(const ImageRecord& image) {
             {"labels", Json(c.labels)}}}};
 }
 
-const char* ModeName(SandboxMode mode) { return mode == SandboxMode::kExec ? "exec" : "http"; }
+const char* ModeName(SandboxMode mode) {
+  if (mode == SandboxMode::kFrames) return "frames";
+  return mode == SandboxMode::kExec ? "exec" : "http";
+}
 
 Json VersionJson(const Version& version, bool active) {
   return {{"version", version.number},

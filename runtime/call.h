@@ -1,4 +1,4 @@
-// Call: what exec and http invocations have in common, and the side of an invocation that its pool
+// Call: what all kinds of invocations have in common, and the side of an invocation that its pool
 // sees. It waits in the pool's queue, gets an instance, ends with an outcome. Loop thread.
 // The front owns it; the pool only points to it, and Finish() or the destructor ends that.
 #pragma once
@@ -108,6 +108,8 @@ class Call : public Invocation, public Notifier::Target {
   double MillisSince(TimePoint begin) const;
   // What went by since the grant, up to now, that no earlier step of the receipt has.
   void StampFunction();
+  // After StartTimeout, of a server's call: what it waited for, and how long.
+  void FillServerReceipt(const Instance& granted, StartKind start);
   // Back to waiting: the next grant makes the receipt anew.
   void ForgetGrant();
   // Subclass: drop what it holds towards the instance; called once, by Finish.

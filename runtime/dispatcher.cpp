@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "runtime/exec_invocation.h"
+#include "runtime/frames_invocation.h"
 #include "runtime/http_invocation.h"
 #include "runtime/memory_budget.h"
 #include "runtime/pool.h"
@@ -182,13 +183,14 @@ void DispatcherImpl::Activate(VersionPtr version, std::function<void(Status)> do
   Function& function = FunctionOf(key);
   DropNext(function, {Code::kUnavailable, 0, "a newer version took its place"});
   std::unique_ptr<Pool> pool = MakePool(function, std::move(version));
-  const bool http = pool->version().mode == SandboxMode::kHttp;
+  const bool server = IsServer(pool->version().mode);
   // One port of the host, two servers: the new one has to wait until the old one is gone.
-  const bool takes_turns = http && function.active != nullptr &&
+  const bool takes_turns = pool->version().mode == SandboxMode::kHttp &&
+                           function.active != nullptr &&
                            pool->version().spec.access.network.mode == NetworkMode::kHost;
   const bool by_instance =
       !takes_turns && (pool->version().spec.scale.min > 0 ||
-                       (function.active != nullptr && (http || function.active->HasInstances())));
+                       (function.active != nullptr && (server || function.active->HasInstances())));
   const Pool::Proof proof = by_instance ? Pool::Proof::kInstance : Pool::Proof::kSpawner;
   Pool* proving = pool.get();
   function.next = std::move(pool);
@@ -311,16 +313,21 @@ std::unique_ptr<Invocation> DispatcherImpl::Invoke(InvocationRequest request,
   }
   Function& function = it->second;
   Pool& pool = *function.active;
-  if (pool.version().mode == SandboxMode::kExec) {
-    auto call = std::make_unique<ExecInvocation>(context_, pool.version_ptr(), function.counts,
-                                                 std::move(request), observer);
+  const auto begin = [&]<typename Kind>(std::type_identity<Kind>) -> std::unique_ptr<Invocation> {
+    auto call = std::make_unique<Kind>(context_, pool.version_ptr(), function.counts,
+                                       std::move(request), observer);
     call->Begin(pool);
     return call;
+  };
+  switch (pool.version().mode) {
+    case SandboxMode::kExec:
+      return begin(std::type_identity<ExecInvocation>());
+    case SandboxMode::kFrames:
+      return begin(std::type_identity<FramesInvocation>());
+    case SandboxMode::kHttp:
+      break;
   }
-  auto call = std::make_unique<HttpInvocation>(context_, pool.version_ptr(), function.counts,
-                                               std::move(request), observer);
-  call->Begin(pool);
-  return call;
+  return begin(std::type_identity<HttpInvocation>());
 }
 
 Dispatcher::LearnedByKey DispatcherImpl::TakeLearned() {

@@ -63,6 +63,10 @@ std::string SetupFailed(const Outcome& outcome) {
          (outcome.code == 0 ? std::string() : std::string(": ") + strerror(outcome.code));
 }
 
+bool InFrames(const Version* version) {
+  return version != nullptr && version->mode == SandboxMode::kFrames;
+}
+
 std::string Port(const Version* version) {
   return "port " + std::to_string(version == nullptr ? 0 : version->port);
 }
@@ -70,13 +74,18 @@ std::string Port(const Version* version) {
 // "exited with code 3" and what that means, where a server had yet to listen.
 std::string Ended(const std::string& how, const Version* version, const FailureFacts& facts) {
   if (!facts.ended_before_listening || version == nullptr) return "the function " + how;
-  return "the function " + how + " before it listened on " + Port(version) + "; `pulga logs " +
-         version->key.name + "` shows what it wrote";
+  return "the function " + how + " before it " +
+         (InFrames(version) ? "said hello on its channel" : "listened on " + Port(version)) +
+         "; `pulga logs " + version->key.name + "` shows what it wrote";
 }
 
 std::string NotReady(const Version* version, const FailureFacts& facts) {
   if (facts.ended_before_listening) return Ended("exited with code 0", version, facts);
   const InvocationLimits limits = version == nullptr ? InvocationLimits() : version->spec.limits;
+  if (InFrames(version)) {
+    return "the function runs, but said no hello on its channel (PULGA_FRAMES_FD) within " +
+           FormatDuration(limits.start_timeout) + "; check it, or raise limits.start_timeout";
+  }
   return "the function runs, but did not listen on " + Port(version) + " within " +
          FormatDuration(limits.start_timeout) +
          "; check that it listens on that port (`port`) and on all addresses, or raise "
@@ -103,7 +112,8 @@ std::string Sentence(const Outcome& outcome, const Version* version, const Failu
       return "the function wrote more than " + HumanBytes(limits.output_bytes) +
              "; raise limits.output";
     case OutcomeKind::kBadResponse:
-      return "the function gave no valid HTTP response";
+      return InFrames(version) ? "the function gave no valid answer"
+                               : "the function gave no valid HTTP response";
     case OutcomeKind::kNotReady:
       return NotReady(version, facts);
     case OutcomeKind::kCancelled:

@@ -30,7 +30,7 @@ struct FunctionKey {
 // [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])? ; the error names the rule.
 Status ValidateFunctionName(const std::string& name);
 
-enum class ModeChoice : uint8_t { kAuto, kHttp, kExec };
+enum class ModeChoice : uint8_t { kAuto, kHttp, kExec, kFrames };
 enum class InputKind : uint8_t { kStdin, kArgument };
 enum class InitChoice : uint8_t { kAuto, kNone };
 enum class PullPolicy : uint8_t { kIfNotPresent, kAlways, kNever };

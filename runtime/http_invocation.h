@@ -40,7 +40,6 @@ class HttpInvocation final : public Call, private UpstreamUser {
   void OnUpstream(uint32_t events) override;
 
   void CloseIo() override;
-  void FillReceipt(const Instance& granted, StartKind start);
   void Connect(Upstream::Want want);
   // The request's side
   void Frame(std::string_view bytes, std::string* wire) const;

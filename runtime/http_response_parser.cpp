@@ -23,11 +23,6 @@ bool StartsWithIgnoreCase(std::string_view text, std::string_view prefix) {
   return text.size() >= prefix.size() && EqualsIgnoreCase(text.substr(0, prefix.size()), prefix);
 }
 
-// Names the front sets itself; a function must not be able to forge a receipt.
-bool IsOurs(std::string_view name) {
-  return StartsWithIgnoreCase(name, "x-pulga-") || EqualsIgnoreCase(name, "x-call-id");
-}
-
 // What the fields about framing said, before they are judged together.
 struct Framing {
   std::optional<uint64_t> length;
@@ -181,6 +176,10 @@ bool IsHopByHop(std::string_view name) {
     default:
       return false;
   }
+}
+
+bool IsOurs(std::string_view name) {
+  return StartsWithIgnoreCase(name, "x-pulga-") || EqualsIgnoreCase(name, "x-call-id");
 }
 
 HeadParse ParseResponseHead(std::string_view bytes, size_t seen, RequestMethod method,

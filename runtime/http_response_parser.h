@@ -83,5 +83,7 @@ bool IsHeaderName(std::string_view name);
 bool IsHeaderValue(std::string_view value);
 // Connection, Keep-Alive, Transfer-Encoding, ... and Content-Length, which is rebuilt.
 bool IsHopByHop(std::string_view name);
+// Names the front sets itself; a function must not be able to forge a receipt.
+bool IsOurs(std::string_view name);
 
 }  // namespace pulga

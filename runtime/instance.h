@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/event_loop.h"
+#include "runtime/frames_channel.h"
 #include "runtime/log_pipe.h"
 #include "runtime/memory_budget.h"
 #include "runtime/pool_policy.h"
@@ -30,17 +31,20 @@ struct Instance {
   std::vector<Call*> calls;             // those it has now; exec: at most one
   std::unique_ptr<LogPipe> stdout_log;  // http
   std::unique_ptr<LogPipe> stderr_log;
-  std::unique_ptr<Upstream> upstream;  // http
+  std::unique_ptr<Upstream> upstream;      // http
+  std::unique_ptr<FramesChannel> channel;  // frames
   MemoryBudget::Lease memory;
   EventLoop::TimerId kill_timer = 0;   // SIGKILL after the grace
-  EventLoop::TimerId start_timer = 0;  // http: NotReady
+  EventLoop::TimerId start_timer = 0;  // server: NotReady
   std::optional<InstanceCpu> cpu;      // when it was last looked at
   uint32_t timeouts_in_a_row = 0;      // http
   uint32_t children = 0;               // http: processes beside PID 1 when it was last frozen
   bool stopped_by_us = false;
+  bool killed = false;         // by us
   bool reclaim_asked = false;  // since it was frozen
   bool closed = false;         // takes no new calls, and ends with those it has
   bool used = false;           // http: a call has ended on it
+  bool cut_off = false;        // frames: it closed its channel while it lived
 
   void Forget(Call* call) { std::erase(calls, call); }
 };

@@ -301,7 +301,8 @@ void Pool::StartServer(uint16_t slot, PoolAction::Urgency urgency) {
 }
 
 Status Pool::StartServerIn(Instance& instance) {
-  if (version_->spec.access.network.mode == NetworkMode::kHost) {
+  const bool frames = version_->mode == SandboxMode::kFrames;
+  if (!frames && version_->spec.access.network.mode == NetworkMode::kHost) {
     PULGA_RETURN_IF_ERROR(CheckHostPort(version_->port));
   }
   StartOptions options;
@@ -317,13 +318,13 @@ Status Pool::StartServerIn(Instance& instance) {
   };
   PULGA_RETURN_IF_ERROR(open_log(std::move(out.ours), "stdout", &instance.stdout_log));
   PULGA_RETURN_IF_ERROR(open_log(std::move(err.ours), "stderr", &instance.stderr_log));
+  if (frames) {
+    PULGA_ASSIGN_OR_RETURN(FramesChannel::Pair pair, FramesChannel::MakePair());
+    options.channel_fd = std::move(pair.theirs);
+    PULGA_RETURN_IF_ERROR(OpenChannel(instance, std::move(pair.ours)));
+  }
   PULGA_RETURN_IF_ERROR(spawner_->Start(instance.slot, std::move(options)));
-  const uint16_t slot = instance.slot;
-  instance.upstream = std::make_unique<Upstream>(
-      context_.loop, context_.notifier, version_->port,
-      std::min(version_->concurrency, kMaxIdleConnections),
-      [this, slot](uint16_t count) { (void)spawner_->MakeSockets(slot, count); });
-  instance.upstream->Probe([this, &instance] { OnListening(instance); });
+  if (!frames) ProbeServer(instance);
   instance.start_timer =
       context_.loop.CallAfter(version_->spec.limits.start_timeout, [this, &instance] {
         const Notifier::Turn turn(context_.notifier);
@@ -331,6 +332,15 @@ Status Pool::StartServerIn(Instance& instance) {
         OnStartTimeout(instance);
       });
   return OkStatus();
+}
+
+void Pool::ProbeServer(Instance& instance) {
+  const uint16_t slot = instance.slot;
+  instance.upstream = std::make_unique<Upstream>(
+      context_.loop, context_.notifier, version_->port,
+      std::min(version_->concurrency, kMaxIdleConnections),
+      [this, slot](uint16_t count) { (void)spawner_->MakeSockets(slot, count); });
+  instance.upstream->Probe([this, &instance] { OnListening(instance); });
 }
 
 void Pool::OnListening(Instance& instance) {
@@ -389,24 +399,34 @@ void Pool::Stop(Instance& instance) {
   }
 }
 
+// Of a channel with calls open the end is still read.
+void Pool::CloseWays(Instance& instance) {
+  if (instance.upstream != nullptr) instance.upstream->Close();
+  if (instance.channel != nullptr && instance.calls.empty()) instance.channel->Close();
+}
+
 void Pool::Kill(Instance& instance) {
   instance.step = InstanceStep::kEnding;
   Changed();
-  instance.stopped_by_us = true;
+  instance.stopped_by_us = instance.killed = true;
   context_.loop.Cancel(std::exchange(instance.start_timer, 0));
   context_.loop.Cancel(std::exchange(instance.kill_timer, 0));
-  if (instance.upstream != nullptr) instance.upstream->Close();
+  CloseWays(instance);
   if (spawner_ != nullptr) (void)spawner_->Signal(instance.slot, SIGKILL);
 }
 
 void Pool::Terminate(Instance& instance) {
   if (instance.step == InstanceStep::kEnding) return;
+  AwaitExit(instance);
+  if (spawner_ != nullptr) (void)spawner_->Signal(instance.slot, SIGTERM);
+}
+
+void Pool::AwaitExit(Instance& instance) {
   instance.step = InstanceStep::kEnding;
   Changed();
   instance.stopped_by_us = true;
   context_.loop.Cancel(std::exchange(instance.start_timer, 0));
-  if (instance.calls.empty() && instance.upstream != nullptr) instance.upstream->Close();
-  if (spawner_ != nullptr) (void)spawner_->Signal(instance.slot, SIGTERM);
+  if (instance.calls.empty()) CloseWays(instance);
   instance.kill_timer = context_.loop.CallAfter(version_->spec.limits.grace, [this, &instance] {
     instance.kill_timer = 0;
     Kill(instance);
@@ -430,10 +450,10 @@ void Pool::OnExit(const InstanceExit& exit) {
   // of a request; everything else is a start that failed.
   const bool exec_ran = version_->mode == SandboxMode::kExec && exit.setup_step.empty() &&
                         step == InstanceStep::kRunning;
-  const bool listened = version_->mode == SandboxMode::kHttp && instance->ready != TimePoint();
+  const bool listened = IsServer(version_->mode) && instance->ready != TimePoint();
   const bool failed = !instance->stopped_by_us && !exec_ran && !listened;
   if (outcome.kind == OutcomeKind::kOk) outcome.kind = OutcomeKind::kNotReady;
-  facts.ended_before_listening = version_->mode == SandboxMode::kHttp && !listened;
+  facts.ended_before_listening = IsServer(version_->mode) && !listened;
   for (Call* call : std::exchange(instance->calls, {})) {
     call->facts = facts;
     MoveOrEnd(*call, *instance, exit, times);
@@ -467,7 +487,12 @@ Instance* Pool::Find(uint16_t slot) const {
 void Pool::Clear(Instance& instance) {
   context_.loop.Cancel(std::exchange(instance.kill_timer, 0));
   context_.loop.Cancel(std::exchange(instance.start_timer, 0));
-  if (instance.upstream != nullptr) instance.upstream->Close();
+  if (instance.channel != nullptr) {
+    instance.step = InstanceStep::kEnding;  // calls that end now leave nothing to decide
+    instance.channel->Drain();
+    instance.channel->Close();
+  }
+  CloseWays(instance);
   if (instance.stdout_log != nullptr) instance.stdout_log->Finish();
   if (instance.stderr_log != nullptr) instance.stderr_log->Finish();
 }

@@ -148,8 +148,15 @@ class Pool final : private SpawnerEvents {
   bool Thaw(Instance& instance);
   void Kill(Instance& instance);
   void Terminate(Instance& instance);
+  void AwaitExit(Instance& instance);  // for its grace
+  void ProbeServer(Instance& instance);
   void OnListening(Instance& instance);
   void OnStartTimeout(Instance& instance);
+  Status OpenChannel(Instance& instance, UniqueFd fd);
+  void OnChannelEnd(Instance& instance, FramesChannel::End end, const char* why);
+  void MoveUnsent(Instance& instance, Call& call);
+  void BreakOff(Instance& instance, const char* why);
+  void CloseWays(Instance& instance);  // to its server
 
   void ServeWaiting();
   bool ServeOne(Call& call);

@@ -87,7 +87,8 @@ Instance* Pool::FindUsable() const {
     if (instance->step == InstanceStep::kReclaimed) reclaimed = instance.get();
     if (exec ? instance->step == InstanceStep::kParked
              : instance->step == InstanceStep::kWarm && !instance->closed &&
-                   instance->calls.size() < version_->concurrency) {
+                   instance->calls.size() < version_->concurrency &&
+                   (instance->channel == nullptr || instance->channel->has_room())) {
       return instance.get();
     }
   }
@@ -97,7 +98,7 @@ Instance* Pool::FindUsable() const {
 bool Pool::ServeOne(Call& call) {
   Instance* instance = FindUsable();
   if (instance == nullptr) return false;
-  if (version_->mode == SandboxMode::kHttp) {
+  if (IsServer(version_->mode)) {
     // Who gets what others have used already waited for them, not for its start.
     const bool awaited = call.submitted < instance->ready && !instance->used;
     StartKind start = awaited ? StartKind::kCold : StartKind::kWarm;
@@ -214,7 +215,7 @@ void Pool::Release(Call& call, AfterCall after) {
     meters_->latency.Add(last_used_, last_used_ - call.assigned());
   }
   if (after == AfterCall::kDead) return;
-  if (version_->mode == SandboxMode::kHttp) {
+  if (IsServer(version_->mode)) {
     ReleaseServer(*instance, after);
   } else {
     ReleaseProgram(*instance, after);
@@ -233,7 +234,10 @@ void Pool::ReleaseServer(Instance& instance, AfterCall after) {
   instance.used = true;
   NoteRefusals();
   if (instance.calls.empty()) instance.idle_since = last_used_;
-  if (instance.step == InstanceStep::kEnding) return;
+  if (instance.step == InstanceStep::kEnding) {
+    if (instance.calls.empty()) CloseWays(instance);  // there is nothing to say any more
+    return;
+  }
   if (instance.calls.empty() && context_.room != nullptr) context_.room->NoteIdle();
   if (instance.closed && instance.calls.empty()) {
     Terminate(instance);
@@ -300,7 +304,7 @@ void Pool::EndAllCalls() {
 
 // One that may have run must not read like one that did not: whoever sends it again has to know.
 void Pool::EndOpen(Call& call) {
-  if (version_->mode == SandboxMode::kHttp && call.Movable()) {
+  if (IsServer(version_->mode) && call.Movable()) {
     return call.Reject(kRejectShuttingDown, 1);  // its server had yet to listen
   }
   call.facts.remark =
@@ -367,7 +371,7 @@ void Pool::ExpireWaiting() {
 void Pool::DescribeLadder(FunctionActivity* activity) const {
   PoolSnapshot snapshot;
   PlanLadder(&snapshot);
-  const bool http = version_->mode == SandboxMode::kHttp;
+  const bool http = IsServer(version_->mode);
   const Duration parked = std::max(snapshot.warmth.until, snapshot.descent.parked_for);
   activity->keep_alive =
       http ? Why(snapshot.warmth) : "parked for " + FormatDuration(parked) + " after a call";

@@ -33,7 +33,7 @@ PoolSnapshot Pool::Snapshot() const {
   snapshot.refill = refill_now_ ? PoolSnapshot::Refill::kNow : PoolSnapshot::Refill::kLater;
   // As SetPressure: at kShrink servers go, and none is brought up ahead; parked ones hold little.
   const PressureLevel none_from =
-      version_->mode == SandboxMode::kHttp ? PressureLevel::kShrink : PressureLevel::kDelay;
+      IsServer(version_->mode) ? PressureLevel::kShrink : PressureLevel::kDelay;
   snapshot.ahead =
       context_.pressure >= none_from ? PoolSnapshot::Ahead::kNone : PoolSnapshot::Ahead::kParked;
   snapshot.min = min_;
@@ -63,8 +63,7 @@ bool Pool::ScalesByTarget() const {
 }
 
 bool Pool::ScalesByLoad() const {
-  return ScalesByTarget() || meters_ != nullptr ||
-         (sizer_ != nullptr && version_->mode == SandboxMode::kHttp);
+  return ScalesByTarget() || meters_ != nullptr || (sizer_ != nullptr && IsServer(version_->mode));
 }
 
 void Pool::LookAtLoad() {
@@ -172,7 +171,7 @@ std::optional<TimePoint> Pool::FireDue() const {
 
 void Pool::PlanLadder(PoolSnapshot* snapshot) const {
   const ScaleSpec& scale = version_->spec.scale;
-  const bool http = version_->mode == SandboxMode::kHttp;
+  const bool http = IsServer(version_->mode);
   const bool freezes =
       http && snapshot->now >= freeze_again_at_ && scale.freeze_after != kNeverFreeze;
   snapshot->warmth = PlannedWarmth();
@@ -208,7 +207,7 @@ void Pool::Evaluate() {
     evaluate_again_ = wants_memory_ = false;
     ServeWaiting();
     PoolSnapshot snapshot = Snapshot();
-    if (version_->mode == SandboxMode::kHttp && phase_ == PoolPhase::kActive) {
+    if (IsServer(version_->mode) && phase_ == PoolPhase::kActive) {
       snapshot.scale = DecideScale(snapshot);
     }
     const PoolPlan plan = PlanPool(snapshot);

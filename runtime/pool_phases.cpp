@@ -173,7 +173,8 @@ bool Pool::Thaw(Instance& instance) {
   }
   instance.step = InstanceStep::kWarm;
   instance.reclaim_asked = false;
-  if (context_.clock.Now() - instance.frozen_since >= kKeptAliveFrozen) {
+  if (instance.upstream != nullptr &&
+      context_.clock.Now() - instance.frozen_since >= kKeptAliveFrozen) {
     instance.upstream->DropKeptAlive();
   }
   return true;

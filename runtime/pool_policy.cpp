@@ -65,7 +65,7 @@ class Planner {
     LowerIdle();
     LookAgainForHabit();
     if (pool_.scale && pool_.scale->look_again) LookAgain(*pool_.scale->look_again);
-    if (pool_.mode == SandboxMode::kHttp) plan_.rest = Rest();
+    if (IsServer(pool_.mode)) plan_.rest = Rest();
     if (pool_.launcher == PoolSnapshot::Launcher::kDown) return std::move(plan_);
     if (pool_.now < pool_.retry_at) {
       // The back-off may be the last thing that happens: the spawner must go some time after it.
@@ -78,7 +78,7 @@ class Planner {
     }
     if (pool_.spawner == SpawnerStep::kReady) {
       if (pool_.mode == SandboxMode::kExec) PlanExec();
-      if (pool_.mode == SandboxMode::kHttp) PlanHttp();
+      if (IsServer(pool_.mode)) PlanServers();
       DropSpawnerIfUnused();
     }
     return std::move(plan_);
@@ -185,7 +185,7 @@ class Planner {
     }
   }
 
-  void PlanHttp() {
+  void PlanServers() {
     // A call that waits beside a frozen one waits for the memory to thaw it.
     const uint32_t coming = (n_.starting + n_.frozen) * pool_.concurrency;
     uint32_t live = n_.starting + n_.warm;  // an ending one takes no calls, and may take its time

@@ -227,7 +227,7 @@ void Pool::EndIdle(uint16_t slot, const char* why) {
 }
 
 uint64_t Pool::CloseOne() {
-  if (version_->mode != SandboxMode::kHttp || phase_ == PoolPhase::kProving) return 0;
+  if (!IsServer(version_->mode) || phase_ == PoolPhase::kProving) return 0;
   Instance* busy = nullptr;
   uint32_t open = 0;
   for (const auto& instance : instances_) {

@@ -3,6 +3,7 @@
 #include <map>
 
 #include "base/text.h"
+#include "runtime/frames_wire.h"
 #include "runtime/http_response_parser.h"
 
 namespace pulga {
@@ -124,6 +125,24 @@ std::string BuildRequestHead(const InvocationRequest& request,
     head += "Content-Length: 0\r\n";
   }
   head += "\r\n";
+  return head;
+}
+
+std::string BuildRequestFrame(const InvocationRequest& request,
+                              std::chrono::system_clock::time_point now) {
+  std::string head;
+  head.reserve(512);
+  const std::string_view path = request.path.empty() ? "/" : std::string_view(request.path);
+  for (const std::string_view part :
+       {std::string_view(request.method), path, std::string_view(request.query)}) {
+    if (!AppendFrameString(part, &head)) return "";
+  }
+  const auto add = [&head](std::string_view name, std::string_view value) {
+    const size_t before = head.size();
+    if (!AppendFrameString(name, &head) || !AppendFrameString(value, &head)) head.resize(before);
+  };
+  ForEachHeader(request, now, add);
+  if (request.content_length) add("Content-Length", std::to_string(*request.content_length));
   return head;
 }
 

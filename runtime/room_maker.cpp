@@ -270,7 +270,7 @@ void RoomMaker::GiveUp(size_t most, Whose whose, const char* why) {
   Refresh();
   idle_.clear();
   for (const auto& [id, pool] : offering_) {
-    const bool http = pool->version().mode == SandboxMode::kHttp;
+    const bool http = IsServer(pool->version().mode);
     if (http || whose == Whose::kAll) pool->OfferIdle(&idle_, Pool::Hoped::kKept);
   }
   for (const size_t chosen : WorthLeast(Holders(), most)) {

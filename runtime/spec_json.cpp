@@ -155,8 +155,10 @@ Result<std::map<std::string, std::string>> ReadTexts(const std::string& field, c
 template <typename E>
 using Names = std::vector<std::pair<const char*, E>>;
 
-const Names<ModeChoice> kModes = {
-    {"auto", ModeChoice::kAuto}, {"http", ModeChoice::kHttp}, {"exec", ModeChoice::kExec}};
+const Names<ModeChoice> kModes = {{"auto", ModeChoice::kAuto},
+                                  {"http", ModeChoice::kHttp},
+                                  {"exec", ModeChoice::kExec},
+                                  {"frames", ModeChoice::kFrames}};
 const Names<InputKind> kInputs = {{"stdin", InputKind::kStdin}, {"argument", InputKind::kArgument}};
 const Names<PullPolicy> kPulls = {{"if-not-present", PullPolicy::kIfNotPresent},
                                   {"always", PullPolicy::kAlways},

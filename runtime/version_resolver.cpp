@@ -11,7 +11,8 @@ namespace pulga {
 namespace {
 
 constexpr uint16_t kDefaultPort = 8080;
-constexpr uint32_t kDefaultHttpConcurrency = 100;
+constexpr uint32_t kDefaultServerConcurrency = 100;
+constexpr const char* kFramesVariable = "PULGA_FRAMES_FD";
 constexpr const char* kDefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 // Servers by trade: they read the function's request on a port whatever the image EXPOSEs.
 constexpr std::string_view kWatchdogs[] = {"fwatchdog", "of-watchdog", "watchdog"};
@@ -50,6 +51,7 @@ ModeDecision ChooseMode(const FunctionSpec& spec, const ImageRecord& image,
                         const std::string& program) {
   if (spec.mode == ModeChoice::kHttp) return {SandboxMode::kHttp, "the function says so"};
   if (spec.mode == ModeChoice::kExec) return {SandboxMode::kExec, "the function says so"};
+  if (spec.mode == ModeChoice::kFrames) return {SandboxMode::kFrames, "the function says so"};
   if (IsWatchdog(program)) {
     return {SandboxMode::kHttp, "the command is " + std::string(BaseName(program))};
   }
@@ -89,6 +91,10 @@ std::vector<std::string> Environment(const FunctionSpec& spec, const ImageRecord
   // Before the spec's own variables: who sets PORT there means it.
   if (version.mode == SandboxMode::kHttp) SetEnv(env, "PORT", std::to_string(version.port));
   for (const auto& [name, value] : spec.env) SetEnv(env, name, value);
+  // After them: it has to be true.
+  if (version.mode == SandboxMode::kFrames) {
+    SetEnv(env, kFramesVariable, std::to_string(kChannelFd));
+  }
   if (version.mode == SandboxMode::kExec) {
     // A program that looks for what its call set must find that, and nothing else.
     std::erase_if(env, [](const std::string& entry) { return IsRequestVariable(entry); });
@@ -127,15 +133,16 @@ Status CheckModeRules(const FunctionSpec& spec, const Version& version) {
     }
     return OkStatus();
   }
-  if (spec.access.network.mode == NetworkMode::kHost && spec.scale.max > 1) {
+  const bool http = version.mode == SandboxMode::kHttp;
+  if (http && spec.access.network.mode == NetworkMode::kHost && spec.scale.max > 1) {
     return Error{Code::kInvalidArgument, 0,
                  "scale.max: " + std::to_string(spec.scale.max) +
                      " servers cannot have one port; on the host's network write \"max\": 1"};
   }
   if (spec.input == InputKind::kArgument) {
-    return Error{
-        Code::kInvalidArgument, 0,
-        "input: \"argument\" is for exec mode; this is http mode (" + version.mode_reason + ")"};
+    return Error{Code::kInvalidArgument, 0,
+                 std::string("input: \"argument\" is for exec mode; this is ") +
+                     (http ? "http" : "frames") + " mode (" + version.mode_reason + ")"};
   }
   return OkStatus();
 }
@@ -147,7 +154,7 @@ void ResolveByMode(const ImageRecord& image, Version& version) {
   if (limits.body_bytes == kByMode) limits.body_bytes = exec ? kDefaultExecBytes : 0;
   if (limits.output_bytes == kByMode) limits.output_bytes = exec ? kDefaultExecBytes : 0;
   uint32_t& concurrency = version.spec.scale.concurrency;
-  if (concurrency == 0) concurrency = exec ? 1 : kDefaultHttpConcurrency;
+  if (concurrency == 0) concurrency = exec ? 1 : kDefaultServerConcurrency;
   version.concurrency = concurrency;
   if (version.spec.port == 0) {
     const auto& exposed = image.config.exposed_ports;

@@ -49,7 +49,7 @@ constexpr SpecFlag kFlags[] = {
     {"idle", "scale", "idle", "TIME", "until an unused instance goes, or auto"},
     {"freeze-after", "scale", "freeze_after", "TIME", "until an unused server is frozen, or never"},
     {"pull", "", "pull", "WHEN", "ask the registry: if-not-present, always or never"},
-    {"mode", "", "mode", "MODE", "auto, http or exec"},
+    {"mode", "", "mode", "MODE", "auto, http, exec or frames"},
     {"port", "", "port", "N", "the port an http function listens on"},
     {"input", "", "input", "KIND", "stdin or argument (exec)"},
     {"content-type", "", "content_type", "TYPE", "of an exec function's reply"},

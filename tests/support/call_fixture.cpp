@@ -98,7 +98,7 @@ std::shared_ptr<Version> CallTest::MakeVersion(SandboxMode mode) {
   version->argv = {"/bin/f"};
   version->port = sandbox->port();
   version->concurrency = mode == SandboxMode::kExec ? 1 : 100;
-  if (mode == SandboxMode::kHttp) {
+  if (IsServer(mode)) {
     version->spec.limits.body_bytes = 0;
     version->spec.limits.output_bytes = 0;
   } else {

@@ -362,6 +362,7 @@ class FakeSpawner final : public Spawner {
     program->fds_[0] = std::move(options.stdin_fd);
     program->fds_[1] = std::move(options.stdout_fd);
     program->fds_[2] = std::move(options.stderr_fd);
+    program->fds_[3] = std::move(options.channel_fd);
     instance.program = program;
     EventLoop& loop = sandbox_.loop_;
     auto told =

@@ -1,5 +1,6 @@
 // FakeSandbox: sandboxes without a kernel's help. Programs are functions of the test that run on
-// threads of their own, behind real pipes (exec) or real loopback connections (http); everything is
+// threads of their own, behind real pipes (exec), real loopback connections (http) or a real socket
+// pair (frames); everything is
 // told on the loop, in order, as the launcher's client would. Nothing here needs root.
 #pragma once
 
@@ -31,6 +32,8 @@ class FakeProgram {
   bool Print(std::string_view text);           // stdout; false: nobody reads
   bool Complain(std::string_view text);        // stderr
   void CloseOutput();
+  int channel() const { return fds_[3].get(); }  // frames
+  void CloseChannel() { fds_[3].Reset(); }
   int WaitForSignal();  // what it was sent; 9 at the latest at the end
   std::string Env(const std::string& name) const;
   std::vector<std::string> args;  // the extra ones
@@ -39,7 +42,7 @@ class FakeProgram {
   friend class FakeSandbox;
   friend class FakeSpawner;
   std::vector<std::string> env_;
-  UniqueFd fds_[3];
+  UniqueFd fds_[4];
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<int> signals_;

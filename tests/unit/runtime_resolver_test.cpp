@@ -97,6 +97,21 @@ TEST(VersionResolver, ChoosesHttpForAWatchdog) {
   EXPECT_EQ(version.port, 8080);
 }
 
+TEST(VersionResolver, AFramesFunctionIsToldItsDescriptorWhateverTheSpecSays) {
+  FunctionSpec spec = SomeSpec();
+  spec.mode = ModeChoice::kFrames;
+  spec.env["PULGA_FRAMES_FD"] = "7";
+  const Version version = Resolve(spec, SomeImage());
+  EXPECT_EQ(version.mode, SandboxMode::kFrames);
+  EXPECT_EQ(version.concurrency, 100U);
+  EXPECT_EQ(version.spec.limits.body_bytes, 0U);
+  EXPECT_THAT(version.env, Contains("PULGA_FRAMES_FD=3"));
+  EXPECT_THAT(version.env, Not(Contains("PULGA_FRAMES_FD=7")));
+  EXPECT_THAT(version.env, Not(Contains("PORT=8080")));
+  spec.input = InputKind::kArgument;
+  EXPECT_THAT(ErrorOf(spec, SomeImage()), HasSubstr("this is frames mode"));
+}
+
 TEST(VersionResolver, TheSpecsWordWinsOverTheImages) {
   ImageRecord image = SomeImage();
   image.config.exposed_ports = {5000};

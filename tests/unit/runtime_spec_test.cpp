@@ -286,7 +286,7 @@ TEST(SpecJson, SaysWhichFieldIsWrongAndWhy) {
       {R"({"limits":{"pids":4294967297}})", "limits.pids: 4294967297 is not between 4 and 32768"},
       {R"({"port":70000})", "port: 70000 is not between 1 and 65535"},
       {R"({"scale":{"max":-1}})", "scale.max: -1 is not between 1 and"},
-      {R"({"mode":"fast"})", "mode: \"fast\" is not one of auto, http, exec"},
+      {R"({"mode":"fast"})", "mode: \"fast\" is not one of auto, http, exec, frames"},
       {R"({"args":"x"})", "args: an array of strings"},
       {R"({"args":[1]})", "args: an array of strings"},
       {R"({"env":{"A":1}})", "env.A: a string is expected"},
