@@ -31,7 +31,8 @@ class Tables(unittest.TestCase):
 
     def test_a_section_has_a_place_in_the_figures(self):
         figures = (HERE / "figures.md").read_text()
-        for name in ("peers", "load", "replay", "many-functions", "many-guest", "many-idle"):
+        for name in ("peers", "load", "frames", "replay", "many-functions", "many-guest",
+                     "many-idle"):
             self.assertEqual(figures.count(f"<!-- {name} -->\n"), 1, name)
             self.assertEqual(figures.count(f"<!-- /{name} -->\n"), 1, name)
 
