@@ -291,6 +291,78 @@ TEST_F(HttpTest, DoesNotRepeatWhatMayNotBeRepeated) {
   EXPECT_EQ(requests, 2);
 }
 
+constexpr const char* kColdWatchdog =
+    "HTTP/1.1 500 Error\r\nX-OpenFaaS-Internal: of-watchdog\r\nContent-Length: 0\r\n\r\n";
+
+TEST_F(HttpTest, AWatchdogWhoseServerIsNotThereYetGetsTheWholeRequestAgain) {
+  std::atomic<int> requests = 0;
+  std::string seen;
+  for (const auto& size : {std::optional<uint64_t>(4), std::optional<uint64_t>()}) {
+    requests = 0;
+    version = MakeVersion(SandboxMode::kHttp);
+    Serve([&](FakeConnection& c) {
+      for (std::string got = c.ReadRequest(); !got.empty(); got = c.ReadRequest()) {
+        if (++requests < 4) {
+          c.Send(kColdWatchdog);
+        } else {
+          seen = got;
+          c.Reply("warm");
+        }
+      }
+    });
+    auto client = Call(Post(size), "body");
+    EXPECT_EQ(client->status(), 200);
+    EXPECT_EQ(client->body, "warm");
+    EXPECT_EQ(seen.substr(seen.size() - 4), "body");
+    EXPECT_EQ(requests, 4);
+  }
+}
+
+TEST_F(HttpTest, AWatchdogThatHasAnsweredOnceMeansItsErrors) {
+  std::atomic<int> requests = 0;
+  Serve([&](FakeConnection& c) {
+    while (!c.ReadRequest().empty()) {
+      if (++requests == 1) {
+        c.Reply("warm");
+      } else {
+        c.Send(kColdWatchdog);
+      }
+    }
+  });
+  EXPECT_EQ(Call(Request())->body, "warm");
+  EXPECT_EQ(Call(Request())->status(), 500);
+  EXPECT_EQ(requests, 2);
+}
+
+TEST_F(HttpTest, AColdWatchdogIsAskedNoLongerThanAStartMayTake) {
+  version->spec.limits.start_timeout = std::chrono::milliseconds(50);
+  Answer(kColdWatchdog);
+  EXPECT_EQ(Call(Request())->status(), 500);
+}
+
+TEST_F(HttpTest, ABodyThatIsNotKeptIsNotSentAgain) {
+  std::atomic<int> requests = 0;
+  Serve([&](FakeConnection& c) {
+    while (!c.ReadRequest().empty()) {
+      ++requests;
+      c.Send(kColdWatchdog);
+    }
+  });
+  const std::string body(100 * 1024, 'x');
+  EXPECT_EQ(Call(Post(body.size()), body)->status(), 500);
+  EXPECT_EQ(requests, 1);
+}
+
+TEST_F(HttpTest, AnIdleWatchdogIsKilledAtOnce) {
+  version->argv = {"/usr/bin/fwatchdog"};
+  Answer("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+  EXPECT_EQ(Call(Request())->status(), 200);
+  bool gone = false;
+  dispatcher->Deactivate(version->key, [&gone] { gone = true; });
+  RunUntil([&gone] { return gone; });
+  EXPECT_EQ(sandbox->signals, std::vector<int>{SIGKILL});
+}
+
 TEST_F(HttpTest, TimesOutAndReplacesTheInstanceAfterThreeInARow) {
   version->spec.limits.timeout = std::chrono::milliseconds(30);
   Serve([](FakeConnection& c) {

@@ -141,11 +141,15 @@ TEST(SpecJson, WritesWhatItReads) {
   spec.limits.timeout = std::chrono::milliseconds(1500);
   spec.scale.idle = std::chrono::seconds(30);
   spec.allow_unenforced = true;
+  spec.openfaas = {"cat", {{"memory", "40m"}}, {{"cpu", "1"}}, {"node == x"}, true};
   const std::string text = SpecToJson(spec);
   const auto again = SpecFromJson(text);
   ASSERT_TRUE(again.ok()) << again.error().message;
   EXPECT_EQ(SpecToJson(*again), text);
   EXPECT_EQ(again->env, spec.env);
+  EXPECT_EQ(again->openfaas->limits, spec.openfaas->limits);
+  EXPECT_EQ(again->openfaas->env_process, "cat");
+  EXPECT_TRUE(again->openfaas->read_only_root);
   EXPECT_TRUE(again->allow_unenforced);
   EXPECT_EQ(again->sandbox.memory_bytes, spec.sandbox.memory_bytes);
   EXPECT_EQ(again->limits.output_bytes, kByMode);

@@ -315,6 +315,23 @@ TEST_F(StateStoreTest, StartsWhereAFirstStartWasCutShort) {
   EXPECT_EQ(OpenError(), "");
 }
 
+TEST_F(StateStoreTest, KeepsNamespacesWithWhatIsAttachedToThem) {
+  const NamespaceRecord dev{kDefaultOwner, "dev", {{"openfaas", "1"}}, {{"note", "\"\n"}}};
+  ASSERT_TRUE(store_->PutNamespace(dev).ok());
+  ASSERT_TRUE(store_->PutNamespace({kDefaultOwner, "test", {}, {}}).ok());
+  ASSERT_TRUE(store_->PutNamespace({kDefaultOwner, "test", {{"a", "b"}}, {}}).ok());
+  Open();
+  auto state = store_->Load();
+  ASSERT_TRUE(state.ok());
+  ASSERT_EQ(state->namespaces.size(), 2U);
+  EXPECT_EQ(state->namespaces[0].labels, dev.labels);
+  EXPECT_EQ(state->namespaces[0].annotations, dev.annotations);
+  EXPECT_EQ(state->namespaces[1].labels.at("a"), "b");
+  ASSERT_TRUE(store_->DeleteNamespace(dev).ok());
+  state = store_->Load();
+  EXPECT_EQ(state->namespaces.size(), 1U);
+}
+
 TEST_F(StateStoreTest, RefusesANewerSchema) {
   Raw("PRAGMA user_version = 99");
   EXPECT_THAT(OpenError(), HasSubstr("newer Pulga (schema 99, this one knows up to 6)"));
