@@ -136,6 +136,8 @@ class OpenFaas(Case):
         self.expect(404, "DELETE", "/system/functions", {"functionName": "f"},
                     text="service f not found\n")
         self.expect(400, "POST", "/system/functions", {"image": "x"})
+        self.expect(400, "POST", "/system/functions", {**body, "secrets": ["key"]},
+                    text="unable to find secret: key\n")
         self.expect(400, "POST", "/system/functions", {**body, "envVars": []})
         self.expect(400, "POST", "/system/functions", {**body, "namespace": "nowhere"},
                     text="namespace not valid\n")

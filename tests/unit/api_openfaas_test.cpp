@@ -97,6 +97,8 @@ TEST_F(OpenFaas, DeploysReplacesAndRemovesWithTheStatusesTheCliExpects) {
   EXPECT_TRUE(Has(answer("PUT", R"({"service":"f","image":"gone:1"})"), "500 unable to pull"));
   EXPECT_EQ(answer("POST", "{"), "400 this is not valid JSON\n");
   EXPECT_EQ(answer("POST", R"({"image":"hello"})"), "400 service: missing\n");
+  EXPECT_EQ(answer("POST", R"({"service":"s","image":"hello","secrets":["key"]})"),
+            "400 unable to find secret: key\n");
   EXPECT_EQ(answer("DELETE", R"({"functionName":"f"})"), "200 ");
   EXPECT_EQ(answer("DELETE", R"({"functionName":"f"})"), "404 service f not found\n");
 }
