@@ -70,14 +70,6 @@ std::string_view ImportCode(ImportReason reason) {
   return "internal_error";
 }
 
-int RejectedStatus(std::string_view detail) {
-  if (detail == kRejectUnknownFunction) return 404;
-  if (detail == kRejectBodyLimit) return 413;
-  if (detail == kRejectBadArgument) return 400;
-  if (detail == kRejectQueueFull || detail == kRejectQueueTimeout) return 429;
-  return 503;
-}
-
 // The stable code of a failed call: the outcome's name without its argument.
 std::string CallCode(const Outcome& outcome) {
   if (outcome.kind == OutcomeKind::kRejected && outcome.detail == kRejectUnknownFunction) {
@@ -170,31 +162,6 @@ HttpReply ErrorReply(const ApiError& error) {
   if (error.status == 429 || error.status == 503) reply.headers.emplace_back("Retry-After", "1");
   reply.body = ErrorJson(error);
   return reply;
-}
-
-int OutcomeStatus(const Outcome& outcome) {
-  switch (outcome.kind) {
-    case OutcomeKind::kOk:
-      return 0;
-    case OutcomeKind::kExited:
-    case OutcomeKind::kSignaled:
-    case OutcomeKind::kOomKilled:
-    case OutcomeKind::kSyscallDenied:
-      return 500;
-    case OutcomeKind::kTimedOut:
-      return 504;
-    case OutcomeKind::kOutputLimit:
-    case OutcomeKind::kBadResponse:
-      return 502;
-    case OutcomeKind::kNotReady:
-    case OutcomeKind::kSetupFailed:
-      return 503;
-    case OutcomeKind::kCancelled:
-      return 499;
-    case OutcomeKind::kRejected:
-      return RejectedStatus(outcome.detail);
-  }
-  return 500;
 }
 
 ErrorForm PreferredForm(const HttpRequest& request) {

@@ -30,8 +30,6 @@ ApiError ToApiError(const ImportReport& failed);
 // The JSON reply under /v1, with Retry-After where trying again makes sense.
 HttpReply ErrorReply(const ApiError& error);
 
-// 0: the function's own status applies (Ok).
-int OutcomeStatus(const Outcome& outcome);
 // Replies on /function are plain text in OpenFaaS's words; JSON iff Accept names it.
 enum class ErrorForm : uint8_t { kText, kJson };
 ErrorForm PreferredForm(const HttpRequest& request);

@@ -60,11 +60,13 @@ HttpReply NoRouteReply(const HttpRequest& request, RouteMatch match) {
 void AddAllRoutes(Router& router, Engine& engine, EventLoop& loop, const OpenFaasOptions& options) {
   const auto metrics = std::make_shared<GatewayMetrics>();
   AddCallRoutes(router, {engine, loop, metrics, "pulga/" + engine.System().version});
+  AddAsyncRoutes(router, engine);
   AddUpkeepRoutes(router, engine);
   AddImageRoutes(router, engine);
   AddUploadRoutes(router, engine);
   AddFunctionRoutes(router, engine);
   AddVolumeRoutes(router, engine);
+  AddTaskRoutes(router, engine);
   AddSystemRoutes(router, engine);
   AddOpenFaasRoutes(router, engine, options);
   AddMetricsRoute(router, engine, metrics);

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -192,6 +193,12 @@ Status SetNonBlocking(int fd) {
   if (flags < 0 || PULGA_SYS(fcntl, fd, F_SETFL, flags | O_NONBLOCK) != 0)
     return LastError("set O_NONBLOCK");
   return OkStatus();
+}
+
+Result<uint64_t> FreeDiskBytes(const std::string& path) {
+  struct statvfs disk = {};
+  if (statvfs(path.c_str(), &disk) != 0) return LastError("look at the disk");
+  return static_cast<uint64_t>(disk.f_bavail) * disk.f_frsize;
 }
 
 }  // namespace pulga

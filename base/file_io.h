@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,5 +41,7 @@ Result<std::vector<std::string>> ListNames(int dir_fd);
 Status RemoveTree(int parent_fd, const std::string& name);
 
 Status SetNonBlocking(int fd);
+// What an ordinary user may still fill of the disk that `path` is on.
+Result<uint64_t> FreeDiskBytes(const std::string& path);
 
 }  // namespace pulga

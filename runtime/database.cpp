@@ -67,6 +67,15 @@ Statement& Statement::Text(std::string_view value) {
   return *this;
 }
 
+Statement& Statement::Blob(std::string_view value) {
+  // Not a null pointer, which would bind NULL.
+  const char* bytes = value.empty() ? "" : value.data();
+  const int result =
+      sqlite3_bind_blob64(statement_, next_parameter_++, bytes, value.size(), SQLITE_TRANSIENT);
+  if (bind_result_ == SQLITE_OK) bind_result_ = result;
+  return *this;
+}
+
 Statement& Statement::Int(int64_t value) {
   const int result = sqlite3_bind_int64(statement_, next_parameter_++, value);
   if (bind_result_ == SQLITE_OK) bind_result_ = result;

@@ -28,6 +28,7 @@ class Statement {
 
   // Binds parameters in order, from the first.
   Statement& Text(std::string_view value);
+  Statement& Blob(std::string_view value);
   Statement& Int(int64_t value);
   // True while there is a row. Call until false, or Reset().
   Result<bool> Step();

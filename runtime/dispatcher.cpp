@@ -83,7 +83,8 @@ class DispatcherImpl final : public Dispatcher {
   FunctionActivity Activity(const FunctionKey& key) const override;
   FunctionActivity Glance(const FunctionKey& key) const override;
   DispatcherTotals Totals() const override {
-    return {memory_.total(), memory_.used(), memory_.instances(), context_.open_calls};
+    return {memory_.total(), memory_.used(), memory_.instances(), context_.open_calls,
+            room_.anybody_denied()};
   }
   void Drain(TimePoint deadline, std::function<void()> done) override;
   void OnSandboxAvailable() override;

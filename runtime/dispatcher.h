@@ -66,6 +66,7 @@ struct DispatcherTotals {
   uint64_t memory_used_bytes = 0;  // by limits, not by what is resident; but for frozen ones
   uint32_t instances = 0;          // parked ones too
   uint64_t open_calls = 0;
+  bool calls_need_room = false;  // one of them waits for memory, or for a place
 };
 
 struct DispatcherConfig {

@@ -26,6 +26,7 @@
 #include "runtime/namespaces.h"
 #include "runtime/resumable_uploads.h"
 #include "runtime/sense/board_sense.h"
+#include "runtime/tasks/tasks.h"
 #include "runtime/volume.h"
 #include "sandbox/grants.h"
 #include "sandbox/kernel_features.h"
@@ -179,6 +180,8 @@ class Engine {
   // --- calls
   virtual std::unique_ptr<Invocation> Invoke(InvocationRequest request,
                                              InvocationObserver& observer) = 0;
+  // Those that nobody waits for.
+  virtual Tasks& tasks() = 0;
 
   virtual SystemReport System() const = 0;
   virtual const std::string& admin_key() const = 0;

@@ -38,6 +38,7 @@ struct EngineParts {
   const BoardSense& sense;
   HabitKeeper& habits;
   Namespaces& namespaces;
+  Tasks& tasks;
 };
 
 // What changes while the daemon runs and nobody else knows.
@@ -91,6 +92,7 @@ class EngineImpl final : public Engine {
 
   std::unique_ptr<Invocation> Invoke(InvocationRequest request,
                                      InvocationObserver& observer) override;
+  Tasks& tasks() override { return parts_.tasks; }
   SystemReport System() const override;
   Namespaces& namespaces() override { return parts_.namespaces; }
   const std::string& admin_key() const override { return parts_.admin_key; }

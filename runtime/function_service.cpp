@@ -10,6 +10,7 @@
 #include "runtime/openfaas_timeouts.h"
 #include "runtime/request_head.h"
 #include "runtime/spec_json.h"
+#include "runtime/tasks/task_rules.h"
 #include "runtime/version_resolver.h"
 
 namespace pulga {
@@ -228,6 +229,9 @@ Result<FunctionService::DeploymentPtr> FunctionService::PlanPut(const FunctionKe
     deployment->warnings.push_back("scale.min instances together may use " + HumanBytes(resident) +
                                    ", more than the memory budget of " +
                                    HumanBytes(parts_.board.budget_bytes));
+  }
+  for (std::string& warning : TaskWarnings(spec.annotations)) {
+    deployment->warnings.push_back(std::move(warning));
   }
   return deployment;
 }

@@ -17,7 +17,40 @@ void AppendThousandths(uint64_t value, std::string* text) {
   *text += static_cast<char>('0' + rest % 10);
 }
 
+int RejectedStatus(std::string_view detail) {
+  if (detail == kRejectUnknownFunction) return 404;
+  if (detail == kRejectBodyLimit) return 413;
+  if (detail == kRejectBadArgument) return 400;
+  if (detail == kRejectQueueFull || detail == kRejectQueueTimeout) return 429;
+  return 503;
+}
+
 }  // namespace
+
+int OutcomeStatus(const Outcome& outcome) {
+  switch (outcome.kind) {
+    case OutcomeKind::kOk:
+      return 0;
+    case OutcomeKind::kExited:
+    case OutcomeKind::kSignaled:
+    case OutcomeKind::kOomKilled:
+    case OutcomeKind::kSyscallDenied:
+      return 500;
+    case OutcomeKind::kTimedOut:
+      return 504;
+    case OutcomeKind::kOutputLimit:
+    case OutcomeKind::kBadResponse:
+      return 502;
+    case OutcomeKind::kNotReady:
+    case OutcomeKind::kSetupFailed:
+      return 503;
+    case OutcomeKind::kCancelled:
+      return 499;
+    case OutcomeKind::kRejected:
+      return RejectedStatus(outcome.detail);
+  }
+  return 500;
+}
 
 std::string_view StartKindName(StartKind kind) {
   switch (kind) {

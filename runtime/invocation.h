@@ -43,6 +43,9 @@ inline constexpr std::string_view kRejectPressure = "pressure";                 
 inline constexpr std::string_view kRejectUnavailable = "unavailable";     // 503: sandbox restarting
 inline constexpr std::string_view kRejectShuttingDown = "shutting-down";  // 503
 
+// What an outcome is in HTTP; 0: the function's own status applies (Ok). docs/api.md, "Outcomes".
+int OutcomeStatus(const Outcome& outcome);
+
 enum class StartKind : uint8_t { kNone, kCold, kParked, kWarm, kFrozen, kReclaimed };
 std::string_view StartKindName(StartKind kind);  // "cold", "parked", ...; kNone = "none"
 

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "runtime/image_json.h"
+#include "runtime/sound_database.h"
 #include "runtime/state_schema.h"
 
 namespace pulga {
@@ -38,13 +39,6 @@ Status CheckPresent(const std::string& data_dir) {
   if (!FileSize(data_dir + "/admin.key")) return OkStatus();
   return Refusal(Code::kNotFound, size ? "is empty, although this directory was used before."
                                        : "is missing, although this directory was used before.");
-}
-
-Status CheckSound(Database& database, const char* pragma) {
-  const auto problems = database.Problems(pragma);
-  if (!problems.ok()) return Prefix(kFile, problems.error());
-  if (problems->empty()) return OkStatus();
-  return Refusal(Code::kIo, "is damaged: " + Printable(problems->front(), 160) + ".");
 }
 
 Result<std::vector<std::string>> TextsOf(Statement& statement) {
@@ -91,23 +85,8 @@ Result<std::unique_ptr<StateStore>> StateStore::OpenCopy(const std::string& dir)
 
 Result<std::unique_ptr<StateStore>> StateStore::OpenOnce(const std::string& data_dir) {
   PULGA_RETURN_IF_ERROR(CheckPresent(data_dir));
-  const std::string path = data_dir + "/" + kFile;
-  // A clean stop leaves no write-ahead log behind.
-  const bool unclean = FileSize(path + "-wal").value_or(0) > 0;
-  PULGA_ASSIGN_OR_RETURN(std::unique_ptr<Database> database, Database::Open(path));
-  PULGA_RETURN_IF_ERROR(CheckSound(*database, unclean ? "integrity_check" : "quick_check"));
-  // A migration may rebuild what foreign keys refer to: they count only behind it.
-  const Status safe = database->Execute("PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF");
-  if (!safe.ok()) return Prefix(kFile, safe.error());
-  const Status migrated = Migrate(*database, StateMigrations());
-  if (!migrated.ok()) return Prefix(kFile, migrated.error());
-  const Status keys = database->Execute("PRAGMA foreign_keys = ON");
-  if (!keys.ok()) return Prefix(kFile, keys.error());
-  // Only now: on a file that is not ours it would be a change.
-  const Status wal = database->Execute("PRAGMA journal_mode = WAL");
-  if (!wal.ok()) return Prefix(kFile, wal.error());
-  database->AllowCheckpointOnClose();
-  if (unclean) LogInfo("pulga.db was not closed by the last run; checked, sound");
+  PULGA_ASSIGN_OR_RETURN(std::unique_ptr<Database> database,
+                         OpenSound({data_dir, kFile, StateMigrations(), kRestoreAdvice}));
   return std::unique_ptr<StateStore>(new StateStore(std::move(database), data_dir));
 }
 

@@ -1,10 +1,9 @@
 #include "runtime/volume_service.h"
 
-#include <sys/statvfs.h>
-
 #include <algorithm>
 #include <utility>
 
+#include "base/file_io.h"
 #include "base/ids.h"
 #include "base/log.h"
 #include "base/text.h"
@@ -43,9 +42,7 @@ Status CheckSize(uint64_t bytes) {
 }
 
 Status CheckRoom(const std::string& data_dir, uint64_t bytes, uint64_t reserve) {
-  struct statvfs disk = {};
-  if (statvfs(data_dir.c_str(), &disk) != 0) return LastError("look at the disk");
-  const uint64_t free = static_cast<uint64_t>(disk.f_bavail) * disk.f_frsize;
+  PULGA_ASSIGN_OR_RETURN(const uint64_t free, FreeDiskBytes(data_dir));
   if (free >= reserve && free - reserve >= bytes) return OkStatus();
   return Error{Code::kNoSpace, 0,
                "a volume takes its size from the disk at once: " + HumanBytes(bytes) +

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "api/call_name.h"
 #include "api/error_mapping.h"
 #include "api/http_handler.h"
 #include "api/native/routes.h"
@@ -21,15 +22,6 @@ bool IsOurs(std::string_view name) {
                      [&](std::string_view ours) { return EqualsIgnoreCase(name, ours); });
 }
 
-// "name" or "name.namespace": the last dot separates.
-FunctionKey ParseCallName(const std::string& text) {
-  FunctionKey key;
-  const size_t dot = text.rfind('.');
-  key.name = text.substr(0, dot);
-  if (dot != std::string::npos) key.name_space = text.substr(dot + 1);
-  return key;
-}
-
 class CallHandler final : public HttpHandler, private InvocationObserver {
  public:
   CallHandler(HttpExchange& exchange, const CallContext& context, const PathParams& params)
@@ -48,8 +40,7 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
     start_ns_ = std::chrono::duration_cast<std::chrono::nanoseconds>(
                     std::chrono::system_clock::now().time_since_epoch())
                     .count();
-    Status valid = ValidateFunctionName(key_.name);
-    if (valid.ok()) valid = ValidateFunctionName(key_.name_space);
+    const Status valid = ValidateCallName(key_);
     if (!valid.ok()) return RefuseName(valid.error());
     const bool hold =
         request.has_body() && request.content_length.value_or(UINT64_MAX) > kHoldBodyBytes;

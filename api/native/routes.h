@@ -27,6 +27,9 @@ struct CallContext {
   std::string served_by;  // X-Served-By where the function says nothing of it
 };
 void AddCallRoutes(Router& router, CallContext context);
+// Asynchronous calls: /async-function to the callers of functions, /v1/tasks to the management.
+void AddAsyncRoutes(Router& router, Engine& engine);
+void AddTaskRoutes(Router& router, Engine& engine);
 void AddSystemRoutes(Router& router, Engine& engine);
 
 // POST /v1/images: streams the body to the engine's spool with backpressure.

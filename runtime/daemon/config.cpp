@@ -285,6 +285,22 @@ std::vector<Rule> PressureRules() {
   };
 }
 
+std::vector<Rule> TaskRules() {
+  using C = DaemonConfig;
+  return {
+      CountRule({"max-tasks", "N", "asynchronous calls that wait or run", true}, &C::max_tasks,
+                {1, 100000}),
+      BytesRule({"task-bytes", "SIZE", "of the disk for their requests and answers", true},
+                &C::task_bytes),
+      BytesRule({"task-message-bytes", "SIZE", "of one of their requests or answers", true},
+                &C::task_message_bytes),
+      CountRule({"tasks-at-once", "N", "of them that run at once; 0 = as many as cores", true},
+                &C::tasks_at_once, {0, 10000}),
+      DurationRule({"task-keep", "TIME", "that an ended one can be asked about", true},
+                   &C::task_keep),
+  };
+}
+
 const std::vector<Rule>& Rules() {
   using C = DaemonConfig;
   static const std::vector<Rule> rules = [] {
@@ -349,8 +365,8 @@ const std::vector<Rule>& Rules() {
             {"disk-low", "PERCENT", "of the disk in use, down to which they are removed", true},
             &C::disk_low, {0, 99}),
     };
-    for (Rule& rule : PressureRules()) all.push_back(std::move(rule));
-    for (Rule& rule : RegistryRules()) all.push_back(std::move(rule));
+    for (const auto more : {&PressureRules, &TaskRules, &RegistryRules})
+      for (Rule& rule : more()) all.push_back(std::move(rule));
     return all;
   }();
   return rules;

@@ -63,6 +63,13 @@ struct DaemonConfig {
   uint32_t disk_high = 85;  // percent in use above which unused images go; 100 = never
   uint32_t disk_low = 75;   // and down to which
 
+  // Tasks (docs/async.md).
+  uint32_t max_tasks = 5000;                      // that wait or run
+  uint64_t task_bytes = 64 << 20;                 // of requests and answers, on disk
+  uint64_t task_message_bytes = 1 << 20;          // of one of them
+  uint32_t tasks_at_once = 0;                     // 0 = as many as there are cores
+  Duration task_keep = std::chrono::minutes(20);  // once it has ended
+
   // Registries.
   std::string registry_auth;            // credentials as docker login writes them; "" = in data_dir
   std::string registry_ca;              // PEM of authorities beside the host's

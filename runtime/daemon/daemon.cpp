@@ -25,6 +25,7 @@
 #include "runtime/namespace_service.h"
 #include "runtime/sense/board_sense.h"
 #include "runtime/state_store.h"
+#include "runtime/tasks/task_service.h"
 #include "runtime/unpack_bridge.h"
 #include "runtime/volume_service.h"
 #include "sandbox/apparmor.h"
@@ -61,6 +62,7 @@ class Daemon {
   Status ReadMachine();
   void BuildServices();
   void BuildUploads();
+  void BuildTasks();
   Status Listen(const FrontFactory& make_front);
   void OnLauncher(UniqueFd socket);
   void OnLauncherLost();
@@ -77,6 +79,7 @@ class Daemon {
   ResumableLimits LimitsOfUploads() const;
   FunctionLimits LimitsOfFunctions() const;
   RegistryAccess AccessToRegistries() const;
+  TaskLimits LimitsOfTasks() const;
   SenseOptions OptionsOfSense() const;
   void BuildSense();
   std::string UserOfImage(const std::string& digest) const;
@@ -108,6 +111,7 @@ class Daemon {
   std::unique_ptr<FunctionService> functions_;
   std::unique_ptr<HabitKeeper> habits_;
   std::unique_ptr<NamespaceService> namespaces_;
+  std::unique_ptr<TaskService> tasks_;
   std::unique_ptr<EngineImpl> engine_;
   std::unique_ptr<BoardSense> sense_;
   std::unique_ptr<KeeperLink> keeper_;
@@ -185,6 +189,15 @@ FunctionLimits Daemon::LimitsOfFunctions() const {
   return {config_.keep_versions, config_.max_functions};
 }
 
+TaskLimits Daemon::LimitsOfTasks() const {
+  TaskLimits limits;
+  limits.unended = config_.max_tasks;
+  limits.bytes = config_.task_bytes;
+  limits.message_bytes = config_.task_message_bytes;
+  limits.keep_ended = config_.task_keep;
+  return limits;
+}
+
 RegistryAccess Daemon::AccessToRegistries() const {
   RegistryAccess access;
   access.auth_file_is_named = !config_.registry_auth.empty();
@@ -229,6 +242,25 @@ void Daemon::BuildUploads() {
   uploads_ = std::make_unique<ResumableUploads>(*loop_, clock_, config_.data_dir + "/uploads",
                                                 std::move(hooks));
   uploads_->SetLimits(LimitsOfUploads());
+}
+
+void Daemon::BuildTasks() {
+  TaskParts parts{*loop_, clock_, config_.data_dir, {}, {}, {}, {}, {}};
+  parts.reserve_bytes = [this] { return config_.reserve_bytes; };
+  parts.version = [this](const FunctionKey& key) {
+    const FunctionEntry* entry = registry_.Find(key);
+    return entry == nullptr ? VersionPtr() : entry->active;
+  };
+  parts.invoke = [this](InvocationRequest request, InvocationObserver& observer) {
+    return engine_->Invoke(std::move(request), observer);
+  };
+  parts.room = [this] {
+    const DispatcherTotals totals = dispatcher_->Totals();
+    const uint32_t at_once = config_.tasks_at_once != 0 ? config_.tasks_at_once : board_.cores;
+    return BoardRoom{at_once, sense_->level(), totals.open_calls, totals.calls_need_room};
+  };
+  parts.waiting_calls = [this](const FunctionKey& key) { return dispatcher_->Glance(key).queued; };
+  tasks_ = std::make_unique<TaskService>(std::move(parts), LimitsOfTasks());
 }
 
 SenseOptions Daemon::OptionsOfSense() const {
@@ -283,10 +315,11 @@ void Daemon::BuildServices() {
   habits_ = std::make_unique<HabitKeeper>(
       HabitParts{*loop_, *storage_, *store_, *dispatcher_, config_.data_dir});
   namespaces_ = std::make_unique<NamespaceService>(NamespaceParts{*storage_, *store_, registry_});
+  BuildTasks();
   engine_ = std::make_unique<EngineImpl>(
       EngineParts{*loop_, clock_, catalog_, *images_, *pulls_, *uploads_, registry_, *volumes_,
                   *functions_, *dispatcher_, logs_, admin_key_, gateway_login_, board_.budget_bytes,
-                  features_, *sense_, *habits_, *namespaces_});
+                  features_, *sense_, *habits_, *namespaces_, *tasks_});
 }
 
 Status Daemon::Listen(const FrontFactory& make_front) {
@@ -321,6 +354,7 @@ Status Daemon::Start(const DaemonOptions& options, const FrontFactory& make_fron
   namespaces_->Load(stored_.namespaces);
   functions_->Load(stored_.functions);
   stored_ = {};
+  PULGA_RETURN_IF_ERROR(tasks_->Load());
   keeper_ = std::make_unique<KeeperLink>(
       *loop_, std::move(keeper),
       KeeperLink::Events{[this](UniqueFd socket) { OnLauncher(std::move(socket)); },
@@ -357,6 +391,7 @@ void Daemon::OnLauncher(UniqueFd socket) {
   Sweep();
   volumes_->Sweep();
   uploads_->ImportComplete();
+  tasks_->Resume();
 }
 
 void Daemon::OnLauncherLost() {
@@ -406,6 +441,7 @@ void Daemon::Reload() {
   pulls_->SetLimits(images_->LimitsForUpload(), AccessToRegistries());
   uploads_->SetLimits(LimitsOfUploads());
   volumes_->SetReserve(config_.reserve_bytes);
+  tasks_->SetLimits(LimitsOfTasks());
   functions_->SetLimits(LimitsOfFunctions());
   if (!(OptionsOfSense() == sense_->options())) sense_->SetOptions(OptionsOfSense());
   front_->Reload(config_);
@@ -420,6 +456,7 @@ void Daemon::BeginStop() {
   runner_->Stop();
   pulls_->Stop();
   uploads_->Stop();
+  tasks_->BeginStopping();
   const TimePoint deadline = loop_->Now() + config_.stop_timeout;
   if (front_ != nullptr) front_->StopAccepting();
   dispatcher_->Drain(deadline, [this] { drained_ = true; });
@@ -476,6 +513,7 @@ void Daemon::TearDown() {
   spool_.reset();
   store_.reset();  // before the sandbox: without us the launcher ends, and the keeper all of it
   front_.reset();  // the loop, whose turns it takes part in, does not run any more
+  tasks_.reset();  // with the calls it makes
   engine_.reset();
   namespaces_.reset();
   habits_.reset();

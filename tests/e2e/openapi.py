@@ -32,7 +32,7 @@ def as_pattern(path):
 OPERATIONS = read_operations(DOCUMENT.read_text())
 # The more specific first: "{ref...}" fits nearly everything.
 PATTERNS = sorted(((as_pattern(path), methods) for path, methods in OPERATIONS.items()
-                   if not path.startswith("/function/")),
+                   if not path.startswith(("/function/", "/async-function/"))),
                   key=lambda entry: -len(entry[0].pattern))
 
 

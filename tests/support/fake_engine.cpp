@@ -300,14 +300,41 @@ void FakeEngine::Volume(const FunctionKey& key, std::function<void(Result<Volume
 
 FakeEngine::~FakeEngine() {
   uploads_.reset();
+  tasks_.reset();
   if (uploads_dir_.empty()) return;
   (void)RemoveTree(AT_FDCWD, uploads_dir_);
 }
 
-ResumableUploads& FakeEngine::uploads() {
-  if (uploads_ != nullptr) return *uploads_;
+void FakeEngine::MakeDirectory() {
+  if (!uploads_dir_.empty()) return;
   char path[] = "/tmp/pulga-uploads-XXXXXX";
   uploads_dir_ = mkdtemp(path);
+}
+
+Tasks& FakeEngine::tasks() {
+  if (tasks_ != nullptr) return *tasks_;
+  MakeDirectory();
+  TaskParts parts{loop_, clock_, uploads_dir_, {}, {}, {}, {}, {}};
+  parts.reserve_bytes = [] { return 0; };
+  parts.version = [](const FunctionKey& key) -> VersionPtr {
+    if (key.name == "absent") return nullptr;
+    auto version = std::make_shared<Version>();
+    version->key = key;
+    return version;
+  };
+  parts.invoke = [this](InvocationRequest request, InvocationObserver& observer) {
+    return Invoke(std::move(request), observer);
+  };
+  parts.room = [] { return BoardRoom{4, PressureLevel::kCalm, 0, false}; };
+  parts.waiting_calls = [](const FunctionKey&) { return 0; };
+  tasks_ = std::make_unique<TaskService>(std::move(parts), task_limits);
+  tasks_->Resume();
+  return *tasks_;
+}
+
+ResumableUploads& FakeEngine::uploads() {
+  if (uploads_ != nullptr) return *uploads_;
+  MakeDirectory();
   ResumableUploads::Hooks hooks;
   hooks.room = [] { return OkStatus(); };
   hooks.find = [this](const std::string& digest) { return Image(digest); };

@@ -9,6 +9,7 @@
 
 #include "base/event_loop.h"
 #include "runtime/engine.h"
+#include "runtime/tasks/task_service.h"
 
 namespace pulga::testing {
 
@@ -73,6 +74,8 @@ class FakeEngine final : public Engine {
   FunctionLogs& logs() override { return logs_; }
   std::unique_ptr<Invocation> Invoke(InvocationRequest request,
                                      InvocationObserver& observer) override;
+  // The real ones, in the same directory.
+  Tasks& tasks() override;
   SystemReport System() const override;
   const std::string& admin_key() const override { return key_; }
   const BasicLogin& gateway_login() const override { return login_; }
@@ -94,17 +97,21 @@ class FakeEngine final : public Engine {
   std::string archive = "an archive";  // what ExportImage gives, after a wait
   bool archive_breaks = false;         // in its middle
   std::vector<LayerDifference> differences;
+  TaskLimits task_limits;
   ImportReport import_report;  // of pulls, too; one of "slow" never comes
   std::vector<PullRequest> pulls;
   int pulls_cancelled = 0;
 
  private:
+  void MakeDirectory();
+
   EventLoop& loop_;
   std::string key_ = "sesame";
   BasicLogin login_{"admin", "open"};
   SystemClock clock_;
-  std::string uploads_dir_;
+  std::string uploads_dir_;  // of uploads and tasks
   std::unique_ptr<ResumableUploads> uploads_;
+  std::unique_ptr<TaskService> tasks_;
   FunctionLogs logs_;
   FakeNamespaces namespaces_;
 };

@@ -39,7 +39,7 @@ TEST_F(RoutesTest, TheAdministratorSeesTheGrants) {
 TEST_F(RoutesTest, UnknownPathsAndMethods) {
   Start();
   EXPECT_EQ(BodyOf(Call("GET /nothing")), "404 page not found\n");
-  EXPECT_TRUE(Has(Admin("GET /v1/tasks/1"), "\"code\":\"not_found\""));
+  EXPECT_TRUE(Has(Admin("GET /v1/nothing/1"), "\"code\":\"not_found\""));
   const std::string reply = Admin("DELETE /v1/system");
   EXPECT_EQ(StatusOf(reply), 405);
   EXPECT_TRUE(Has(reply, "Allow: GET, HEAD")) << reply;

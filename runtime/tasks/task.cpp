@@ -1,0 +1,29 @@
+#include "runtime/tasks/task.h"
+
+#include "base/text.h"
+
+namespace pulga {
+
+std::string_view TaskStateName(TaskState state) {
+  constexpr std::string_view kNames[] = {"queued", "running", "done",
+                                         "failed", "dead",    "cancelled"};
+  return kNames[static_cast<size_t>(state)];
+}
+
+std::string HeadersText(const HeaderList& headers) {
+  std::string text;
+  for (const auto& [name, value] : headers) text += name + ": " + value + "\n";
+  return text;
+}
+
+HeaderList ParseHeadersText(std::string_view text) {
+  HeaderList headers;
+  for (const std::string_view line : Split(text, '\n')) {
+    const size_t colon = line.find(": ");
+    if (colon == std::string_view::npos) continue;
+    headers.emplace_back(line.substr(0, colon), line.substr(colon + 2));
+  }
+  return headers;
+}
+
+}  // namespace pulga

@@ -1,0 +1,176 @@
+#include "runtime/tasks/task_queue.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace pulga {
+
+const Task* TaskQueue::Find(const std::string& id) const {
+  const auto it = by_id_.find(id);
+  return it == by_id_.end() ? nullptr : At(it->second);
+}
+
+const Task* TaskQueue::At(uint64_t seq) const {
+  const auto it = tasks_.find(seq);
+  return it == tasks_.end() ? nullptr : &it->second.task;
+}
+
+TaskCounts TaskQueue::Counts(const FunctionKey& function) const {
+  const auto it = functions_.find(function);
+  return it == functions_.end() ? TaskCounts() : it->second.counts;
+}
+
+void TaskQueue::ForEach(const std::function<bool(const Task&)>& tell) const {
+  for (auto it = tasks_.rbegin(); it != tasks_.rend(); ++it) {
+    if (!tell(it->second.task)) return;
+  }
+}
+
+// --- changes
+
+TaskQueue::Entry& TaskQueue::Known(uint64_t seq) {
+  const auto it = tasks_.find(seq);
+  PULGA_CHECK(it != tasks_.end());
+  return it->second;
+}
+
+void TaskQueue::Enqueue(Entry& entry) {
+  entry.task.state = TaskState::kQueued;
+  waiting_.emplace(entry.not_before, entry.task.seq);
+  ++functions_[entry.task.function].counts.queued;
+  ++totals_.queued;
+}
+
+void TaskQueue::Dequeue(const Entry& entry) {
+  OfFunction& function = functions_[entry.task.function];
+  if (entry.task.state == TaskState::kRunning) {
+    --function.counts.running;
+    --totals_.running;
+    return;
+  }
+  waiting_.erase({entry.not_before, entry.task.seq});
+  function.ready.erase(entry.task.seq);
+  --function.counts.queued;
+  --totals_.queued;
+}
+
+void TaskQueue::DropIfEmpty(const FunctionKey& function) {
+  const auto it = functions_.find(function);
+  if (it == functions_.end()) return;
+  const TaskCounts& counts = it->second.counts;
+  if (counts.queued == 0 && counts.running == 0) functions_.erase(it);
+}
+
+void TaskQueue::Add(Task task, TimePoint not_before) {
+  const uint64_t seq = task.seq;
+  by_id_.emplace(task.id, seq);
+  bytes_ += task.bytes;
+  Entry& entry = tasks_.insert_or_assign(seq, Entry{std::move(task), not_before}).first->second;
+  if (HasEnded(entry.task.state)) {
+    ended_.emplace(entry.task.ended_ms, seq);
+  } else {
+    Enqueue(entry);
+  }
+}
+
+const Task& TaskQueue::Begin(uint64_t seq, int64_t now_ms) {
+  Entry& entry = Known(seq);
+  PULGA_CHECK(entry.task.state == TaskState::kQueued);
+  Dequeue(entry);
+  entry.task.state = TaskState::kRunning;
+  ++entry.task.attempts;
+  entry.task.begun_ms = now_ms;
+  ++functions_[entry.task.function].counts.running;
+  ++totals_.running;
+  return entry.task;
+}
+
+const Task& TaskQueue::PutBack(uint64_t seq, TimePoint not_before,
+                               const std::function<void(Task&)>& change) {
+  Entry& entry = Known(seq);
+  PULGA_CHECK(entry.task.state == TaskState::kRunning);
+  Dequeue(entry);
+  if (change) change(entry.task);
+  entry.not_before = not_before;
+  Enqueue(entry);
+  return entry.task;
+}
+
+const Task& TaskQueue::End(uint64_t seq, TaskState state,
+                           const std::function<void(Task&)>& change) {
+  Entry& entry = Known(seq);
+  PULGA_CHECK(!HasEnded(entry.task.state) && HasEnded(state));
+  Dequeue(entry);
+  bytes_ -= entry.task.bytes;
+  change(entry.task);
+  bytes_ += entry.task.bytes;
+  entry.task.state = state;
+  ended_.emplace(entry.task.ended_ms, seq);
+  DropIfEmpty(entry.task.function);
+  return entry.task;
+}
+
+void TaskQueue::Forget(uint64_t seq) {
+  Entry& entry = Known(seq);
+  if (HasEnded(entry.task.state)) {
+    ended_.erase({entry.task.ended_ms, seq});
+  } else {
+    Dequeue(entry);
+    DropIfEmpty(entry.task.function);
+  }
+  bytes_ -= entry.task.bytes;
+  by_id_.erase(entry.task.id);
+  tasks_.erase(seq);
+}
+
+// --- decisions
+
+bool TaskQueue::Wake(TimePoint now) {
+  while (!waiting_.empty() && waiting_.begin()->first <= now) {
+    const uint64_t seq = waiting_.begin()->second;
+    waiting_.erase(waiting_.begin());
+    functions_[Known(seq).task.function].ready.insert(seq);
+  }
+  return totals_.queued > waiting_.size();
+}
+
+std::optional<uint64_t> TaskQueue::Next(const std::function<bool(const Lane&)>& may) const {
+  const OfFunction* first = nullptr;
+  for (const auto& [key, function] : functions_) {
+    if (function.ready.empty()) continue;
+    const auto turn = [this](const OfFunction& f) {
+      return std::pair(turns_.PassFrom(f.pass), *f.ready.begin());
+    };
+    if (first != nullptr && turn(*first) <= turn(function)) continue;
+    if (may({key, function.counts})) first = &function;
+  }
+  if (first == nullptr) return std::nullopt;
+  return *first->ready.begin();
+}
+
+void TaskQueue::CountTurn(uint64_t seq, uint32_t weight) {
+  OfFunction& function = functions_[Known(seq).task.function];
+  function.pass = turns_.Started(function.pass, Taking{1, weight});
+}
+
+std::optional<TimePoint> TaskQueue::NextDue() const {
+  if (waiting_.empty()) return std::nullopt;
+  return waiting_.begin()->first;
+}
+
+std::vector<uint64_t> TaskQueue::Forgettable(const TaskLimits& limits, int64_t ended_before_ms,
+                                             uint64_t more) const {
+  std::vector<uint64_t> gone;
+  uint64_t left = bytes_;
+  for (const auto& [ended_ms, seq] : ended_) {
+    const bool too_many = ended_.size() - gone.size() > limits.ended;
+    const bool too_large = left + more > limits.bytes;
+    if (ended_ms >= ended_before_ms && !too_many && !too_large) break;
+    gone.push_back(seq);
+    left -= At(seq)->bytes;
+  }
+  return gone;
+}
+
+}  // namespace pulga

@@ -1,0 +1,102 @@
+// TaskQueue: every task there is, and whose turn is next. Between functions turns go by
+// scale.weight (policy/turns: start-time fair), within one by arrival. Pure: no clock, no disk;
+// time comes in as a value. Loop thread. Cheap to ask: O(log n) a change, a look at each function
+// that waits a start.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "runtime/policy/turns.h"
+#include "runtime/tasks/task.h"
+
+namespace pulga {
+
+struct TaskLimits {
+  uint32_t unended = 5000;                         // tasks that wait or run
+  uint32_t ended = 1000;                           // kept to be asked about
+  uint64_t bytes = 64ULL << 20;                    // of requests and answers, on disk
+  uint64_t message_bytes = 1 << 20;                // of one request or answer
+  Duration keep_ended = std::chrono::minutes(20);  // then it is forgotten
+  uint64_t bytes_in_hand = 16ULL << 20;            // of requests not yet on disk, in memory
+  bool operator==(const TaskLimits&) const = default;
+};
+
+struct TaskCounts {
+  uint32_t queued = 0;
+  uint32_t running = 0;
+};
+
+class TaskQueue {
+ public:
+  // --- what there is. Pointers hold until the task is changed or forgotten.
+  const Task* Find(const std::string& id) const;
+  const Task* At(uint64_t seq) const;
+  TaskCounts Counts(const FunctionKey& function) const;
+  TaskCounts totals() const { return totals_; }
+  uint32_t ended() const { return static_cast<uint32_t>(ended_.size()); }
+  uint64_t bytes() const { return bytes_; }
+  // From the newest; until `tell` says no.
+  void ForEach(const std::function<bool(const Task&)>& tell) const;
+
+  // --- changes, each of a task that is in the state they need
+  void Add(Task task, TimePoint not_before);        // any state
+  const Task& Begin(uint64_t seq, int64_t now_ms);  // queued -> running
+  // running -> queued. `change` may adjust what counts; the state is not its business.
+  const Task& PutBack(uint64_t seq, TimePoint not_before, const std::function<void(Task&)>& change);
+  // queued or running -> ended
+  const Task& End(uint64_t seq, TaskState state, const std::function<void(Task&)>& change);
+  void Forget(uint64_t seq);
+
+  // --- decisions
+  struct Lane {
+    const FunctionKey& function;
+    TaskCounts counts;
+  };
+  // After Wake: the task to begin now, of the functions that `may` run one more; none: none may.
+  std::optional<uint64_t> Next(const std::function<bool(const Lane&)>& may) const;
+  // Its function has had a turn, at this weight.
+  void CountTurn(uint64_t seq, uint32_t weight);
+  // Those whose time has come may be next from now on. Is there any that may?
+  bool Wake(TimePoint now);
+  // When the first of the others is due.
+  std::optional<TimePoint> NextDue() const;
+  // What is to be forgotten: ended before `ended_before_ms`, beyond the limits on the number of
+  // those kept, and, the oldest first, as many as make room for `more` bytes.
+  std::vector<uint64_t> Forgettable(const TaskLimits& limits, int64_t ended_before_ms,
+                                    uint64_t more) const;
+
+ private:
+  struct Entry {
+    Task task;
+    TimePoint not_before;
+  };
+  struct OfFunction {
+    uint64_t pass = 0;
+    std::set<uint64_t> ready;
+    TaskCounts counts;
+  };
+  Entry& Known(uint64_t seq);
+  void Enqueue(Entry& entry);
+  void Dequeue(const Entry& entry);
+  void DropIfEmpty(const FunctionKey& function);
+
+  std::map<uint64_t, Entry> tasks_;
+  std::unordered_map<std::string, uint64_t> by_id_;
+  std::map<FunctionKey, OfFunction> functions_;       // those with a task that has not ended
+  std::set<std::pair<TimePoint, uint64_t>> waiting_;  // for a time
+  std::set<std::pair<int64_t, uint64_t>> ended_;      // by when
+  TaskCounts totals_;
+  uint64_t bytes_ = 0;
+  Turns turns_;
+};
+
+}  // namespace pulga

@@ -1,0 +1,500 @@
+#include "runtime/tasks/task_service.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "base/file_io.h"
+#include "base/ids.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "base/units.h"
+
+namespace pulga {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// While there are tasks to begin and the board has no room for them: nothing tells when it has.
+constexpr Duration kLookAgain = milliseconds(250);
+constexpr Duration kWriteAgain = seconds(2);
+constexpr Duration kForgetInterval = seconds(30);
+
+Error Stopping() { return {Code::kUnavailable, 0, "the daemon is shutting down"}; }
+Error Full(std::string why) {
+  return {Code::kUnavailable, EAGAIN, "the task queue is full: " + std::move(why)};
+}
+Error NoTask(const std::string& id) {
+  return {Code::kNotFound, 0, "there is no task " + Printable(id, 64)};
+}
+
+}  // namespace
+
+class TaskService::DraftImpl final : public Tasks::Draft {
+ public:
+  DraftImpl(TaskService& service, TaskOrder order)
+      : service_(service), alive_(service.alive_), order_(std::move(order)) {}
+  ~DraftImpl() override { LetGo(); }
+
+  Status Append(std::string_view bytes) override {
+    const TaskLimits& limits = service_.limits_;
+    if (body_.size() + bytes.size() > limits.message_bytes) {
+      return Error{Code::kTooLarge, 0,
+                   "a task's body may have " + HumanBytes(limits.message_bytes) +
+                       " (setting task-message-bytes)"};
+    }
+    if (service_.arriving_bytes_ + bytes.size() > limits.bytes_in_hand) {
+      return Full("too many bodies arrive at once");
+    }
+    service_.arriving_bytes_ += bytes.size();
+    counted_ += bytes.size();
+    body_ += bytes;
+    return OkStatus();
+  }
+  void Submit(std::function<void(Result<std::string>)> done) override {
+    LetGo();
+    service_.Submit(std::move(order_), std::move(body_), std::move(done));
+  }
+
+ private:
+  void LetGo() {
+    if (!alive_.expired()) service_.arriving_bytes_ -= std::exchange(counted_, 0);
+  }
+  TaskService& service_;
+  std::weak_ptr<char> alive_;
+  TaskOrder order_;
+  std::string body_;
+  size_t counted_ = 0;
+};
+
+TaskService::TaskService(TaskParts parts, TaskLimits limits)
+    : parts_(std::move(parts)), limits_(limits) {}
+
+// What is on its way to the disk gets there.
+TaskService::~TaskService() {
+  for (EventLoop::TimerId timer : {evaluate_timer_, retry_timer_, forget_timer_}) {
+    parts_.loop.Cancel(timer);
+  }
+  alive_.reset();
+  running_.clear();
+  thread_.reset();
+  std::vector<TaskChange> rest;
+  for (Write& write : unwritten_) rest.push_back(std::move(write.change));
+  if (rest.empty() || store_ == nullptr) return;
+  const Status written = store_->Apply(rest);
+  if (!written.ok()) LogError("the last changes of tasks: " + written.error().message);
+}
+
+int64_t TaskService::NowMs() const {
+  return std::chrono::duration_cast<milliseconds>(parts_.clock.WallTime().time_since_epoch())
+      .count();
+}
+
+Status TaskService::Load() {
+  if (!TaskStore::Exists(parts_.data_dir)) return OkStatus();
+  PULGA_ASSIGN_OR_RETURN(store_, TaskStore::Open(parts_.data_dir));
+  PULGA_ASSIGN_OR_RETURN(TaskStore::Loaded loaded, store_->Load());
+  next_seq_ = loaded.last_seq + 1;
+  const TimePoint now = parts_.clock.Now();
+  const int64_t now_ms = NowMs();
+  // A clock that was set meanwhile makes nobody wait longer than any wait there is.
+  constexpr int64_t kLongestWaitMs = 24 * 3600 * 1000;
+  for (Task& task : loaded.tasks) {
+    if (task.state == TaskState::kQueued && task.interrupts >= kMostInterrupts) {
+      LogWarning("task " + task.id + " was cut short " + std::to_string(task.interrupts) +
+                 " times, and is given up");
+      task.state = TaskState::kDead;
+      task.ended_ms = now_ms;
+      Update(task);
+    }
+    const int64_t wait_ms = std::clamp<int64_t>(task.not_before_ms - now_ms, 0, kLongestWaitMs);
+    queue_.Add(std::move(task), now + milliseconds(task.not_before_ms == 0 ? 0 : wait_ms));
+  }
+  const TaskCounts counts = queue_.totals();
+  if (counts.queued > 0) LogInfo(std::to_string(counts.queued) + " tasks wait to be run");
+  return OkStatus();
+}
+
+Status TaskService::StartThread() {
+  if (thread_ != nullptr) return OkStatus();
+  auto thread = WorkQueue::Start("pulga-tasks", parts_.loop);
+  if (!thread.ok()) return thread.error();
+  thread_ = std::move(*thread);
+  return OkStatus();
+}
+
+void TaskService::Resume() {
+  resumed_ = true;
+  ForgetOld(0);
+  Evaluate();
+}
+
+void TaskService::BeginStopping() { stopping_ = true; }
+
+void TaskService::SetLimits(const TaskLimits& limits) {
+  limits_ = limits;
+  if (resumed_) ForgetOld(0);
+}
+
+// --- taking them
+
+Status TaskService::CheckRoom(uint64_t bytes) {
+  if (queue_.totals().queued + queue_.totals().running + arriving_.size() >= limits_.unended) {
+    return Full(std::to_string(limits_.unended) + " tasks wait or run (setting max-tasks)");
+  }
+  ForgetOld(arriving_bytes_ + bytes);
+  if (queue_.bytes() + arriving_bytes_ + bytes > limits_.bytes) {
+    return Full("what tasks hold may have " + HumanBytes(limits_.bytes) + " (setting task-bytes)");
+  }
+  return OkStatus();
+}
+
+Status TaskService::CheckDisk(uint64_t bytes) const {
+  PULGA_ASSIGN_OR_RETURN(const uint64_t free, FreeDiskBytes(parts_.data_dir));
+  if (free >= parts_.reserve_bytes() + bytes) return OkStatus();
+  return Error{Code::kNoSpace, 0,
+               "only " + HumanBytes(free) + " of the disk are free, and " +
+                   HumanBytes(parts_.reserve_bytes()) + " are kept (setting reserve-bytes)"};
+}
+
+Result<std::unique_ptr<Tasks::Draft>> TaskService::NewTask(TaskOrder order) {
+  if (stopping_) return Stopping();
+  const VersionPtr version = parts_.version(order.function);
+  if (version == nullptr) {
+    return Error{Code::kNotFound, 0,
+                 "function " + Printable(order.function.name, 80) + " does not exist"};
+  }
+  const uint64_t bytes = order.content_length.value_or(0);
+  if (bytes > limits_.message_bytes) {
+    return Error{Code::kTooLarge, 0,
+                 "a task's body may have " + HumanBytes(limits_.message_bytes) +
+                     " (setting task-message-bytes)"};
+  }
+  const uint64_t most = version->spec.limits.body_bytes;
+  if (most != 0 && bytes > most) {
+    return Error{
+        Code::kTooLarge, 0,
+        "function " + order.function.name + " takes " + HumanBytes(most) + " (limits.body)"};
+  }
+  PULGA_RETURN_IF_ERROR(CheckRoom(bytes));
+  PULGA_RETURN_IF_ERROR(CheckDisk(bytes));
+  return std::unique_ptr<Draft>(std::make_unique<DraftImpl>(*this, std::move(order)));
+}
+
+void TaskService::Submit(TaskOrder order, std::string body,
+                         std::function<void(Result<std::string>)> done) {
+  Status fits = stopping_ ? Status(Stopping()) : CheckRoom(body.size());
+  if (fits.ok()) fits = StartThread();
+  if (!fits.ok()) {
+    parts_.loop.Post([done, error = fits.error()] { done(error); });
+    return;
+  }
+  TaskChange change;
+  change.kind = TaskChange::Kind::kAdd;
+  change.must = TaskChange::Must::kSurvivePowerCut;
+  Task& task = change.task;
+  task.seq = next_seq_++;
+  task.id = std::move(order.id);
+  task.function = std::move(order.function);
+  task.created_ms = NowMs();
+  if (task.id.empty() || queue_.Find(task.id) != nullptr || arriving_.count(task.id) != 0) {
+    task.id = RandomUuid();
+  }
+  change.request = std::move(order.request);
+  change.request->body = std::move(body);
+  const uint64_t bytes = change.request->body.size() + 512;
+  task.bytes = bytes;
+  arriving_.insert(task.id);
+  arriving_bytes_ += bytes;
+  Put(std::move(change), [this, task, bytes, done = std::move(done)](const Status& status) {
+    arriving_.erase(task.id);
+    arriving_bytes_ -= bytes;
+    if (!status.ok()) return done(status.error());
+    std::string id = task.id;
+    queue_.Add(task, TimePoint());
+    Evaluate();
+    done(std::move(id));
+  });
+}
+
+// --- writing
+
+// Groups by itself: while one transaction is on its way to the disk the next one gathers.
+void TaskService::Put(TaskChange change, Done done) {
+  unwritten_.push_back({std::move(change), std::move(done)});
+  if (!writing_ && retry_timer_ == 0) Flush();
+}
+
+void TaskService::Flush() {
+  if (writing_ || unwritten_.empty()) return;
+  const Status started = StartThread();
+  if (!started.ok()) return OnWritten(std::exchange(unwritten_, {}), started);
+  writing_ = true;
+  auto batch = std::make_shared<std::vector<Write>>(std::exchange(unwritten_, {}));
+  auto changes = std::make_shared<std::vector<TaskChange>>();
+  for (Write& write : *batch) changes->push_back(std::move(write.change));
+  const auto write = [this, changes]() -> Status {
+    if (store_ == nullptr) {
+      auto store = TaskStore::Open(parts_.data_dir);
+      if (!store.ok()) return store.error();
+      store_ = std::move(*store);
+    }
+    return store_->Apply(*changes);
+  };
+  thread_->Run(write,
+               [this, batch, changes, alive = std::weak_ptr<char>(alive_)](const Status& status) {
+                 if (alive.expired()) return;
+                 writing_ = false;
+                 for (size_t i = 0; i < batch->size(); ++i)
+                   (*batch)[i].change = std::move((*changes)[i]);
+                 OnWritten(std::move(*batch), status);
+               });
+}
+
+void TaskService::OnWritten(std::vector<Write> batch, const Status& status) {
+  if (!status.ok() && !fails_) LogError("tasks are not written: " + status.error().message);
+  if (status.ok() && fails_) LogInfo("tasks are written again");
+  fails_ = !status.ok();
+  std::vector<Write> rest;
+  std::vector<Done> told;
+  for (Write& write : batch) {
+    if (write.done) told.push_back(std::exchange(write.done, nullptr));
+    // What is new is refused; what happened to the others is written some time.
+    if (fails_ && write.change.kind != TaskChange::Kind::kAdd) rest.push_back(std::move(write));
+  }
+  std::move(unwritten_.begin(), unwritten_.end(), std::back_inserter(rest));
+  unwritten_ = std::move(rest);
+  if (fails_) {
+    retry_timer_ = parts_.loop.CallAfter(kWriteAgain, [this] {
+      retry_timer_ = 0;
+      fails_ = false;
+      Flush();
+      Evaluate();
+    });
+  }
+  for (const Done& done : told) done(status);
+  if (!fails_) Flush();
+}
+
+void TaskService::Update(const Task& task, std::optional<TaskAnswer> answer) {
+  TaskChange change;
+  change.task = task;
+  change.answer = std::move(answer);
+  Put(std::move(change));
+}
+
+// --- running
+
+void TaskService::EvaluateLater(Duration wait) {
+  parts_.loop.Cancel(evaluate_timer_);
+  evaluate_timer_ = parts_.loop.CallAfter(wait, [this] {
+    evaluate_timer_ = 0;
+    Evaluate();
+  });
+}
+
+bool TaskService::MayBegin(const TaskQueue::Lane& lane, bool* held_back) const {
+  const VersionPtr version = parts_.version(lane.function);
+  if (version == nullptr) return true;  // it ends at once, as one of a function that is gone
+  if (lane.counts.running >= TasksAtOnceOf(*version)) return false;
+  const bool waiting = parts_.waiting_calls(lane.function) > 0;
+  *held_back = *held_back || waiting;
+  return !waiting;
+}
+
+void TaskService::Evaluate() {
+  if (!resumed_ || stopping_ || fails_) return;
+  const TimePoint now = parts_.loop.Now();
+  bool held_back = false;  // by what is no task
+  while (queue_.Wake(now)) {
+    BoardRoom room = parts_.room();
+    room.open_calls -= std::min<uint64_t>(room.open_calls, running_.size());
+    const uint32_t most = TasksAtOnce(room);
+    held_back = held_back || most < room.at_once;
+    if (running_.size() >= most) break;
+    const auto seq =
+        queue_.Next([&](const TaskQueue::Lane& lane) { return MayBegin(lane, &held_back); });
+    if (!seq) break;
+    if (!StartThread().ok()) return EvaluateLater(kWriteAgain);
+    Begin(*seq);
+  }
+  if (held_back) return EvaluateLater(kLookAgain);
+  if (const auto due = queue_.NextDue()) EvaluateLater(*due - now);
+}
+
+void TaskService::Begin(uint64_t seq) {
+  const Task& task = queue_.Begin(seq, NowMs());
+  const VersionPtr version = parts_.version(task.function);
+  queue_.CountTurn(seq, version == nullptr ? 100 : version->spec.scale.weight);
+  Update(task);
+  running_[seq] = nullptr;
+  thread_->Run([this, seq] { return store_->RequestOf(seq); },
+               [this, seq, alive = std::weak_ptr<char>(alive_)](Result<TaskRequest> request) {
+                 if (!alive.expired()) OnRequest(seq, std::move(request));
+               });
+}
+
+void TaskService::OnRequest(uint64_t seq, Result<TaskRequest> request) {
+  const auto it = running_.find(seq);
+  if (it == running_.end()) return;  // cancelled meanwhile
+  const Task& task = *queue_.At(seq);
+  if (!request.ok()) {
+    LogError("task " + task.id + ": " + request.error().message);
+    TaskRunEnd lost;
+    lost.end = {{OutcomeKind::kSetupFailed, 0, "request"}, 503};
+    return OnEnd(seq, std::move(lost));
+  }
+  InvocationRequest call;
+  call.function = task.function;
+  call.call_id = task.id;
+  call.method = "POST";
+  call.path = std::move(request->path);
+  call.query = std::move(request->query);
+  call.headers = std::move(request->headers);
+  call.headers.emplace_back("X-Call-Id", task.id);
+  call.client = "tasks";
+  it->second =
+      std::make_unique<TaskRun>(parts_.clock, limits_.message_bytes,
+                                [this, seq](TaskRunEnd end) { OnEnd(seq, std::move(end)); });
+  it->second->Start(parts_.invoke, std::move(call), std::move(request->body));
+}
+
+void TaskService::OnEnd(uint64_t seq, TaskRunEnd end) {
+  const auto run = running_.extract(seq);  // goes at the end, with its invocation
+  const Task& task = *queue_.At(seq);
+  // What the stop cut short is found running by the next start.
+  if (stopping_ && end.end.outcome.kind != OutcomeKind::kOk) return;
+  const VersionPtr version = parts_.version(task.function);
+  RetryRules rules;
+  if (version != nullptr) {
+    const auto parsed = ParseRetryRules(version->spec.annotations);
+    if (parsed.ok()) rules = *parsed;
+  }
+  const TaskVerdict verdict = Judge(task, end.end, rules);
+  if (verdict.state != TaskState::kQueued) return EndTask(seq, verdict.state, end);
+  const int64_t at_ms = NowMs() + std::chrono::duration_cast<milliseconds>(verdict.wait).count();
+  Update(queue_.PutBack(seq, parts_.loop.Now() + verdict.wait, [&](Task& changed) {
+    changed.not_before_ms = at_ms;
+    changed.outcome = OutcomeName(end.end.outcome);
+    if (verdict.counts == TaskVerdict::Counts::kNot) --changed.attempts;
+    if (verdict.counts == TaskVerdict::Counts::kAsInterrupt) ++changed.interrupts;
+  }));
+  Evaluate();
+}
+
+void TaskService::EndTask(uint64_t seq, TaskState state, const TaskRunEnd& end) {
+  const Task& task = queue_.End(seq, state, [&](Task& changed) {
+    changed.ended_ms = NowMs();
+    changed.bytes = end.answer.body.size() + 512;
+    changed.outcome = OutcomeName(end.end.outcome);
+    changed.status = end.end.status;
+    changed.function_seconds = end.seconds;
+  });
+  Update(task, end.answer);
+  ForgetOld(0);
+  Evaluate();
+}
+
+// --- what is asked about them
+
+Result<Task> TaskService::Find(const std::string& id) const {
+  const Task* task = queue_.Find(id);
+  if (task == nullptr) return NoTask(id);
+  return *task;
+}
+
+std::vector<Task> TaskService::List(const TaskFilter& filter) const {
+  std::vector<Task> tasks;
+  queue_.ForEach([&](const Task& task) {
+    if (filter.function && task.function != *filter.function) return true;
+    if (filter.state && task.state != *filter.state) return true;
+    tasks.push_back(task);
+    return tasks.size() < filter.most;
+  });
+  return tasks;
+}
+
+TaskTotals TaskService::Totals() const { return {queue_.totals(), queue_.ended(), queue_.bytes()}; }
+
+void TaskService::AnswerOf(const std::string& id, std::function<void(Result<TaskAnswer>)> done) {
+  const Task* task = queue_.Find(id);
+  Status known = task == nullptr ? Status(NoTask(id)) : OkStatus();
+  if (known.ok() && !HasEnded(task->state)) {
+    known = Error{
+        Code::kNotFound, 0,
+        "task " + id + " has no answer yet: it is " + std::string(TaskStateName(task->state))};
+  }
+  if (known.ok()) known = StartThread();
+  if (!known.ok()) {
+    parts_.loop.Post([done, error = known.error()] { done(error); });
+    return;
+  }
+  const auto ends = [&](const Write& write) {
+    return write.change.task.seq == task->seq && write.change.answer.has_value();
+  };
+  const auto unwritten = std::find_if(unwritten_.begin(), unwritten_.end(), ends);
+  if (unwritten != unwritten_.end()) {
+    parts_.loop.Post([done, answer = *unwritten->change.answer] { done(answer); });
+    return;
+  }
+  thread_->Run([this, seq = task->seq] { return store_->AnswerOf(seq); }, std::move(done));
+}
+
+void TaskService::Cancel(const std::string& id, std::function<void(Status)> done) {
+  const Task* task = queue_.Find(id);
+  Status fits = task == nullptr ? Status(NoTask(id)) : OkStatus();
+  if (fits.ok() && HasEnded(task->state)) {
+    fits = Error{Code::kAlreadyExists, 0,
+                 "task " + id + " has ended: it is " + std::string(TaskStateName(task->state))};
+  }
+  if (!fits.ok()) {
+    parts_.loop.Post([done, fits] { done(fits); });
+    return;
+  }
+  running_.erase(task->seq);
+  TaskChange change;
+  change.must = TaskChange::Must::kSurvivePowerCut;
+  change.task = queue_.End(task->seq, TaskState::kCancelled, [&](Task& changed) {
+    changed.ended_ms = NowMs();
+    changed.bytes = 0;
+    changed.outcome = OutcomeName({OutcomeKind::kCancelled, 0, {}});
+    changed.status = OutcomeStatus({OutcomeKind::kCancelled, 0, {}});
+  });
+  Put(std::move(change), std::move(done));
+  Evaluate();
+}
+
+void TaskService::Remove(const std::string& id, std::function<void(Status)> done) {
+  const Task* task = queue_.Find(id);
+  if (task == nullptr) {
+    parts_.loop.Post([done, error = NoTask(id)] { done(error); });
+    return;
+  }
+  running_.erase(task->seq);
+  Forget(task->seq, std::move(done));
+  Evaluate();
+}
+
+// --- forgetting
+
+void TaskService::Forget(uint64_t seq, Done done) {
+  queue_.Forget(seq);
+  TaskChange change;
+  change.kind = TaskChange::Kind::kForget;
+  change.task.seq = seq;
+  if (done) change.must = TaskChange::Must::kSurvivePowerCut;
+  Put(std::move(change), std::move(done));
+}
+
+void TaskService::ForgetOld(uint64_t more) {
+  const int64_t keep_ms = std::chrono::duration_cast<milliseconds>(limits_.keep_ended).count();
+  for (const uint64_t seq : queue_.Forgettable(limits_, NowMs() - keep_ms, more)) Forget(seq);
+  if (forget_timer_ != 0 || queue_.ended() == 0) return;
+  forget_timer_ = parts_.loop.CallAfter(kForgetInterval, [this] {
+    forget_timer_ = 0;
+    ForgetOld(0);
+  });
+}
+
+}  // namespace pulga

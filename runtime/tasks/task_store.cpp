@@ -1,0 +1,256 @@
+#include "runtime/tasks/task_store.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "runtime/sound_database.h"
+
+namespace pulga {
+namespace {
+
+constexpr const char* kFile = "tasks.db";
+constexpr const char* kAdvice =
+    " Nothing was changed. Keep a copy of the directory; then move tasks.db* away to go on without "
+    "the tasks in it: functions and images are elsewhere and stay.";
+
+// A migration is never edited once released: a change is a new one at the end.
+constexpr const char* kSchema1 = R"sql(
+CREATE TABLE tasks (
+  seq INTEGER PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  owner TEXT NOT NULL,
+  name_space TEXT NOT NULL,
+  name TEXT NOT NULL,
+  state TEXT NOT NULL
+    CHECK (state IN ('queued', 'running', 'done', 'failed', 'dead', 'cancelled')),
+  attempts INTEGER NOT NULL,
+  interrupts INTEGER NOT NULL,
+  created_unix_ms INTEGER NOT NULL,
+  not_before_unix_ms INTEGER NOT NULL,
+  begun_unix_ms INTEGER NOT NULL,
+  ended_unix_ms INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,
+  status INTEGER NOT NULL,
+  outcome TEXT NOT NULL,
+  function_us INTEGER NOT NULL
+) STRICT;
+CREATE TABLE requests (
+  seq INTEGER PRIMARY KEY REFERENCES tasks(seq) ON DELETE CASCADE,
+  path TEXT NOT NULL,
+  query TEXT NOT NULL,
+  headers TEXT NOT NULL,
+  body BLOB NOT NULL
+) STRICT;
+CREATE TABLE answers (
+  seq INTEGER PRIMARY KEY REFERENCES tasks(seq) ON DELETE CASCADE,
+  headers TEXT NOT NULL,
+  body BLOB NOT NULL
+) STRICT;
+)sql";
+constexpr const char* kMigrations[] = {kSchema1};
+
+std::optional<TaskState> StateOf(std::string_view name) {
+  for (int i = 0; i <= static_cast<int>(TaskState::kCancelled); ++i) {
+    if (TaskStateName(static_cast<TaskState>(i)) == name) return static_cast<TaskState>(i);
+  }
+  return std::nullopt;
+}
+
+// Rows nobody else wrote, but an SD card may have changed.
+std::optional<Task> ReadTask(const Statement& row) {
+  Task task;
+  const auto state = StateOf(row.TextAt(5));
+  const int64_t attempts = row.IntAt(6), interrupts = row.IntAt(7), bytes = row.IntAt(12);
+  constexpr int64_t kMost = int64_t{1} << 32;
+  const auto fits = [](int64_t n) { return n >= 0 && n < kMost; };
+  const int64_t seq = row.IntAt(0);
+  if (!state || seq <= 0 || !fits(attempts) || !fits(interrupts) || !fits(bytes)) {
+    return std::nullopt;
+  }
+  task.seq = static_cast<uint64_t>(seq);
+  task.id = row.TextAt(1);
+  task.function = {row.TextAt(2), row.TextAt(3), row.TextAt(4)};
+  task.state = *state;
+  task.attempts = static_cast<uint32_t>(attempts);
+  task.interrupts = static_cast<uint32_t>(interrupts);
+  task.created_ms = row.IntAt(8);
+  task.not_before_ms = row.IntAt(9);
+  task.begun_ms = row.IntAt(10);
+  task.ended_ms = row.IntAt(11);
+  task.bytes = static_cast<uint64_t>(bytes);
+  task.status = static_cast<int>(row.IntAt(13));
+  task.outcome = row.TextAt(14);
+  task.function_seconds = static_cast<double>(row.IntAt(15)) / 1e6;
+  if (task.state == TaskState::kRunning) {
+    task.state = TaskState::kQueued;
+    ++task.interrupts;
+  }
+  return task;
+}
+
+// What changes while a task lives, in the order of both statements below.
+void BindProgress(Statement& row, const Task& task) {
+  row.Text(TaskStateName(task.state))
+      .Int(task.attempts)
+      .Int(task.interrupts)
+      .Int(task.not_before_ms)
+      .Int(task.begun_ms)
+      .Int(task.ended_ms)
+      .Int(static_cast<int64_t>(task.bytes))
+      .Int(task.status)
+      .Text(task.outcome)
+      .Int(static_cast<int64_t>(task.function_seconds * 1e6));
+}
+
+}  // namespace
+
+bool TaskStore::Exists(const std::string& data_dir) {
+  struct stat st = {};
+  return stat((data_dir + "/" + kFile).c_str(), &st) == 0;
+}
+
+Result<std::unique_ptr<TaskStore>> TaskStore::Open(const std::string& data_dir) {
+  PULGA_ASSIGN_OR_RETURN(std::unique_ptr<Database> database,
+                         OpenSound({data_dir, kFile, kMigrations, kAdvice}));
+  return std::unique_ptr<TaskStore>(new TaskStore(std::move(database)));
+}
+
+Result<Statement*> TaskStore::Prepared(const char* sql) {
+  const auto it = statements_.find(sql);
+  if (it != statements_.end()) {
+    it->second.Reset();
+    return &it->second;
+  }
+  PULGA_ASSIGN_OR_RETURN(Statement statement, database_->Prepare(sql));
+  return &statements_.emplace(sql, std::move(statement)).first->second;
+}
+
+Status TaskStore::RunSeq(const char* sql, uint64_t seq) {
+  PULGA_ASSIGN_OR_RETURN(Statement* const statement, Prepared(sql));
+  return statement->Int(static_cast<int64_t>(seq)).Run();
+}
+
+Result<TaskStore::Loaded> TaskStore::Load() {
+  PULGA_ASSIGN_OR_RETURN(
+      Statement* const rows,
+      Prepared("SELECT seq, id, owner, name_space, name, state, attempts, interrupts,"
+               " created_unix_ms, not_before_unix_ms, begun_unix_ms, ended_unix_ms, bytes, status,"
+               " outcome, function_us FROM tasks ORDER BY seq"));
+  Loaded loaded;
+  while (true) {
+    PULGA_ASSIGN_OR_RETURN(const bool row, rows->Step());
+    if (!row) return loaded;
+    loaded.last_seq = static_cast<uint64_t>(std::max<int64_t>(rows->IntAt(0), 0));
+    auto task = ReadTask(*rows);
+    if (task) {
+      loaded.tasks.push_back(std::move(*task));
+    } else {
+      LogError("a row of " + std::string(kFile) +
+               " is damaged, its task does not run: " + Printable(rows->TextAt(1), 64));
+    }
+  }
+}
+
+// --- changes
+
+Status TaskStore::SetDurability(TaskChange::Must must) {
+  if (durability_ == must) return OkStatus();
+  const bool full = must == TaskChange::Must::kSurvivePowerCut;
+  PULGA_RETURN_IF_ERROR(
+      database_->Execute(full ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL"));
+  durability_ = must;
+  return OkStatus();
+}
+
+Status TaskStore::Apply(const std::vector<TaskChange>& changes) {
+  constexpr auto kDurable = TaskChange::Must::kSurvivePowerCut;
+  const bool durable = std::any_of(changes.begin(), changes.end(),
+                                   [](const TaskChange& c) { return c.must == kDurable; });
+  PULGA_RETURN_IF_ERROR(SetDurability(durable ? kDurable : TaskChange::Must::kSurviveUs));
+  PULGA_ASSIGN_OR_RETURN(Transaction transaction, Transaction::Begin(*database_));
+  for (const TaskChange& change : changes) PULGA_RETURN_IF_ERROR(ApplyOne(change));
+  return transaction.Commit();
+}
+
+Status TaskStore::ApplyOne(const TaskChange& change) {
+  const uint64_t seq = change.task.seq;
+  if (change.kind == TaskChange::Kind::kForget) {
+    return RunSeq("DELETE FROM tasks WHERE seq = ?", seq);
+  }
+  if (change.kind == TaskChange::Kind::kAdd) return Add(change.task, *change.request);
+  PULGA_RETURN_IF_ERROR(Update(change.task));
+  if (!HasEnded(change.task.state)) return OkStatus();
+  PULGA_RETURN_IF_ERROR(RunSeq("DELETE FROM requests WHERE seq = ?", seq));
+  if (!change.answer) return OkStatus();
+  PULGA_ASSIGN_OR_RETURN(
+      Statement* const answer,
+      Prepared("INSERT OR REPLACE INTO answers (seq, headers, body) VALUES (?, ?, ?)"));
+  return answer->Int(static_cast<int64_t>(seq))
+      .Text(HeadersText(change.answer->headers))
+      .Blob(change.answer->body)
+      .Run();
+}
+
+Status TaskStore::Add(const Task& task, const TaskRequest& request) {
+  PULGA_ASSIGN_OR_RETURN(
+      Statement* const row,
+      Prepared("INSERT INTO tasks (state, attempts, interrupts, not_before_unix_ms, begun_unix_ms,"
+               " ended_unix_ms, bytes, status, outcome, function_us, seq, id, owner, name_space,"
+               " name, created_unix_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
+  BindProgress(*row, task);
+  PULGA_RETURN_IF_ERROR(row->Int(static_cast<int64_t>(task.seq))
+                            .Text(task.id)
+                            .Text(task.function.owner)
+                            .Text(task.function.name_space)
+                            .Text(task.function.name)
+                            .Int(task.created_ms)
+                            .Run());
+  PULGA_ASSIGN_OR_RETURN(Statement* const sent,
+                         Prepared("INSERT INTO requests (seq, path, query, headers, body)"
+                                  " VALUES (?, ?, ?, ?, ?)"));
+  return sent->Int(static_cast<int64_t>(task.seq))
+      .Text(request.path)
+      .Text(request.query)
+      .Text(HeadersText(request.headers))
+      .Blob(request.body)
+      .Run();
+}
+
+Status TaskStore::Update(const Task& task) {
+  PULGA_ASSIGN_OR_RETURN(
+      Statement* const row,
+      Prepared("UPDATE tasks SET state = ?, attempts = ?, interrupts = ?, not_before_unix_ms = ?,"
+               " begun_unix_ms = ?, ended_unix_ms = ?, bytes = ?, status = ?, outcome = ?,"
+               " function_us = ? WHERE seq = ?"));
+  BindProgress(*row, task);
+  return row->Int(static_cast<int64_t>(task.seq)).Run();
+}
+
+// --- the large parts
+
+Result<TaskRequest> TaskStore::RequestOf(uint64_t seq) {
+  PULGA_ASSIGN_OR_RETURN(Statement* const row,
+                         Prepared("SELECT path, query, headers, body FROM requests WHERE seq = ?"));
+  PULGA_ASSIGN_OR_RETURN(const bool found, row->Int(static_cast<int64_t>(seq)).Step());
+  if (!found) return Error{Code::kNotFound, 0, "the task's request is not there"};
+  TaskRequest request{row->TextAt(0), row->TextAt(1), ParseHeadersText(row->TextAt(2)),
+                      row->TextAt(3)};
+  row->Reset();
+  return request;
+}
+
+Result<TaskAnswer> TaskStore::AnswerOf(uint64_t seq) {
+  PULGA_ASSIGN_OR_RETURN(Statement* const row,
+                         Prepared("SELECT headers, body FROM answers WHERE seq = ?"));
+  PULGA_ASSIGN_OR_RETURN(const bool found, row->Int(static_cast<int64_t>(seq)).Step());
+  if (!found) return Error{Code::kNotFound, 0, "the task has no answer"};
+  TaskAnswer answer{ParseHeadersText(row->TextAt(0)), row->TextAt(1)};
+  row->Reset();
+  return answer;
+}
+
+}  // namespace pulga

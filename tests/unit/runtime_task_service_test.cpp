@@ -1,0 +1,374 @@
+// The task queue at work, over a real database and a dispatcher of scripted calls.
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <set>
+
+#include "base/temp_dir.h"
+#include "runtime/database.h"
+#include "runtime/tasks/task_service.h"
+
+namespace pulga {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::minutes;
+using std::chrono::seconds;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+// Answers when the test says so.
+class ScriptedCall final : public Invocation {
+ public:
+  ScriptedCall(InvocationRequest sent, InvocationObserver& observer, std::set<void*>& open)
+      : request(std::move(sent)), observer_(observer), open_(open) {
+    open_.insert(this);
+  }
+  ~ScriptedCall() override { open_.erase(this); }
+  size_t Write(std::string_view bytes) override {
+    const size_t taken = std::min<size_t>(bytes.size(), 3);
+    body += bytes.substr(0, taken);
+    return taken;
+  }
+  void EndBody() override { body_ended = true; }
+  const ResponseHead& head() const override { return head_; }
+  ReadResult Read(char*, size_t) override { return {ReadState::kEnd, 0}; }
+  std::optional<std::string_view> WholeBody() const override { return answer_; }
+  const Outcome& outcome() const override { return outcome_; }
+  const Receipt& receipt() const override { return receipt_; }
+  std::string FailureText() const override { return "it failed\n"; }
+
+  void Answer(int status, std::string text) {
+    head_.status = status;
+    head_.headers = {{"Content-Type", "text/x"}};
+    answer_ = std::move(text);
+    observer_.OnHead();  // may destroy this
+  }
+  void Fail(Outcome outcome) {
+    outcome_ = std::move(outcome);
+    observer_.OnHead();
+  }
+
+  InvocationRequest request;
+  std::string body;
+  bool body_ended = false;
+
+ private:
+  InvocationObserver& observer_;
+  std::set<void*>& open_;
+  ResponseHead head_;
+  std::string answer_;
+  Outcome outcome_;
+  Receipt receipt_;
+};
+
+class TaskServiceTest : public ::testing::Test {
+ protected:
+  TaskServiceTest() {
+    loop = std::move(EventLoop::Create()).value();
+    Restart();
+  }
+  ~TaskServiceTest() override { service.reset(); }
+
+  void Restart() {
+    service.reset();
+    calls.clear();
+    TaskParts parts{*loop, clock, dir.path(), {}, {}, {}, {}, {}};
+    parts.reserve_bytes = [this] { return reserve; };
+    parts.version = [this](const FunctionKey& key) -> VersionPtr {
+      return functions.count(key.name) != 0 ? functions[key.name] : nullptr;
+    };
+    parts.invoke = [this](InvocationRequest request, InvocationObserver& observer) {
+      auto call = std::make_unique<ScriptedCall>(std::move(request), observer, open);
+      calls.push_back(call.get());
+      return call;
+    };
+    parts.room = [this] { return room; };
+    parts.waiting_calls = [this](const FunctionKey&) { return waiting_calls; };
+    service = std::make_unique<TaskService>(std::move(parts), limits);
+    ASSERT_TRUE(service->Load().ok());
+    service->Resume();
+  }
+  static VersionPtr MakeVersion(std::map<std::string, std::string> annotations = {}) {
+    auto version = std::make_shared<Version>();
+    version->spec.limits.body_bytes = 1000;
+    version->spec.annotations = std::move(annotations);
+    return version;
+  }
+  template <typename F>
+  bool Eventually(F f) {
+    for (int i = 0; i < 3000 && !f(); ++i) loop->RunOnce(milliseconds(10));
+    return f();
+  }
+  Result<std::string> Submit(const std::string& id, const std::string& body = "body") {
+    TaskOrder order;
+    order.function.name = "f";
+    order.id = id;
+    order.request.path = "/rest";
+    order.request.query = "a=1";
+    order.request.headers = {{"X-Thing", "seven"}};
+    auto draft = service->NewTask(std::move(order));
+    if (!draft.ok()) return draft.error();
+    PULGA_RETURN_IF_ERROR((*draft)->Append(body));
+    std::optional<Result<std::string>> told;
+    (*draft)->Submit([&](Result<std::string> result) { told = std::move(result); });
+    Eventually([&] { return told.has_value(); });
+    return *told;
+  }
+  TaskState StateOf(const std::string& id) { return service->Find(id)->state; }
+  // The n-th call there was, once it began.
+  ScriptedCall& CallAt(size_t n) {
+    EXPECT_TRUE(Eventually([&] { return calls.size() > n && calls[n]->body_ended; }));
+    return *calls[n];
+  }
+  Result<TaskAnswer> AnswerOf(const std::string& id) {
+    std::optional<Result<TaskAnswer>> told;
+    service->AnswerOf(id, [&](Result<TaskAnswer> answer) { told = std::move(answer); });
+    Eventually([&] { return told.has_value(); });
+    return *told;
+  }
+  Status Cancel(const std::string& id) {
+    std::optional<Status> told;
+    service->Cancel(id, [&](const Status& status) { told = status; });
+    Eventually([&] { return told.has_value(); });
+    return *told;
+  }
+
+  TempDir dir = std::move(TempDir::Create("/tmp/pulga-tasks-")).value();
+  SystemClock clock;
+  std::unique_ptr<EventLoop> loop;
+  std::map<std::string, VersionPtr> functions{{"f", MakeVersion()}};
+  BoardRoom room{4, PressureLevel::kCalm, 0, false};
+  uint32_t waiting_calls = 0;
+  uint64_t reserve = 0;
+  TaskLimits limits;
+  std::set<void*> open;
+  std::vector<ScriptedCall*> calls;
+  std::unique_ptr<TaskService> service;
+};
+
+TEST_F(TaskServiceTest, ATaskRunsAsItWasSent) {
+  ASSERT_TRUE(Submit("one", "0123456789").ok());
+  ScriptedCall& call = CallAt(0);
+  EXPECT_EQ(call.request.method, "POST");
+  EXPECT_EQ(call.request.path, "/rest");
+  EXPECT_EQ(call.request.query, "a=1");
+  EXPECT_EQ(call.request.call_id, "one");
+  EXPECT_EQ(call.request.content_length, 10U);
+  EXPECT_THAT(call.request.headers, ::testing::Contains(::testing::Pair("X-Thing", "seven")));
+  EXPECT_EQ(call.body, "0123456789") << "taken three bytes at a time";
+  EXPECT_EQ(StateOf("one"), TaskState::kRunning);
+  call.Answer(201, "made");
+  EXPECT_EQ(StateOf("one"), TaskState::kDone);
+  EXPECT_EQ(service->Find("one")->status, 201);
+  const auto answer = AnswerOf("one");
+  ASSERT_TRUE(answer.ok());
+  EXPECT_EQ(answer->body, "made");
+  EXPECT_THAT(answer->headers, ElementsAre(::testing::Pair("Content-Type", "text/x")));
+  EXPECT_THAT(open, IsEmpty());
+}
+
+TEST_F(TaskServiceTest, WhatWasTakenOutlivesTheDaemonAndRunsOnce) {
+  room.pressure = PressureLevel::kShed;  // nothing begins
+  ASSERT_TRUE(Submit("one").ok());
+  ASSERT_TRUE(Submit("two").ok());
+  room.pressure = PressureLevel::kCalm;
+  Restart();
+  CallAt(0).Answer(200, "");
+  CallAt(1).Answer(200, "");
+  Restart();
+  EXPECT_EQ(StateOf("one"), TaskState::kDone);
+  EXPECT_EQ(StateOf("two"), TaskState::kDone);
+  loop->RunOnce(milliseconds(20));
+  EXPECT_THAT(calls, IsEmpty());
+}
+
+TEST_F(TaskServiceTest, WhatRanWhenTheDaemonEndedRunsAgain) {
+  ASSERT_TRUE(Submit("one").ok());
+  CallAt(0);
+  Restart();
+  CallAt(0).Answer(200, "");
+  EXPECT_EQ(service->Find("one")->attempts, 2U);
+  EXPECT_EQ(service->Find("one")->interrupts, 1U);
+}
+
+TEST_F(TaskServiceTest, ATaskThatEndsDaemonsIsGivenUp) {
+  ASSERT_TRUE(Submit("one").ok());
+  for (uint32_t i = 1; i < kMostInterrupts; ++i) {
+    CallAt(0);
+    Restart();
+  }
+  CallAt(0);
+  Restart();
+  EXPECT_EQ(StateOf("one"), TaskState::kDead);
+}
+
+TEST_F(TaskServiceTest, AFullQueueSaysSo) {
+  limits.unended = 1;
+  service->SetLimits(limits);
+  ASSERT_TRUE(Submit("one").ok());
+  const auto refused = Submit("two");
+  ASSERT_FALSE(refused.ok());
+  EXPECT_TRUE(IsQueueFull(refused.error())) << refused.error().message;
+  EXPECT_THAT(refused.error().message, HasSubstr("max-tasks"));
+}
+
+TEST_F(TaskServiceTest, EveryAmountOfBytesHasItsLimit) {
+  limits.bytes = 2000;
+  limits.message_bytes = 900;
+  service->SetLimits(limits);
+  EXPECT_EQ(Submit("large", std::string(901, 'x')).error().code, Code::kTooLarge);
+  ASSERT_TRUE(Submit("one", std::string(900, 'x')).ok());
+  const auto refused = Submit("two", std::string(700, 'x'));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(refused.error().message, HasSubstr("task-bytes"));
+  CallAt(0).Answer(200, "");
+  EXPECT_TRUE(Submit("two", std::string(700, 'x')).ok()) << "its request is gone";
+}
+
+TEST_F(TaskServiceTest, AFunctionsOwnLimitHoldsForItsTasks) {
+  TaskOrder order;
+  order.function.name = "f";
+  order.content_length = 1001;
+  const auto refused = service->NewTask(order);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(refused.error().message, HasSubstr("limits.body"));
+  order.function.name = "absent";
+  EXPECT_EQ(service->NewTask(order).error().code, Code::kNotFound);
+}
+
+TEST_F(TaskServiceTest, TheDisksReserveIsNotFilled) {
+  reserve = uint64_t{1} << 60;
+  EXPECT_EQ(Submit("one").error().code, Code::kNoSpace);
+}
+
+TEST_F(TaskServiceTest, AnIdThatIsTakenIsReplaced) {
+  ASSERT_EQ(*Submit("one"), "one");
+  const auto other = Submit("one");
+  ASSERT_TRUE(other.ok());
+  EXPECT_NE(*other, "one");
+  EXPECT_THAT(service->List({}), SizeIs(2));
+}
+
+TEST_F(TaskServiceTest, CallsOfPeopleHoldTasksBack) {
+  waiting_calls = 1;
+  ASSERT_TRUE(Submit("one").ok());
+  loop->RunOnce(milliseconds(20));
+  EXPECT_EQ(StateOf("one"), TaskState::kQueued);
+  waiting_calls = 0;
+  CallAt(0).Answer(200, "");
+  EXPECT_EQ(StateOf("one"), TaskState::kDone);
+}
+
+TEST_F(TaskServiceTest, AWaitingTaskIsCancelledForGood) {
+  room.pressure = PressureLevel::kShed;
+  ASSERT_TRUE(Submit("one").ok());
+  ASSERT_TRUE(Cancel("one").ok());
+  EXPECT_EQ(Cancel("one").error().code, Code::kAlreadyExists);
+  EXPECT_EQ(Cancel("two").error().code, Code::kNotFound);
+  room.pressure = PressureLevel::kCalm;
+  Restart();
+  EXPECT_EQ(StateOf("one"), TaskState::kCancelled);
+}
+
+TEST_F(TaskServiceTest, ARunningTaskIsEndedByItsCancellation) {
+  ASSERT_TRUE(Submit("one").ok());
+  CallAt(0);
+  ASSERT_TRUE(Cancel("one").ok());
+  EXPECT_THAT(open, IsEmpty()) << "its call is over";
+  EXPECT_EQ(AnswerOf("one").error().code, Code::kNotFound);
+}
+
+TEST_F(TaskServiceTest, WhatCouldNotBeginWaits) {
+  ASSERT_TRUE(Submit("one").ok());
+  CallAt(0).Fail({OutcomeKind::kRejected, 0, std::string(kRejectMemory)});
+  EXPECT_EQ(StateOf("one"), TaskState::kQueued);
+  EXPECT_EQ(service->Find("one")->attempts, 0U);
+  CallAt(1).Answer(200, "");
+  EXPECT_EQ(StateOf("one"), TaskState::kDone);
+}
+
+TEST_F(TaskServiceTest, RetriesAreTheFunctionsWish) {
+  functions["f"] =
+      MakeVersion({{"com.openfaas.retry.attempts", "2"}, {"com.openfaas.retry.min_wait", "1ms"}});
+  ASSERT_TRUE(Submit("one").ok());
+  CallAt(0).Answer(500, "no");
+  CallAt(1).Answer(500, "never");
+  EXPECT_EQ(StateOf("one"), TaskState::kDead);
+  EXPECT_EQ(AnswerOf("one")->body, "never");
+}
+
+TEST_F(TaskServiceTest, AFailedCallKeepsItsReason) {
+  ASSERT_TRUE(Submit("one").ok());
+  CallAt(0).Fail({OutcomeKind::kOomKilled, 0, {}});
+  EXPECT_EQ(StateOf("one"), TaskState::kFailed);
+  EXPECT_EQ(service->Find("one")->outcome, "oom-killed");
+  EXPECT_EQ(service->Find("one")->status, 500);
+  EXPECT_EQ(AnswerOf("one")->body, "it failed\n");
+}
+
+TEST_F(TaskServiceTest, AnAnswerThatIsTooLargeIsReadButNotKept) {
+  limits.message_bytes = 100;
+  service->SetLimits(limits);
+  ASSERT_TRUE(Submit("one").ok());
+  CallAt(0).Answer(200, std::string(101, 'x'));
+  EXPECT_EQ(service->Find("one")->outcome, "output-limit");
+  EXPECT_THAT(AnswerOf("one")->body, HasSubstr("task-message-bytes"));
+}
+
+TEST_F(TaskServiceTest, EndedTasksAreForgotten) {
+  limits.ended = 1;
+  service->SetLimits(limits);
+  for (size_t i = 0; i < 2; ++i) {
+    ASSERT_TRUE(Submit("t" + std::to_string(i)).ok());
+    CallAt(i).Answer(200, "");
+  }
+  EXPECT_FALSE(service->Find("t0").ok());
+  Restart();
+  EXPECT_THAT(service->List({}), SizeIs(1)) << "its rows, too";
+}
+
+TEST_F(TaskServiceTest, StoppingTakesNothingAndForgetsNothing) {
+  ASSERT_TRUE(Submit("one").ok());
+  ScriptedCall& call = CallAt(0);
+  service->BeginStopping();
+  EXPECT_EQ(Submit("two").error().code, Code::kUnavailable);
+  call.Fail({OutcomeKind::kRejected, 0, std::string(kRejectShuttingDown)});
+  Restart();
+  CallAt(0).Answer(200, "");
+  EXPECT_EQ(StateOf("one"), TaskState::kDone);
+}
+
+TEST_F(TaskServiceTest, ADamagedRowStaysAndHoldsNobodyUp) {
+  room.pressure = PressureLevel::kShed;
+  ASSERT_TRUE(Submit("one").ok());
+  ASSERT_TRUE(Submit("two").ok());
+  service.reset();
+  {
+    auto database = std::move(Database::Open(dir.path() + "/tasks.db")).value();
+    ASSERT_TRUE(database->Execute("UPDATE tasks SET bytes = -1 WHERE id = 'two'").ok());
+  }
+  room.pressure = PressureLevel::kCalm;
+  Restart();
+  CallAt(0).Answer(200, "");
+  EXPECT_FALSE(service->Find("two").ok());
+  EXPECT_TRUE(Submit("three").ok()) << "under a number of its own";
+}
+
+TEST_F(TaskServiceTest, ADamagedDatabaseStopsTheStart) {
+  ASSERT_TRUE(Submit("one").ok());
+  service.reset();
+  {
+    auto database = std::move(Database::Open(dir.path() + "/tasks.db")).value();
+    ASSERT_TRUE(database->Execute("PRAGMA user_version = 99").ok());
+  }
+  TaskService other({*loop, clock, dir.path(), {}, {}, {}, {}, {}}, limits);
+  const Status loaded = other.Load();
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_THAT(loaded.error().message, HasSubstr("tasks.db: written by a newer Pulga"));
+}
+
+}  // namespace
+}  // namespace pulga
