@@ -2,7 +2,7 @@
 // kept here until there is room. Loop thread.
 #pragma once
 
-#include <deque>
+#include <list>
 #include <string>
 #include <vector>
 
@@ -39,7 +39,7 @@ class OutgoingMessages {
 
   EventLoop& loop_;
   const MessageSocket& socket_;
-  std::deque<Kept> kept_;
+  std::list<Kept> kept_;  // empty in most, and then without a block of its own
   EventLoop::TimerId retry_ = 0;
 };
 

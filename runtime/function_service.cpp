@@ -96,11 +96,9 @@ size_t FunctionService::busy() const {
 }
 
 void FunctionService::Enqueue(const FunctionKey& key, OpQueue::Op op) {
-  // Queues of functions that are no more go here: no operation is on the stack of an idle one.
-  std::erase_if(queues_, [&](const auto& entry) {
-    return entry.second->size() == 0 && entry.first != key &&
-           parts_.registry.Find(entry.first) == nullptr;
-  });
+  // Idle ones go here, or each function would have one: no operation of theirs is on the stack.
+  std::erase_if(queues_,
+                [&](const auto& entry) { return entry.second->size() == 0 && entry.first != key; });
   std::unique_ptr<OpQueue>& queue = queues_[key];
   if (queue == nullptr) queue = std::make_unique<OpQueue>(parts_.loop);
   queue->Add(std::move(op));

@@ -2,8 +2,8 @@
 // Loop thread. An operation ends by calling what it was given, once, now or later.
 #pragma once
 
-#include <deque>
 #include <functional>
+#include <list>
 #include <memory>
 #include <utility>
 
@@ -41,7 +41,7 @@ class OpQueue {
   }
 
   EventLoop& loop_;
-  std::deque<Op> waiting_;
+  std::list<Op> waiting_;  // empty in most, and then without a block of its own
   bool running_ = false;
   std::shared_ptr<OpQueue*> self_ = std::make_shared<OpQueue*>(this);
 };
