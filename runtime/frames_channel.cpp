@@ -51,6 +51,7 @@ FramesChannel::~FramesChannel() { Close(); }
 Status FramesChannel::Open(UniqueFd fd, const Options& options, Events events) {
   fd_ = std::move(fd);
   patience_ = options.patience;
+  most_unanswered_ = kMostUnansweredCancels + options.calls;
   events_ = std::move(events);
   descriptors_ =
       SetOption(fd_, SO_PASSRIGHTS, 0).ok() ? Descriptors::kRefused : Descriptors::kLookedFor;
@@ -151,7 +152,7 @@ void FramesChannel::Cancel(uint32_t id) {
   call->cancelled = true;
   ++unanswered_;
   AppendFrame(FrameType::kCancel, id, FrameEnd::kMore, {}, &out_);
-  if (unanswered_ > kMostUnansweredCancels) FailLater("it does not end cancelled calls");
+  if (unanswered_ > most_unanswered_) FailLater("it does not end cancelled calls");
   FlushLater();
 }
 
@@ -191,6 +192,8 @@ const char* FramesChannel::OnBody(uint32_t id, std::string_view bytes, FrameEnd 
   OpenCall* call = Find(id);
   if (call == nullptr) return "a body for a call that is not open";
   if (!call->replied) return "a body before its head";
+  // They would cost no credit, and could come for ever.
+  if (bytes.empty() && end == FrameEnd::kMore) return "an empty body that is not the end";
   if (bytes.size() > call->window) return "more of a body than it had credit for";
   call->window -= static_cast<uint32_t>(bytes.size());
   FramesUser* user = call->user;
@@ -315,7 +318,8 @@ void FramesChannel::Leave(FrameEnd end) {
 }
 
 void FramesChannel::FlushLater() {
-  if (flush_timer_ != 0 || (watched_ & EPOLLOUT) != 0 || told_end_) return;
+  if (flush_timer_ != 0 || told_end_) return;
+  if ((watched_ & EPOLLOUT) != 0) return NoteBacklog();  // sent when the function has read some
   flush_timer_ = loop_.CallAt(loop_.Now(), [this] {
     const Notifier::Turn turn(notifier_);
     flush_timer_ = 0;
@@ -333,9 +337,13 @@ void FramesChannel::Flush() {
   } else if (out_sent_ > kMostBacklog) {
     out_.erase(0, std::exchange(out_sent_, 0));
   }
+  NoteBacklog();
+  Watch(EPOLLIN | (backlog() > 0 ? uint32_t{EPOLLOUT} : 0U));
+}
+
+void FramesChannel::NoteBacklog() {
   full_ = full_ || backlog() > kFullBacklog;
   WatchStall();
-  Watch(EPOLLIN | (backlog() > 0 ? uint32_t{EPOLLOUT} : 0U));
 }
 
 void FramesChannel::Send() {

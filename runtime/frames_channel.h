@@ -21,7 +21,8 @@
 namespace pulga {
 
 inline constexpr uint32_t kFramesReplyWindow = 64 * 1024;
-// Cancelled calls that the function has not ended; more, and it never will.
+// Cancelled calls that the function has not ended, beyond those that may be open at once (their
+// clients may all leave together); more, and it never will.
 inline constexpr size_t kMostUnansweredCancels = 1024;
 
 // A call on the channel; told nothing any more after Cancel().
@@ -108,6 +109,7 @@ class FramesChannel final : private FrameSink {
   void FlushLater();
   void Flush();  // tells nobody: calls send from inside what they are told
   void FlushAndTell();
+  void NoteBacklog();  // it has grown, or some was sent
   void Send();
   void WatchStall();
   bool HasToTell() const;
@@ -128,6 +130,7 @@ class FramesChannel final : private FrameSink {
   std::vector<uint16_t> free_;
   size_t open_ = 0;
   size_t unanswered_ = 0;  // cancelled, and not ended by the function
+  size_t most_unanswered_ = kMostUnansweredCancels;
   std::vector<uint32_t> paused_;
   std::string out_;
   size_t out_sent_ = 0;

@@ -59,10 +59,13 @@ void FramesInvocation::Push() {
   const size_t taken = channel()->SendBody(id_, pending_, end);
   end_sent_ = end == FrameEnd::kEnd && taken == pending_.size();
   pending_.erase(0, taken);
+  TellRoom();
 }
 
-void FramesInvocation::OnRoom() {
-  Push();
+void FramesInvocation::OnRoom() { Push(); }
+
+// The channel tells of room only where it had none: what it took whole is told by us.
+void FramesInvocation::TellRoom() {
   if (pending_.empty() && std::exchange(write_refused_, false)) Notify(Notifier::kWritable);
 }
 
@@ -98,6 +101,7 @@ size_t FramesInvocation::Write(std::string_view bytes) {
     pending_.append(bytes.substr(sent, taken - sent));
   }
   write_refused_ = taken < bytes.size();
+  if (id_ != 0) TellRoom();
   return taken == bytes.size() ? offered : taken;
 }
 
@@ -127,18 +131,14 @@ void FramesInvocation::OnReplyHead(std::string_view payload, FrameEnd end) {
   if (limit != 0 && !Bodiless() && answer_.content_length.value_or(0) > limit) {
     return Fail({OutcomeKind::kOutputLimit, 0, ""}, AfterCall::kCancelled);
   }
-  if (end == FrameEnd::kEnd) Complete();
+  if (end == FrameEnd::kEnd || Bodiless()) Complete();  // nobody may see a body: it is cancelled
 }
 
 void FramesInvocation::OnReplyBody(std::string_view bytes, FrameEnd end) {
   if (end == FrameEnd::kEnd) id_ = 0;
-  if (Bodiless()) {  // nobody may see it
-    if (id_ != 0) channel()->Grant(id_, bytes.size());
-  } else {
-    if (!CountOutput(bytes.size())) return;
-    buffer_.append(bytes);
-    if (head_told() && !bytes.empty()) Notify(Notifier::kReadable);
-  }
+  if (!CountOutput(bytes.size())) return;
+  buffer_.append(bytes);
+  if (head_told() && !bytes.empty()) Notify(Notifier::kReadable);
   if (end == FrameEnd::kEnd) Complete();
 }
 
@@ -157,8 +157,7 @@ bool FramesInvocation::CountOutput(size_t more) {
 // A small answer whose size is known comes whole; of others nobody knows when there is more.
 void FramesInvocation::OnReplyPause() {
   if (head_told() || ended()) return;
-  if (answer_.content_length && !Bodiless() && *answer_.content_length <= BufferPool::kBytes)
-    return;
+  if (answer_.content_length && *answer_.content_length <= BufferPool::kBytes) return;
   TellHead();
 }
 

@@ -44,6 +44,7 @@ class FramesInvocation final : public Call, private FramesUser {
   // The request's side
   bool BodyComplete() const { return body_ended_ || request_.content_length == body_bytes_; }
   void Push();
+  void TellRoom();
   bool CountBody(size_t more);
   // The reply's side
   bool Bodiless() const;

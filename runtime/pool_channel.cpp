@@ -26,7 +26,11 @@ void Pool::OnChannelEnd(Instance& instance, FramesChannel::End end, const char* 
   if (end == FramesChannel::End::kBroken) return BreakOff(instance, why);
   instance.cut_off = true;
   if (instance.step == InstanceStep::kStarting) return;
-  if (instance.step != InstanceStep::kEnding) AwaitExit(instance);
+  if (instance.step == InstanceStep::kFrozen || instance.step == InstanceStep::kReclaimed) {
+    Terminate(instance);  // frozen it could not end; there are no calls whose outcome that changes
+  } else if (instance.step != InstanceStep::kEnding) {
+    AwaitExit(instance);
+  }
   for (Call* call : std::vector<Call*>(instance.calls)) {
     if (call->Movable()) MoveUnsent(instance, *call);
   }

@@ -97,7 +97,7 @@ TEST_F(RouterTest, IsNotConfusedByVariants) {
   for (const char* path :
        {"//v1/images", "/v1//images", "/V1/images", "/v1/images/", "/v1/./images", "/.", "/v1",
         "/v1/functions/x/y", "/v1/functions/x/logs/", "/%761/images", "/healthz/", "/function",
-        "/function/", "/function//x", "/v1/images;x", "/v1/tasks", "/metrics/"}) {
+        "/function/", "/function//x", "/v1/images;x", "/v1/task", "/metrics/"}) {
     EXPECT_EQ(Match("GET", path), "404") << path;
   }
   EXPECT_EQ(Match("GET", "/v1/functions/%00"), "400");

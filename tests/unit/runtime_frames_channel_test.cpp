@@ -242,7 +242,7 @@ TEST_F(FramesChannelTest, DrainingEndsWhateverIsSentMeanwhile) {
   peer->Head(channel->Begin(user, "head", FrameEnd::kMore), 200);
   std::string frames;
   for (int i = 0; i < 5000; ++i) {
-    AppendFrame(FrameType::kBody, 0x10000, FrameEnd::kMore, "", &frames);
+    AppendCredit(0x10000, 1, &frames);
   }
   std::atomic<bool> stopped = false;
   std::thread function([&] {
@@ -277,6 +277,19 @@ TEST_F(FramesChannelTest, TellsNobodyOfRoomWhileAnotherSends) {
     ReadAll();
     return waits.rooms == 1;
   }));
+}
+
+TEST_F(FramesChannelTest, CreditsThatNobodyReadsFillItAsWell) {
+  OpenAndGreet(std::chrono::milliseconds(1));
+  User user;
+  const uint32_t id = channel->Begin(user, "head", FrameEnd::kMore);
+  const std::string much(16 << 20, 'x');
+  ASSERT_LT(channel->SendBody(id, much, FrameEnd::kMore), much.size());
+  EXPECT_TRUE(channel->has_room());
+  for (int i = 0; i < 1 << 16; ++i) channel->Grant(id, kFramesReplyWindow / 2);
+  EXPECT_FALSE(channel->has_room());
+  EXPECT_TRUE(RunUntil([&] { return ended == FramesChannel::End::kBroken; }));
+  EXPECT_EQ(why, "it does not read");
 }
 
 TEST_F(FramesChannelTest, RoomGoesAround) {

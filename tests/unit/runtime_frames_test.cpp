@@ -121,7 +121,8 @@ void Echo(FramesPeer& peer) {
     const size_t n = std::min<uint64_t>(held.size(), credit);
     if (frame->type == FrameType::kHello || frame->type == FrameType::kHead) continue;
     const bool last = ended && n == held.size();
-    if (n > 0 && !ended) peer.Credit(frame->id, static_cast<uint32_t>(n));
+    if (n == 0 && !last) continue;
+    if (!ended) peer.Credit(frame->id, static_cast<uint32_t>(n));
     peer.Say(FrameType::kBody, frame->id, last ? FrameEnd::kEnd : FrameEnd::kMore,
              held.substr(0, n));
     held.erase(0, n);
@@ -146,6 +147,19 @@ TEST_F(FramesTest, StreamsLargeBodiesBothWays) {
   EXPECT_TRUE(chunked->body == body);
   EXPECT_FALSE(chunked->call->head().content_length);
   EXPECT_EQ(chunked->outcome(), "ok");
+}
+
+TEST_F(FramesTest, TakesALargeBodyThatCameBeforeTheFunctionWasReady) {
+  std::atomic<bool> go = false;
+  Serve([&](FramesPeer& peer) {
+    while (!go) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    Echo(peer);
+  });
+  auto client = Begin(Post(1000000), std::string(1000000, 'x'));
+  RunFor(std::chrono::milliseconds(1));
+  go = true;
+  EXPECT_TRUE(RunUntil([&] { return client->done(); }));
+  EXPECT_EQ(client->body.size(), 1000000U);
 }
 
 TEST_F(FramesTest, ServesCallsAtOnceAndInAnyOrder) {
@@ -308,6 +322,11 @@ TEST_F(FramesTest, EndsAnInstanceThatBreaksTheProtocolAndNoOther) {
       {"hello", [=](FramesPeer& p, uint32_t) { p.Hello(); }},
       {"credit", [=](FramesPeer& p, uint32_t id) { p.Credit(id, 0x7fffffff); }},
       {"no credit", [=](FramesPeer& p, uint32_t id) { p.Credit(id, 0); }},
+      {"empty",
+       [=](FramesPeer& p, uint32_t id) {
+         p.Head(id, 200, {{"Content-Length", "9"}});
+         p.Say(FrameType::kBody, id, more);
+       }},
       {"size",
        [](FramesPeer& p, uint32_t) {
          p.Raw({"\1\0\1\0....\3\0\0\0", 12});
@@ -405,6 +424,22 @@ TEST_F(FramesTest, ABodyThatNobodyMaySeeIsDropped) {
   EXPECT_EQ(none->status(), 204);
   EXPECT_EQ(none->body, "");
   EXPECT_EQ(none->outcome(), "ok");
+}
+
+TEST_F(FramesTest, ABodyThatNobodyMaySeeIsCancelled) {
+  std::atomic<bool> cancelled = false;
+  Serve([&](FramesPeer& peer) {
+    const auto head = peer.NextHead();
+    peer.Head(head->id, 204);  // and no end of it
+    peer.Flush();
+    while (const auto frame = peer.Next()) {
+      if (frame->type == FrameType::kCancel) cancelled = true;
+    }
+  });
+  auto client = Call(Request());
+  EXPECT_EQ(client->status(), 204);
+  EXPECT_EQ(client->outcome(), "ok");
+  EXPECT_TRUE(RunUntil([&] { return cancelled.load(); }));
 }
 
 TEST_F(FramesTest, ADeathIsTheOutcomeOfTheCallsItMet) {
@@ -556,6 +591,29 @@ TEST_F(FramesTest, CallsWaitForAFunctionThatIsBehindAndItIsNotEnded) {
   EXPECT_EQ(sandbox->starts, 1);
 }
 
+TEST_F(FramesTest, AFrozenInstanceThatClosedItsChannelIsAskedToEnd) {
+  version->spec.scale.freeze_after = Duration::zero();
+  std::atomic<bool> close = false;
+  std::atomic<bool> closed = false;
+  sandbox->program = [&](FakeProgram& program) {
+    FramesPeer peer(program);
+    peer.Hello();
+    peer.Reply(peer.NextHead()->id, "x");
+    while (!close) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    shutdown(program.channel(), SHUT_RDWR);
+    while (!closed) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return Exited(0);
+  };
+  ASSERT_TRUE(Activate(version).ok());
+  Call(Request());
+  EXPECT_TRUE(RunUntil([&] { return sandbox->frozen.size() == 1; }));
+  close = true;
+  EXPECT_TRUE(RunUntil(
+      [&] { return std::count(sandbox->signals.begin(), sandbox->signals.end(), SIGTERM) == 1; }));
+  closed = true;
+  EXPECT_TRUE(RunUntil([&] { return Instances() == 0; }));
+}
+
 TEST_F(FramesTest, AFunctionMayGiveACallUp) {
   Answer([](FramesPeer& peer, const Frame& head) {
     peer.Say(FrameType::kCancel, head.id, FrameEnd::kMore);
@@ -580,7 +638,8 @@ TEST_F(FramesTest, EndsAFunctionThatNeverEndsCancelledCalls) {
   });
   auto first = Begin(Request());
   ASSERT_TRUE(RunUntil([&] { return warm.load(); }));
-  for (size_t i = 0; i < kMostUnansweredCancels; ++i) Begin(Request())->Leave();
+  const size_t most = kMostUnansweredCancels + version->concurrency;
+  for (size_t i = 0; i < most; ++i) Begin(Request())->Leave();
   RunFor(std::chrono::milliseconds(1));
   EXPECT_EQ(Kills(), 0U);
   Begin(Request())->Leave();
