@@ -105,7 +105,8 @@ class CrashSweep(OwnDaemonCase):
                                   capture_output=True, text=True, check=True).stdout
             self.assertEqual(int(used.split()[0]), disk, f"{where}: {chain}")
         known = {"pulga.db", "pulga.db-wal", "pulga.db-shm", "admin.key", "lock", "layers",
-                 "layer-records", "spare-room", "volumes"}
+                 "layer-records", "secrets", "spare-room", "tasks.db", "tasks.db-wal",
+                 "tasks.db-shm", "volumes"}
         unknown = [p.name for p in data.iterdir() if p.name not in known and not self.empty(p)]
         self.assertEqual(unknown, [], where)
         done = self.daemon.cli("image", "verify")

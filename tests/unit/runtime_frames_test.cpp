@@ -110,11 +110,17 @@ TEST_F(FramesTest, TellsTheFunctionWhatWasAsked) {
 
 // The body back as it comes, by its credit and ours.
 void Echo(FramesPeer& peer) {
-  uint64_t credit = kFramesReplyWindow;
+  uint64_t credit = 0;
+  uint32_t id = 0;
   std::string held;
   bool ended = false;
   while (const auto frame = peer.Next()) {
-    if (frame->type == FrameType::kHead) peer.Head(frame->id, 200);
+    if (frame->type == FrameType::kHead) {
+      id = frame->id;
+      credit = kFramesReplyWindow;
+      peer.Head(id, 200);
+    }
+    if (frame->id != id) continue;  // credit for a call that is over
     if (frame->type == FrameType::kCredit) credit += std::stoul(frame->payload);
     if (frame->type == FrameType::kBody) held += frame->payload;
     if (frame->type == FrameType::kBody) ended = frame->end == FrameEnd::kEnd;
@@ -126,7 +132,8 @@ void Echo(FramesPeer& peer) {
     peer.Say(FrameType::kBody, frame->id, last ? FrameEnd::kEnd : FrameEnd::kMore,
              held.substr(0, n));
     held.erase(0, n);
-    credit = last ? kFramesReplyWindow : credit - n;
+    credit -= n;
+    if (last) id = 0;
     if (last) ended = false;
     peer.Flush();
   }
