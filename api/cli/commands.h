@@ -16,6 +16,7 @@ std::vector<Command> ImageUpkeepCommands();  // image export|verify|prune
 std::vector<Command> DeployCommands();       // deploy, rollback, scale, rm
 std::vector<Command> FunctionCommands();     // ls, describe, logs
 std::vector<Command> InvokeCommands();       // invoke
+std::vector<Command> TaskCommands();         // tasks ls|show|result|rm
 std::vector<Command> VolumeCommands();       // volume ls|create|inspect|rm
 std::vector<Command> PolicyCommands();       // policy replay
 std::vector<Command> RunCommands();          // run

@@ -101,6 +101,18 @@ std::string EncodePath(std::string_view path) {
   return out;
 }
 
+// As a task: prints its id.
+int Submit(const DaemonClient& client, const ClientRequest& request, bool json) {
+  const auto reply = client.Invoke(request, nullptr);
+  if (!reply.ok()) return Fail(reply.error());
+  const std::string id = reply->Header("X-Call-Id");
+  if (reply->status != 202) {
+    return Fail({Code::kUnavailable, 0, ErrorTextOf(*reply)});
+  }
+  PrintOut(json ? Json{{"status", reply->status}, {"call_id", id}}.dump() + "\n" : id + "\n");
+  return kExitOk;
+}
+
 int RunInvoke(const Args& args) {
   auto client = DaemonClient::FromArgs(args);
   if (!client.ok()) return UsageError(client.error().message);
@@ -110,12 +122,16 @@ int RunInvoke(const Args& args) {
   if (!IsToken(request.method)) return UsageError("--method wants a method like GET");
   std::string path = args.Value("path").value_or("");
   if (!path.empty() && path[0] != '/' && path[0] != '?') path = "/" + path;
-  request.target = "/function/" + PercentEncode(args.words()[0]) + EncodePath(path);
+  const bool async = args.Has("async");
+  request.target = (async ? "/async-function/" : "/function/") + PercentEncode(args.words()[0]) +
+                   EncodePath(path);
   Status taken = TakeHeaders(args, &request);
   if (!taken.ok()) return UsageError(taken.error().message);
   taken = TakeBody(args, &request, &body);
   if (!taken.ok()) return Fail(taken.error());
+  if (async && request.method != "POST") return UsageError("--async is a POST, always");
   const bool json = args.Has("json");
+  if (async) return Submit(*client, request, json);
   BodySink sink;
   if (!json) {
     sink = [](const ClientReply& head, std::string_view bytes) {
@@ -164,7 +180,7 @@ std::string ReceiptTable(const ClientReply& reply) {
 }
 
 std::vector<Command> InvokeCommands() {
-  return {{"invoke", "NAME [-d DATA|@FILE] [-H 'Name: value'] [-v]", "Call a function.",
+  return {{"invoke", "NAME [-d DATA|@FILE] [-H 'Name: value'] [--async] [-v]", "Call a function.",
            "The request body is stdin unless -d is given or stdin is a terminal. The exit code is "
            "0 for a\n"
            "2xx reply. NAME may be NAME.NAMESPACE.",
@@ -173,6 +189,7 @@ std::vector<Command> InvokeCommands() {
                {"header", 'H', "HEADER", "\"Name: value\"; may be repeated"},
                {"method", 'X', "METHOD", "instead of POST"},
                {"path", 'p', "PATH", "what follows the name: /rest?query"},
+               {"async", 0, "", "run it later: print its id at once, for pulga tasks"},
                {"verbose", 'v', "", "print the receipt on stderr"}} +
                ClientOptions(),
            1, 1, &RunInvoke}};

@@ -25,6 +25,7 @@
 #include "runtime/namespace_service.h"
 #include "runtime/sense/board_sense.h"
 #include "runtime/state_store.h"
+#include "runtime/tasks/schedule_keeper.h"
 #include "runtime/tasks/task_service.h"
 #include "runtime/unpack_bridge.h"
 #include "runtime/volume_service.h"
@@ -112,6 +113,7 @@ class Daemon {
   std::unique_ptr<HabitKeeper> habits_;
   std::unique_ptr<NamespaceService> namespaces_;
   std::unique_ptr<TaskService> tasks_;
+  std::unique_ptr<ScheduleKeeper> schedules_;
   std::unique_ptr<EngineImpl> engine_;
   std::unique_ptr<BoardSense> sense_;
   std::unique_ptr<KeeperLink> keeper_;
@@ -261,6 +263,10 @@ void Daemon::BuildTasks() {
   };
   parts.waiting_calls = [this](const FunctionKey& key) { return dispatcher_->Glance(key).queued; };
   tasks_ = std::make_unique<TaskService>(std::move(parts), LimitsOfTasks());
+  schedules_ = std::make_unique<ScheduleKeeper>(
+      ScheduleParts{*loop_, clock_, *tasks_, [this](const auto& tell) {
+                      for (const auto& [key, entry] : registry_.functions()) tell(*entry.active);
+                    }});
 }
 
 SenseOptions Daemon::OptionsOfSense() const {
@@ -392,6 +398,7 @@ void Daemon::OnLauncher(UniqueFd socket) {
   volumes_->Sweep();
   uploads_->ImportComplete();
   tasks_->Resume();
+  schedules_->Start();
 }
 
 void Daemon::OnLauncherLost() {
@@ -456,6 +463,7 @@ void Daemon::BeginStop() {
   runner_->Stop();
   pulls_->Stop();
   uploads_->Stop();
+  schedules_->Stop();
   tasks_->BeginStopping();
   const TimePoint deadline = loop_->Now() + config_.stop_timeout;
   if (front_ != nullptr) front_->StopAccepting();
@@ -513,6 +521,7 @@ void Daemon::TearDown() {
   spool_.reset();
   store_.reset();  // before the sandbox: without us the launcher ends, and the keeper all of it
   front_.reset();  // the loop, whose turns it takes part in, does not run any more
+  schedules_.reset();
   tasks_.reset();  // with the calls it makes
   engine_.reset();
   namespaces_.reset();

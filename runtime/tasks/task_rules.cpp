@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "base/units.h"
+#include "runtime/tasks/schedule_plan.h"
 
 namespace pulga {
 namespace {
@@ -130,6 +131,8 @@ std::vector<std::string> TaskWarnings(const std::map<std::string, std::string>& 
                          ": a whole number from 1 to 10000; it has no effect");
     }
   }
+  const auto schedule = ParseFunctionSchedule(annotations);
+  if (!schedule.ok()) warnings.push_back(schedule.error().message + "; it is never called by it");
   return warnings;
 }
 

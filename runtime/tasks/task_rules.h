@@ -65,7 +65,7 @@ uint32_t TasksAtOnce(const BoardRoom& room);
 // that a call beside its tasks finds a place.
 inline constexpr const char* kParallelAnnotation = "pulga.async.parallel";
 uint32_t TasksAtOnceOf(const Version& version);
-// What is wrong with a function's annotations about tasks, as warnings of its deploy.
+// What is wrong with a function's annotations about tasks and schedules, as warnings of its deploy.
 std::vector<std::string> TaskWarnings(const std::map<std::string, std::string>& annotations);
 
 }  // namespace pulga

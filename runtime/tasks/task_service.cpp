@@ -96,6 +96,7 @@ Status TaskService::Load() {
   PULGA_ASSIGN_OR_RETURN(store_, TaskStore::Open(parts_.data_dir));
   PULGA_ASSIGN_OR_RETURN(TaskStore::Loaded loaded, store_->Load());
   next_seq_ = loaded.last_seq + 1;
+  fired_ = std::move(loaded.fired);
   const TimePoint now = parts_.clock.Now();
   const int64_t now_ms = NowMs();
   // A clock that was set meanwhile makes nobody wait longer than any wait there is.
@@ -201,6 +202,8 @@ void TaskService::Submit(TaskOrder order, std::string body,
   if (task.id.empty() || queue_.Find(task.id) != nullptr || arriving_.count(task.id) != 0) {
     task.id = RandomUuid();
   }
+  change.fires_minute = order.fires_minute;
+  if (order.fires_minute) fired_[change.task.function] = *order.fires_minute;
   change.request = std::move(order.request);
   change.request->body = std::move(body);
   const uint64_t bytes = change.request->body.size() + 512;
@@ -413,6 +416,12 @@ std::vector<Task> TaskService::List(const TaskFilter& filter) const {
     return tasks.size() < filter.most;
   });
   return tasks;
+}
+
+std::optional<int64_t> TaskService::LastFired(const FunctionKey& function) const {
+  const auto it = fired_.find(function);
+  if (it == fired_.end()) return std::nullopt;
+  return it->second;
 }
 
 TaskTotals TaskService::Totals() const { return {queue_.totals(), queue_.ended(), queue_.bytes()}; }

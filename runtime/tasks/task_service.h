@@ -54,6 +54,7 @@ class TaskService final : public Tasks {
   void AnswerOf(const std::string& id, std::function<void(Result<TaskAnswer>)> done) override;
   void Cancel(const std::string& id, std::function<void(Status)> done) override;
   void Remove(const std::string& id, std::function<void(Status)> done) override;
+  std::optional<int64_t> LastFired(const FunctionKey& function) const override;
   TaskCounts CountsOf(const FunctionKey& function) const override {
     return queue_.Counts(function);
   }
@@ -99,8 +100,9 @@ class TaskService final : public Tasks {
   bool resumed_ = false;
   bool stopping_ = false;
   uint64_t next_seq_ = 1;
-  std::set<std::string> arriving_;  // ids of those submitted, not yet on disk
-  uint64_t arriving_bytes_ = 0;     // of those and of drafts, in memory
+  std::map<FunctionKey, int64_t> fired_;  // the last minute of each schedule
+  std::set<std::string> arriving_;        // ids of those submitted, not yet on disk
+  uint64_t arriving_bytes_ = 0;           // of those and of drafts, in memory
   EventLoop::TimerId evaluate_timer_ = 0;
   EventLoop::TimerId retry_timer_ = 0;
   EventLoop::TimerId forget_timer_ = 0;

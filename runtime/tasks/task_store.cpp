@@ -51,7 +51,17 @@ CREATE TABLE answers (
   body BLOB NOT NULL
 ) STRICT;
 )sql";
-constexpr const char* kMigrations[] = {kSchema1};
+// The last time a function's schedule made a task, in minutes since 1970.
+constexpr const char* kSchema2 = R"sql(
+CREATE TABLE firings (
+  owner TEXT NOT NULL,
+  name_space TEXT NOT NULL,
+  name TEXT NOT NULL,
+  minute INTEGER NOT NULL,
+  PRIMARY KEY (owner, name_space, name)
+) STRICT, WITHOUT ROWID;
+)sql";
+constexpr const char* kMigrations[] = {kSchema1, kSchema2};
 
 std::optional<TaskState> StateOf(std::string_view name) {
   for (int i = 0; i <= static_cast<int>(TaskState::kCancelled); ++i) {
@@ -141,6 +151,7 @@ Result<TaskStore::Loaded> TaskStore::Load() {
                " created_unix_ms, not_before_unix_ms, begun_unix_ms, ended_unix_ms, bytes, status,"
                " outcome, function_us FROM tasks ORDER BY seq"));
   Loaded loaded;
+  PULGA_RETURN_IF_ERROR(LoadFirings(&loaded));
   while (true) {
     PULGA_ASSIGN_OR_RETURN(const bool row, rows->Step());
     if (!row) return loaded;
@@ -155,7 +166,24 @@ Result<TaskStore::Loaded> TaskStore::Load() {
   }
 }
 
+Status TaskStore::LoadFirings(Loaded* loaded) {
+  PULGA_ASSIGN_OR_RETURN(Statement* const rows,
+                         Prepared("SELECT owner, name_space, name, minute FROM firings"));
+  while (true) {
+    PULGA_ASSIGN_OR_RETURN(const bool row, rows->Step());
+    if (!row) return OkStatus();
+    loaded->fired[{rows->TextAt(0), rows->TextAt(1), rows->TextAt(2)}] = rows->IntAt(3);
+  }
+}
+
 // --- changes
+
+Status TaskStore::StoreFiring(const FunctionKey& function, int64_t minute) {
+  PULGA_ASSIGN_OR_RETURN(Statement* const row,
+                         Prepared("INSERT OR REPLACE INTO firings (owner, name_space, name, minute)"
+                                  " VALUES (?, ?, ?, ?)"));
+  return row->Text(function.owner).Text(function.name_space).Text(function.name).Int(minute).Run();
+}
 
 Status TaskStore::SetDurability(TaskChange::Must must) {
   if (durability_ == must) return OkStatus();
@@ -181,7 +209,11 @@ Status TaskStore::ApplyOne(const TaskChange& change) {
   if (change.kind == TaskChange::Kind::kForget) {
     return RunSeq("DELETE FROM tasks WHERE seq = ?", seq);
   }
-  if (change.kind == TaskChange::Kind::kAdd) return Add(change.task, *change.request);
+  if (change.kind == TaskChange::Kind::kAdd) {
+    PULGA_RETURN_IF_ERROR(Add(change.task, *change.request));
+    if (!change.fires_minute) return OkStatus();
+    return StoreFiring(change.task.function, *change.fires_minute);
+  }
   PULGA_RETURN_IF_ERROR(Update(change.task));
   if (!HasEnded(change.task.state)) return OkStatus();
   PULGA_RETURN_IF_ERROR(RunSeq("DELETE FROM requests WHERE seq = ?", seq));

@@ -30,6 +30,7 @@ struct TaskChange {
   Task task;  // kForget: its seq
   std::optional<TaskRequest> request;
   std::optional<TaskAnswer> answer;
+  std::optional<int64_t> fires_minute;  // kAdd: of its function's schedule
 };
 
 class TaskStore {
@@ -38,8 +39,9 @@ class TaskStore {
   static Result<std::unique_ptr<TaskStore>> Open(const std::string& data_dir);
 
   struct Loaded {
-    std::vector<Task> tasks;  // the oldest first
-    uint64_t last_seq = 0;    // ever given to a row that is there
+    std::vector<Task> tasks;               // the oldest first
+    uint64_t last_seq = 0;                 // ever given to a row that is there
+    std::map<FunctionKey, int64_t> fired;  // the last minute of each function's schedule
   };
   // Those a crash found running are queued. Damaged rows stay where they are and are told in the
   // log.
@@ -57,6 +59,8 @@ class TaskStore {
   Status RunSeq(const char* sql, uint64_t seq);
   Status ApplyOne(const TaskChange& change);
   Status Add(const Task& task, const TaskRequest& request);
+  Status StoreFiring(const FunctionKey& function, int64_t minute);
+  Status LoadFirings(Loaded* loaded);
   Status Update(const Task& task);
   Status SetDurability(TaskChange::Must must);
 

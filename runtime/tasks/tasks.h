@@ -22,6 +22,7 @@ struct TaskOrder {
   std::string id;       // the call id; one that a task has already is replaced by a new one
   TaskRequest request;  // without its body
   std::optional<uint64_t> content_length;
+  std::optional<int64_t> fires_minute;  // of its function's schedule: stored with it
 };
 
 struct TaskFilter {
@@ -65,6 +66,8 @@ class Tasks {
   virtual void Cancel(const std::string& id, std::function<void(Status)> done) = 0;
   // Cancels it, if it has not ended, and forgets it with its answer.
   virtual void Remove(const std::string& id, std::function<void(Status)> done) = 0;
+  // The last minute (since 1970) of the function's schedule for which there was a task.
+  virtual std::optional<int64_t> LastFired(const FunctionKey& function) const = 0;
   virtual TaskCounts CountsOf(const FunctionKey& function) const = 0;
   virtual TaskTotals Totals() const = 0;
 };

@@ -106,6 +106,22 @@ class Answers(Case):
         self.assertIsNone(task_of(self.daemon, ids[0]))
 
 
+    def test_from_the_command_line(self):
+        task_id = self.daemon.cli_ok("invoke", "echo", "--async", "-d", "hello").strip()
+        ended(self.daemon, task_id)
+        self.assertEqual(self.daemon.cli_ok("tasks", "result", task_id), "hello")
+        self.assertIn(task_id, self.daemon.cli_ok("tasks", "ls", "--function", "echo"))
+        self.assertIn("done", self.daemon.cli_ok("tasks", "show", task_id))
+        self.daemon.cli_ok("tasks", "rm", task_id)
+        self.assertEqual(self.daemon.cli("tasks", "show", task_id).returncode, 1)
+        refused = self.daemon.cli("invoke", "absent", "--async", "-d", "x")
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn(b"absent", refused.stderr)
+        failed = self.daemon.cli_ok("invoke", "probe", "--async", "-d", "exit 3").strip()
+        ended(self.daemon, failed)
+        self.assertEqual(self.daemon.cli("tasks", "result", failed).returncode, 1)
+
+
 class Queue(OwnDaemonCase):
     def setUp(self):
         super().setUp()

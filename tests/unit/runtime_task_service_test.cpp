@@ -357,6 +357,20 @@ TEST_F(TaskServiceTest, ADamagedRowStaysAndHoldsNobodyUp) {
   EXPECT_TRUE(Submit("three").ok()) << "under a number of its own";
 }
 
+TEST_F(TaskServiceTest, TheMinuteOfAFiringIsStoredWithItsTask) {
+  TaskOrder order;
+  order.function.name = "f";
+  const FunctionKey function = order.function;
+  order.fires_minute = 77;
+  EXPECT_FALSE(service->LastFired(function));
+  bool told = false;
+  auto draft = std::move(service->NewTask(order)).value();
+  draft->Submit([&](const Result<std::string>& id) { told = id.ok(); });
+  ASSERT_TRUE(Eventually([&] { return told; }));
+  Restart();
+  EXPECT_EQ(service->LastFired(function), 77);
+}
+
 TEST_F(TaskServiceTest, ADamagedDatabaseStopsTheStart) {
   ASSERT_TRUE(Submit("one").ok());
   service.reset();

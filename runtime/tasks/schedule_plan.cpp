@@ -1,0 +1,67 @@
+#include "runtime/tasks/schedule_plan.h"
+
+#include <algorithm>
+
+#include "base/text.h"
+
+namespace pulga {
+namespace {
+
+constexpr size_t kMostTimes = 16;
+constexpr int64_t kMinutesPerYear = 366 * 24 * 60;
+
+// The latest of `schedule` in (last, now].
+std::optional<int64_t> LatestIn(const CronSchedule& schedule, const ScheduleLook& look) {
+  std::optional<int64_t> latest;
+  for (auto next = schedule.NextAfter(look.last); next && *next <= look.now;
+       next = schedule.NextAfter(*next)) {
+    latest = next;
+  }
+  return latest;
+}
+
+}  // namespace
+
+Result<std::optional<FunctionSchedule>> ParseFunctionSchedule(const Annotations& annotations) {
+  const auto topic = annotations.find("topic");
+  const auto times = annotations.find("schedule");
+  if (topic == annotations.end() || topic->second != "cron-function" ||
+      times == annotations.end()) {
+    return std::optional<FunctionSchedule>();
+  }
+  FunctionSchedule schedule;
+  for (const std::string_view text : Split(times->second, ';')) {
+    if (Trim(text).empty()) continue;
+    auto parsed = CronSchedule::Parse(Trim(text));
+    if (!parsed.ok()) return Prefix("annotations.schedule", parsed.error());
+    schedule.times.push_back(std::move(*parsed));
+  }
+  if (schedule.times.empty() || schedule.times.size() > kMostTimes) {
+    return Error{Code::kInvalidArgument, 0,
+                 "annotations.schedule: one to 16 schedules, separated by ';'"};
+  }
+  if (const auto missed = annotations.find("pulga.schedule.missed"); missed != annotations.end()) {
+    if (missed->second != "skip" && missed->second != "once") {
+      return Error{Code::kInvalidArgument, 0, "annotations.pulga.schedule.missed: skip or once"};
+    }
+    if (missed->second == "once") schedule.missed = FunctionSchedule::Missed::kOnce;
+  }
+  return std::optional<FunctionSchedule>(std::move(schedule));
+}
+
+std::optional<int64_t> DueMinute(const FunctionSchedule& schedule, const ScheduleLook& look) {
+  ScheduleLook wanted = look;
+  // What lies further back than a year is a clock that was not set.
+  wanted.last = std::max(wanted.last, look.now - kMinutesPerYear);
+  if (schedule.missed == FunctionSchedule::Missed::kSkip) {
+    wanted.last = std::max(wanted.last, look.now - kOnTimeMinutes);
+  }
+  std::optional<int64_t> due;
+  for (const CronSchedule& times : schedule.times) {
+    const auto latest = LatestIn(times, wanted);
+    if (latest) due = std::max(due.value_or(*latest), *latest);
+  }
+  return due;
+}
+
+}  // namespace pulga
