@@ -27,6 +27,7 @@ struct TaskLimits {
   uint64_t message_bytes = 1 << 20;                // of one request or answer
   Duration keep_ended = std::chrono::minutes(20);  // then it is forgotten
   uint64_t bytes_in_hand = 16ULL << 20;            // of requests not yet on disk, in memory
+  Duration write_again = std::chrono::seconds(2);  // after a write that failed
   bool operator==(const TaskLimits&) const = default;
 };
 

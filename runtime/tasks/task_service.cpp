@@ -18,7 +18,6 @@ using std::chrono::seconds;
 
 // While there are tasks to begin and the board has no room for them: nothing tells when it has.
 constexpr Duration kLookAgain = milliseconds(250);
-constexpr Duration kWriteAgain = seconds(2);
 constexpr Duration kForgetInterval = seconds(30);
 
 Error Stopping() { return {Code::kUnavailable, 0, "the daemon is shutting down"}; }
@@ -258,26 +257,28 @@ void TaskService::Flush() {
 void TaskService::OnWritten(std::vector<Write> batch, const Status& status) {
   if (!status.ok() && !fails_) LogError("tasks are not written: " + status.error().message);
   if (status.ok() && fails_) LogInfo("tasks are written again");
-  fails_ = !status.ok();
   std::vector<Write> rest;
   std::vector<Done> told;
   for (Write& write : batch) {
     if (write.done) told.push_back(std::exchange(write.done, nullptr));
     // What is new is refused; what happened to the others is written some time.
-    if (fails_ && write.change.kind != TaskChange::Kind::kAdd) rest.push_back(std::move(write));
+    const bool again = !status.ok() && write.change.kind != TaskChange::Kind::kAdd;
+    if (again) rest.push_back(std::move(write));
   }
   std::move(unwritten_.begin(), unwritten_.end(), std::back_inserter(rest));
   unwritten_ = std::move(rest);
+  const bool failed_before = fails_;
+  fails_ = !status.ok() && !unwritten_.empty();  // until a write has shown that it does not
   if (fails_) {
-    retry_timer_ = parts_.loop.CallAfter(kWriteAgain, [this] {
+    retry_timer_ = parts_.loop.CallAfter(limits_.write_again, [this] {
       retry_timer_ = 0;
-      fails_ = false;
       Flush();
-      Evaluate();
     });
   }
   for (const Done& done : told) done(status);
-  if (!fails_) Flush();
+  if (fails_) return;
+  Flush();
+  if (failed_before) Evaluate();
 }
 
 void TaskService::Update(const Task& task, std::optional<TaskAnswer> answer) {
@@ -319,7 +320,7 @@ void TaskService::Evaluate() {
     const auto seq =
         queue_.Next([&](const TaskQueue::Lane& lane) { return MayBegin(lane, &held_back); });
     if (!seq) break;
-    if (!StartThread().ok()) return EvaluateLater(kWriteAgain);
+    if (!StartThread().ok()) return EvaluateLater(limits_.write_again);
     Begin(*seq);
   }
   if (held_back) return EvaluateLater(kLookAgain);

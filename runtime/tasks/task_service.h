@@ -96,7 +96,7 @@ class TaskService final : public Tasks {
   std::map<uint64_t, std::unique_ptr<TaskRun>> running_;  // null: its request is being read
   std::vector<Write> unwritten_;
   bool writing_ = false;
-  bool fails_ = false;  // the last write
+  bool fails_ = false;  // the last write, and what it had still waits
   bool resumed_ = false;
   bool stopping_ = false;
   uint64_t next_seq_ = 1;

@@ -98,8 +98,8 @@ class TaskServiceTest : public ::testing::Test {
     return version;
   }
   template <typename F>
-  bool Eventually(F f) {
-    for (int i = 0; i < 3000 && !f(); ++i) loop->RunOnce(milliseconds(10));
+  bool Eventually(F f, int turns = 3000) {
+    for (int i = 0; i < turns && !f(); ++i) loop->RunOnce(milliseconds(10));
     return f();
   }
   Result<std::string> Submit(const std::string& id, const std::string& body = "body") {
@@ -136,6 +136,16 @@ class TaskServiceTest : public ::testing::Test {
     return *told;
   }
 
+  // As a full disk would; with "" they succeed again.
+  void RefuseWrites(const std::string& what = "BEFORE UPDATE") {
+    auto database = std::move(Database::Open(dir.path() + "/tasks.db")).value();
+    ASSERT_TRUE(database->Execute("DROP TRIGGER IF EXISTS refuse").ok());
+    if (what.empty()) return;
+    const std::string refuse =
+        "CREATE TRIGGER refuse " + what + " ON tasks BEGIN SELECT RAISE(ABORT, 'full'); END";
+    ASSERT_TRUE(database->Execute(refuse).ok());
+  }
+
   TempDir dir = std::move(TempDir::Create("/tmp/pulga-tasks-")).value();
   SystemClock clock;
   std::unique_ptr<EventLoop> loop;
@@ -143,7 +153,11 @@ class TaskServiceTest : public ::testing::Test {
   BoardRoom room{4, PressureLevel::kCalm, 0, false};
   uint32_t waiting_calls = 0;
   uint64_t reserve = 0;
-  TaskLimits limits;
+  TaskLimits limits = [] {
+    TaskLimits quick;
+    quick.write_again = milliseconds(10);
+    return quick;
+  }();
   std::set<void*> open;
   std::vector<ScriptedCall*> calls;
   std::unique_ptr<TaskService> service;
@@ -339,6 +353,30 @@ TEST_F(TaskServiceTest, StoppingTakesNothingAndForgetsNothing) {
   Restart();
   CallAt(0).Answer(200, "");
   EXPECT_EQ(StateOf("one"), TaskState::kDone);
+}
+
+TEST_F(TaskServiceTest, NothingBeginsUntilAWriteHasSucceeded) {
+  functions["f"] = MakeVersion({{kParallelAnnotation, "1"}});
+  ASSERT_TRUE(Submit("one").ok());
+  ScriptedCall& call = CallAt(0);
+  ASSERT_TRUE(Submit("two").ok());
+  RefuseWrites();
+  call.Answer(200, "kept in memory");
+  EXPECT_FALSE(Eventually([&] { return calls.size() > 1; }, 20)) << "over several tries to write";
+  RefuseWrites("");
+  CallAt(1).Answer(200, "");
+  EXPECT_EQ(StateOf("two"), TaskState::kDone);
+  EXPECT_EQ(AnswerOf("one")->body, "kept in memory");
+}
+
+TEST_F(TaskServiceTest, WhatIsRefusedForADiskThatFailsHoldsNobodyUp) {
+  ASSERT_TRUE(Submit("one").ok());
+  CallAt(0);
+  RefuseWrites("BEFORE INSERT");
+  EXPECT_FALSE(Submit("two").ok());
+  RefuseWrites("");
+  EXPECT_TRUE(Submit("three").ok());
+  CallAt(1);
 }
 
 TEST_F(TaskServiceTest, ADamagedRowStaysAndHoldsNobodyUp) {
