@@ -313,7 +313,7 @@ void TaskService::Evaluate() {
   bool held_back = false;  // by what is no task
   while (queue_.Wake(now)) {
     BoardRoom room = parts_.room();
-    room.open_calls -= std::min<uint64_t>(room.open_calls, running_.size());
+    room.open_calls -= std::min<uint64_t>(room.open_calls, OpenRuns());
     const uint32_t most = TasksAtOnce(room);
     held_back = held_back || most < room.at_once;
     if (running_.size() >= most) break;
@@ -325,6 +325,12 @@ void TaskService::Evaluate() {
   }
   if (held_back) return EvaluateLater(kLookAgain);
   if (const auto due = queue_.NextDue()) EvaluateLater(*due - now);
+}
+
+uint64_t TaskService::OpenRuns() const {
+  const auto calls = std::count_if(running_.begin(), running_.end(),
+                                   [](const auto& run) { return run.second != nullptr; });
+  return static_cast<uint64_t>(calls);
 }
 
 void TaskService::Begin(uint64_t seq) {
@@ -365,7 +371,7 @@ void TaskService::OnRequest(uint64_t seq, Result<TaskRequest> request) {
 }
 
 void TaskService::OnEnd(uint64_t seq, TaskRunEnd end) {
-  const auto run = running_.extract(seq);  // goes at the end, with its invocation
+  running_.erase(seq);  // with its call, which takes no place any more
   const Task& task = *queue_.At(seq);
   // What the stop cut short is found running by the next start.
   if (stopping_ && end.end.outcome.kind != OutcomeKind::kOk) return;

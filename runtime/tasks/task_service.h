@@ -79,6 +79,7 @@ class TaskService final : public Tasks {
   void EvaluateLater(Duration wait);
   // `held_back`: by calls that people wait for.
   bool MayBegin(const TaskQueue::Lane& lane, bool* held_back) const;
+  uint64_t OpenRuns() const;  // those of `running_` that have a call
   void Begin(uint64_t seq);
   void OnRequest(uint64_t seq, Result<TaskRequest> request);
   void OnEnd(uint64_t seq, TaskRunEnd end);

@@ -85,7 +85,11 @@ class TaskServiceTest : public ::testing::Test {
       calls.push_back(call.get());
       return call;
     };
-    parts.room = [this] { return room; };
+    parts.room = [this] {
+      BoardRoom now = room;
+      if (counts_open_calls) now.open_calls += open.size();
+      return now;
+    };
     parts.waiting_calls = [this](const FunctionKey&) { return waiting_calls; };
     service = std::make_unique<TaskService>(std::move(parts), limits);
     ASSERT_TRUE(service->Load().ok());
@@ -151,6 +155,7 @@ class TaskServiceTest : public ::testing::Test {
   std::unique_ptr<EventLoop> loop;
   std::map<std::string, VersionPtr> functions{{"f", MakeVersion()}};
   BoardRoom room{4, PressureLevel::kCalm, 0, false};
+  bool counts_open_calls = false;  // the tasks' own, as the dispatcher does
   uint32_t waiting_calls = 0;
   uint64_t reserve = 0;
   TaskLimits limits = [] {
@@ -274,6 +279,26 @@ TEST_F(TaskServiceTest, CallsOfPeopleHoldTasksBack) {
   waiting_calls = 0;
   CallAt(0).Answer(200, "");
   EXPECT_EQ(StateOf("one"), TaskState::kDone);
+}
+
+TEST_F(TaskServiceTest, ATaskThatEndsGivesItsPlaceToTheNext) {
+  room.at_once = 2;
+  counts_open_calls = true;
+  for (const char* id : {"one", "two", "three", "four"}) ASSERT_TRUE(Submit(id).ok());
+  CallAt(1);
+  for (size_t n = 0; n < 2; ++n) {
+    CallAt(n).Answer(200, "");
+    EXPECT_EQ(service->Totals().counts.running, 2U) << "at once, not when it looks again";
+  }
+}
+
+TEST_F(TaskServiceTest, ATaskThatHasNoCallYetLeavesThoseOfPeopleTheirPlaces) {
+  functions["f"] = MakeVersion({{kParallelAnnotation, "3"}});
+  room.pressure = PressureLevel::kShed;
+  for (const char* id : {"one", "two", "three"}) ASSERT_TRUE(Submit(id).ok());
+  room = {3, PressureLevel::kCalm, 1, false};
+  ASSERT_TRUE(Eventually([&] { return service->Totals().counts.running > 0; }));
+  EXPECT_EQ(service->Totals().counts.running, 2U);
 }
 
 TEST_F(TaskServiceTest, AWaitingTaskIsCancelledForGood) {
