@@ -337,12 +337,25 @@ void TaskService::Begin(uint64_t seq) {
   const Task& task = queue_.Begin(seq, NowMs());
   const VersionPtr version = parts_.version(task.function);
   queue_.CountTurn(seq, version == nullptr ? 100 : version->spec.scale.weight);
-  Update(task);
   running_[seq] = nullptr;
+  TaskChange change;
+  change.task = task;
+  Put(std::move(change), [this, seq](const Status& status) { OnBegun(seq, status); });
+}
+
+// A task that ends daemons must have left its mark before it is run.
+void TaskService::OnBegun(uint64_t seq, const Status& status) {
+  if (running_.count(seq) == 0) return;  // cancelled meanwhile
+  if (!status.ok()) return PutBackUntried(seq);
   thread_->Run([this, seq] { return store_->RequestOf(seq); },
                [this, seq, alive = std::weak_ptr<char>(alive_)](Result<TaskRequest> request) {
                  if (!alive.expired()) OnRequest(seq, std::move(request));
                });
+}
+
+void TaskService::PutBackUntried(uint64_t seq) {
+  running_.erase(seq);
+  Update(queue_.PutBack(seq, parts_.loop.Now(), [](Task& changed) { --changed.attempts; }));
 }
 
 void TaskService::OnRequest(uint64_t seq, Result<TaskRequest> request) {

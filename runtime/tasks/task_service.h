@@ -81,6 +81,8 @@ class TaskService final : public Tasks {
   bool MayBegin(const TaskQueue::Lane& lane, bool* held_back) const;
   uint64_t OpenRuns() const;  // those of `running_` that have a call
   void Begin(uint64_t seq);
+  void OnBegun(uint64_t seq, const Status& status);
+  void PutBackUntried(uint64_t seq);
   void OnRequest(uint64_t seq, Result<TaskRequest> request);
   void OnEnd(uint64_t seq, TaskRunEnd end);
   void EndTask(uint64_t seq, TaskState state, const TaskRunEnd& end);

@@ -394,6 +394,20 @@ TEST_F(TaskServiceTest, NothingBeginsUntilAWriteHasSucceeded) {
   EXPECT_EQ(AnswerOf("one")->body, "kept in memory");
 }
 
+TEST_F(TaskServiceTest, AnAttemptIsWrittenBeforeItsCallIsMade) {
+  room.pressure = PressureLevel::kShed;
+  ASSERT_TRUE(Submit("one").ok());
+  RefuseWrites();
+  room.pressure = PressureLevel::kCalm;
+  service->Resume();
+  EXPECT_EQ(StateOf("one"), TaskState::kRunning);
+  EXPECT_TRUE(Eventually([&] { return StateOf("one") == TaskState::kQueued; }));
+  EXPECT_THAT(calls, IsEmpty());
+  RefuseWrites("");
+  CallAt(0);
+  EXPECT_EQ(service->Find("one")->attempts, 1U);
+}
+
 TEST_F(TaskServiceTest, WhatIsRefusedForADiskThatFailsHoldsNobodyUp) {
   ASSERT_TRUE(Submit("one").ok());
   CallAt(0);
