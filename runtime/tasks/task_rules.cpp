@@ -1,5 +1,7 @@
 #include "runtime/tasks/task_rules.h"
 
+#include <signal.h>
+
 #include <algorithm>
 
 #include "base/text.h"
@@ -80,6 +82,11 @@ Result<RetryRules> ParseRetryRules(const std::map<std::string, std::string>& ann
   PULGA_RETURN_IF_ERROR(ReadWait(annotations, "max_wait", &rules.max_wait));
   rules.max_wait = std::max(rules.max_wait, rules.min_wait);
   return rules;
+}
+
+bool CutByStop(const Outcome& outcome) {
+  return NeverBegan(outcome) || WasCutShort(outcome) || outcome.kind == OutcomeKind::kCancelled ||
+         (outcome.kind == OutcomeKind::kSignaled && outcome.code == SIGKILL);
 }
 
 TaskVerdict Judge(const Task& task, const AttemptEnd& end, const RetryRules& rules) {

@@ -50,6 +50,10 @@ struct TaskVerdict {
 // `task` with this attempt counted already.
 TaskVerdict Judge(const Task& task, const AttemptEnd& end, const RetryRules& rules);
 
+// May an end that came while the daemon stops be the stop's doing? Then it says nothing about the
+// task, which waits for the next start.
+bool CutByStop(const Outcome& outcome);
+
 // What the board can spare.
 struct BoardRoom {
   uint32_t at_once = 1;  // tasks, on a board where nothing else goes on

@@ -28,6 +28,12 @@ Error NoTask(const std::string& id) {
   return {Code::kNotFound, 0, "there is no task " + Printable(id, 64)};
 }
 
+TaskChange ChangeTo(const Task& task) {
+  TaskChange change;
+  change.task = task;
+  return change;
+}
+
 }  // namespace
 
 class TaskService::DraftImpl final : public Tasks::Draft {
@@ -76,10 +82,14 @@ TaskService::~TaskService() {
     parts_.loop.Cancel(timer);
   }
   alive_.reset();
-  running_.clear();
+  const auto cut = std::exchange(running_, {});
   thread_.reset();
   std::vector<TaskChange> rest;
   for (Write& write : unwritten_) rest.push_back(std::move(write.change));
+  for (const auto& [seq, run] : cut) {
+    // Else the next start finds them running, as after a crash.
+    if (stopping_) rest.push_back(ChangeTo(Untried(seq)));
+  }
   if (rest.empty() || store_ == nullptr) return;
   const Status written = store_->Apply(rest);
   if (!written.ok()) LogError("the last changes of tasks: " + written.error().message);
@@ -282,8 +292,7 @@ void TaskService::OnWritten(std::vector<Write> batch, const Status& status) {
 }
 
 void TaskService::Update(const Task& task, std::optional<TaskAnswer> answer) {
-  TaskChange change;
-  change.task = task;
+  TaskChange change = ChangeTo(task);
   change.answer = std::move(answer);
   Put(std::move(change));
 }
@@ -338,15 +347,13 @@ void TaskService::Begin(uint64_t seq) {
   const VersionPtr version = parts_.version(task.function);
   queue_.CountTurn(seq, version == nullptr ? 100 : version->spec.scale.weight);
   running_[seq] = nullptr;
-  TaskChange change;
-  change.task = task;
-  Put(std::move(change), [this, seq](const Status& status) { OnBegun(seq, status); });
+  Put(ChangeTo(task), [this, seq](const Status& status) { OnBegun(seq, status); });
 }
 
 // A task that ends daemons must have left its mark before it is run.
 void TaskService::OnBegun(uint64_t seq, const Status& status) {
   if (running_.count(seq) == 0) return;  // cancelled meanwhile
-  if (!status.ok()) return PutBackUntried(seq);
+  if (!status.ok() || stopping_) return PutBackUntried(seq);
   thread_->Run([this, seq] { return store_->RequestOf(seq); },
                [this, seq, alive = std::weak_ptr<char>(alive_)](Result<TaskRequest> request) {
                  if (!alive.expired()) OnRequest(seq, std::move(request));
@@ -355,12 +362,17 @@ void TaskService::OnBegun(uint64_t seq, const Status& status) {
 
 void TaskService::PutBackUntried(uint64_t seq) {
   running_.erase(seq);
-  Update(queue_.PutBack(seq, parts_.loop.Now(), [](Task& changed) { --changed.attempts; }));
+  Update(Untried(seq));
+}
+
+const Task& TaskService::Untried(uint64_t seq) {
+  return queue_.PutBack(seq, parts_.loop.Now(), [](Task& changed) { --changed.attempts; });
 }
 
 void TaskService::OnRequest(uint64_t seq, Result<TaskRequest> request) {
   const auto it = running_.find(seq);
   if (it == running_.end()) return;  // cancelled meanwhile
+  if (stopping_) return PutBackUntried(seq);
   const Task& task = *queue_.At(seq);
   if (!request.ok()) {
     LogError("task " + task.id + ": " + request.error().message);
@@ -385,9 +397,8 @@ void TaskService::OnRequest(uint64_t seq, Result<TaskRequest> request) {
 
 void TaskService::OnEnd(uint64_t seq, TaskRunEnd end) {
   running_.erase(seq);  // with its call, which takes no place any more
+  if (stopping_ && CutByStop(end.end.outcome)) return PutBackUntried(seq);
   const Task& task = *queue_.At(seq);
-  // What the stop cut short is found running by the next start.
-  if (stopping_ && end.end.outcome.kind != OutcomeKind::kOk) return;
   const VersionPtr version = parts_.version(task.function);
   RetryRules rules;
   if (version != nullptr) {

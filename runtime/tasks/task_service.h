@@ -83,6 +83,7 @@ class TaskService final : public Tasks {
   void Begin(uint64_t seq);
   void OnBegun(uint64_t seq, const Status& status);
   void PutBackUntried(uint64_t seq);
+  const Task& Untried(uint64_t seq);  // running -> queued, without this attempt
   void OnRequest(uint64_t seq, Result<TaskRequest> request);
   void OnEnd(uint64_t seq, TaskRunEnd end);
   void EndTask(uint64_t seq, TaskState state, const TaskRunEnd& end);

@@ -1,5 +1,6 @@
 // The pure half of the task queue: whose turn is next, what an end means, what the board can spare.
 #include <gmock/gmock.h>
+#include <signal.h>
 
 #include "runtime/tasks/task_queue.h"
 #include "runtime/tasks/task_rules.h"
@@ -163,6 +164,17 @@ TEST(TaskRules, WhatWasCutShortIsTriedAgainButNotForEver) {
     EXPECT_EQ(Judge(task, lost, {}).counts, TaskVerdict::Counts::kAsInterrupt);
   }
   EXPECT_EQ(Judge(task, lost, {}).state, TaskState::kDead);
+}
+
+TEST(TaskRules, AStopIsToldFromAnEndOfTheFunctionsOwn) {
+  EXPECT_TRUE(CutByStop(Rejected(kRejectShuttingDown)));
+  EXPECT_TRUE(CutByStop({OutcomeKind::kCancelled, 0, {}}));
+  EXPECT_TRUE(CutByStop({OutcomeKind::kSignaled, SIGKILL, {}}));
+  EXPECT_TRUE(CutByStop({OutcomeKind::kSetupFailed, 0, kLauncherLost}));
+  EXPECT_FALSE(CutByStop({}));
+  EXPECT_FALSE(CutByStop({OutcomeKind::kExited, 3, {}}));
+  EXPECT_FALSE(CutByStop({OutcomeKind::kSignaled, SIGSEGV, {}}));
+  EXPECT_FALSE(CutByStop({OutcomeKind::kTimedOut, 0, {}}));
 }
 
 TEST(TaskRules, RetriesDoubleTheirWaitAndEndDead) {

@@ -1,5 +1,6 @@
 // The task queue at work, over a real database and a dispatcher of scripted calls.
 #include <gmock/gmock.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <set>
@@ -416,6 +417,29 @@ TEST_F(TaskServiceTest, WhatIsRefusedForADiskThatFailsHoldsNobodyUp) {
   RefuseWrites("");
   EXPECT_TRUE(Submit("three").ok());
   CallAt(1);
+}
+
+TEST_F(TaskServiceTest, APlannedStopIsNoInterruption) {
+  for (const char* id : {"one", "two"}) ASSERT_TRUE(Submit(id).ok());
+  CallAt(1);
+  service->BeginStopping();
+  calls[0]->Fail({OutcomeKind::kSignaled, SIGKILL, {}});
+  Restart();  // with "two" still open
+  CallAt(1);
+  for (const char* id : {"one", "two"}) {
+    EXPECT_EQ(service->Find(id)->interrupts, 0U) << id;
+    EXPECT_EQ(service->Find(id)->attempts, 1U) << id << ": the one under way";
+  }
+}
+
+TEST_F(TaskServiceTest, WhatEndsByItselfDuringAStopHasEnded) {
+  ASSERT_TRUE(Submit("one").ok());
+  ScriptedCall& call = CallAt(0);
+  service->BeginStopping();
+  call.Fail({OutcomeKind::kExited, 3, {}});
+  Restart();
+  EXPECT_EQ(StateOf("one"), TaskState::kFailed);
+  EXPECT_EQ(AnswerOf("one")->body, "it failed\n");
 }
 
 TEST_F(TaskServiceTest, ADamagedRowStaysAndHoldsNobodyUp) {
