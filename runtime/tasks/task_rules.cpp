@@ -15,9 +15,8 @@ using std::chrono::seconds;
 
 constexpr uint32_t kMostAttempts = 1000;
 constexpr Duration kLongestWait = std::chrono::hours(24);
-// What could not begin, or was cut short, is tried again after this, doubling.
+// Where nothing can begin, and what was cut short, is tried again after this, doubling.
 constexpr Duration kShortWait = seconds(1);
-constexpr Duration kLongWait = seconds(30);
 
 Duration Doubled(Duration first, uint32_t times, Duration most) {
   Duration wait = first;
@@ -25,12 +24,13 @@ Duration Doubled(Duration first, uint32_t times, Duration most) {
   return std::min(wait, most);
 }
 
-// Says nothing about the function: it was not asked.
-bool NeverBegan(const Outcome& outcome) {
+// Says nothing about the task: its function was not asked.
+bool NeverBegan(const AttemptEnd& end) {
   constexpr std::string_view kFinal[] = {kRejectUnknownFunction, kRejectBodyLimit,
                                          kRejectBadArgument};
-  return outcome.kind == OutcomeKind::kRejected &&
-         std::find(std::begin(kFinal), std::end(kFinal), outcome.detail) == std::end(kFinal);
+  const Outcome& outcome = end.outcome;
+  if (outcome.kind != OutcomeKind::kRejected) return !end.begun;
+  return std::find(std::begin(kFinal), std::end(kFinal), outcome.detail) == std::end(kFinal);
 }
 
 bool WasCutShort(const Outcome& outcome) {
@@ -84,18 +84,20 @@ Result<RetryRules> ParseRetryRules(const std::map<std::string, std::string>& ann
   return rules;
 }
 
-bool CutByStop(const Outcome& outcome) {
-  return NeverBegan(outcome) || WasCutShort(outcome) || outcome.kind == OutcomeKind::kCancelled ||
+bool CutByStop(const AttemptEnd& end) {
+  const Outcome& outcome = end.outcome;
+  return NeverBegan(end) || WasCutShort(outcome) || outcome.kind == OutcomeKind::kCancelled ||
          (outcome.kind == OutcomeKind::kSignaled && outcome.code == SIGKILL);
 }
 
 TaskVerdict Judge(const Task& task, const AttemptEnd& end, const RetryRules& rules) {
   using Counts = TaskVerdict::Counts;
-  if (NeverBegan(end.outcome)) return {TaskState::kQueued, kShortWait, Counts::kNot};
+  if (NeverBegan(end)) return {TaskState::kQueued, {}, Counts::kNot};
   if (WasCutShort(end.outcome)) {
     const uint32_t so_far = task.interrupts + 1;
     if (so_far >= kMostInterrupts) return {TaskState::kDead, {}, Counts::kAsInterrupt};
-    return {TaskState::kQueued, Doubled(kShortWait, so_far - 1, kLongWait), Counts::kAsInterrupt};
+    return {TaskState::kQueued, Doubled(kShortWait, so_far - 1, kLongestHold),
+            Counts::kAsInterrupt};
   }
   if (end.outcome.kind == OutcomeKind::kOk && end.status < 400) return {};
   const uint32_t tries = task.attempts - std::min(task.attempts, task.interrupts);
@@ -106,6 +108,11 @@ TaskVerdict Judge(const Task& task, const AttemptEnd& end, const RetryRules& rul
   if (tries >= rules.attempts) return {TaskState::kDead, {}, Counts::kAsTry};
   const uint32_t before = tries == 0 ? 0 : tries - 1;
   return {TaskState::kQueued, Doubled(rules.min_wait, before, rules.max_wait), Counts::kAsTry};
+}
+
+Duration HoldAfter(uint32_t refused, Duration at_least) {
+  const Duration wait = Doubled(kShortWait, refused == 0 ? 0 : refused - 1, kLongestHold);
+  return std::clamp(at_least, wait, kLongestHold);
 }
 
 uint32_t TasksAtOnce(const BoardRoom& room) {

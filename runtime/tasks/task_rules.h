@@ -32,6 +32,8 @@ Result<RetryRules> ParseRetryRules(const std::map<std::string, std::string>& ann
 struct AttemptEnd {
   Outcome outcome;
   int status = 0;
+  bool begun = true;        // an instance was given to it
+  Duration retry_after{0};  // what a refusal asks for
 };
 
 // So often may a task be cut short (a daemon killed, a launcher lost) before it is given up: it may
@@ -44,7 +46,7 @@ struct TaskVerdict {
   enum class Counts : uint8_t {
     kAsTry,
     kAsInterrupt,  // it may have run in part, by no fault of its own
-    kNot,          // it never began
+    kNot,          // it never began: its function's tasks wait together (LaneHolds)
   } counts = Counts::kAsTry;
 };
 // `task` with this attempt counted already.
@@ -52,7 +54,11 @@ TaskVerdict Judge(const Task& task, const AttemptEnd& end, const RetryRules& rul
 
 // May an end that came while the daemon stops be the stop's doing? Then it says nothing about the
 // task, which waits for the next start.
-bool CutByStop(const Outcome& outcome);
+bool CutByStop(const AttemptEnd& end);
+
+// How long a function's tasks wait after the `refused`-th one in a row that never began.
+inline constexpr Duration kLongestHold = std::chrono::seconds(30);
+Duration HoldAfter(uint32_t refused, Duration at_least);
 
 // What the board can spare.
 struct BoardRoom {

@@ -65,7 +65,9 @@ void TaskRun::Take(std::string_view bytes) {
 void TaskRun::Finish() {
   TaskRunEnd end;
   end.end.outcome = invocation_->outcome();
+  end.end.begun = invocation_->receipt().start != StartKind::kNone;
   const ResponseHead& head = invocation_->head();
+  end.end.retry_after = std::chrono::seconds(head.retry_after_s);
   if (too_large_ && end.end.outcome.kind == OutcomeKind::kOk) {
     end.end.outcome = {OutcomeKind::kOutputLimit, 0, {}};
     end.answer.body = "the answer is larger than what is kept of a task (task-message-bytes)\n";

@@ -307,10 +307,11 @@ void TaskService::EvaluateLater(Duration wait) {
   });
 }
 
-bool TaskService::MayBegin(const TaskQueue::Lane& lane, bool* held_back) const {
+bool TaskService::MayBegin(const TaskQueue::Lane& lane, TimePoint now, bool* held_back) const {
   const VersionPtr version = parts_.version(lane.function);
   if (version == nullptr) return true;  // it ends at once, as one of a function that is gone
   if (lane.counts.running >= TasksAtOnceOf(*version)) return false;
+  if (!holds_.MayBegin(lane, version->id, now)) return false;
   const bool waiting = parts_.waiting_calls(lane.function) > 0;
   *held_back = *held_back || waiting;
   return !waiting;
@@ -327,13 +328,16 @@ void TaskService::Evaluate() {
     held_back = held_back || most < room.at_once;
     if (running_.size() >= most) break;
     const auto seq =
-        queue_.Next([&](const TaskQueue::Lane& lane) { return MayBegin(lane, &held_back); });
+        queue_.Next([&](const TaskQueue::Lane& lane) { return MayBegin(lane, now, &held_back); });
     if (!seq) break;
     if (!StartThread().ok()) return EvaluateLater(limits_.write_again);
     Begin(*seq);
   }
   if (held_back) return EvaluateLater(kLookAgain);
-  if (const auto due = queue_.NextDue()) EvaluateLater(*due - now);
+  std::optional<TimePoint> due = queue_.NextDue();
+  const auto released = holds_.NextDue(now);
+  if (released && (!due || *released < *due)) due = released;
+  if (due) EvaluateLater(*due - now);
 }
 
 uint64_t TaskService::OpenRuns() const {
@@ -397,7 +401,7 @@ void TaskService::OnRequest(uint64_t seq, Result<TaskRequest> request) {
 
 void TaskService::OnEnd(uint64_t seq, TaskRunEnd end) {
   running_.erase(seq);  // with its call, which takes no place any more
-  if (stopping_ && CutByStop(end.end.outcome)) return PutBackUntried(seq);
+  if (stopping_ && CutByStop(end.end)) return PutBackUntried(seq);
   const Task& task = *queue_.At(seq);
   const VersionPtr version = parts_.version(task.function);
   RetryRules rules;
@@ -406,12 +410,19 @@ void TaskService::OnEnd(uint64_t seq, TaskRunEnd end) {
     if (parsed.ok()) rules = *parsed;
   }
   const TaskVerdict verdict = Judge(task, end.end, rules);
+  const TimePoint now = parts_.loop.Now();
+  const bool refused = verdict.counts == TaskVerdict::Counts::kNot;
+  if (refused && version != nullptr) {
+    holds_.NoteRefused(task.function, version->id, now, end.end.retry_after);
+  } else {
+    holds_.Clear(task.function);
+  }
   if (verdict.state != TaskState::kQueued) return EndTask(seq, verdict.state, end);
   const int64_t at_ms = NowMs() + std::chrono::duration_cast<milliseconds>(verdict.wait).count();
-  Update(queue_.PutBack(seq, parts_.loop.Now() + verdict.wait, [&](Task& changed) {
-    changed.not_before_ms = at_ms;
+  Update(queue_.PutBack(seq, now + verdict.wait, [&](Task& changed) {
+    changed.not_before_ms = refused ? 0 : at_ms;
     changed.outcome = OutcomeName(end.end.outcome);
-    if (verdict.counts == TaskVerdict::Counts::kNot) --changed.attempts;
+    if (refused) --changed.attempts;
     if (verdict.counts == TaskVerdict::Counts::kAsInterrupt) ++changed.interrupts;
   }));
   Evaluate();

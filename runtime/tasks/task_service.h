@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/event_loop.h"
 #include "base/work_queue.h"
+#include "runtime/tasks/lane_holds.h"
 #include "runtime/tasks/task_queue.h"
 #include "runtime/tasks/task_rules.h"
 #include "runtime/tasks/task_run.h"
@@ -78,7 +79,7 @@ class TaskService final : public Tasks {
   void Evaluate();
   void EvaluateLater(Duration wait);
   // `held_back`: by calls that people wait for.
-  bool MayBegin(const TaskQueue::Lane& lane, bool* held_back) const;
+  bool MayBegin(const TaskQueue::Lane& lane, TimePoint now, bool* held_back) const;
   uint64_t OpenRuns() const;  // those of `running_` that have a call
   void Begin(uint64_t seq);
   void OnBegun(uint64_t seq, const Status& status);
@@ -95,6 +96,7 @@ class TaskService final : public Tasks {
   TaskParts parts_;
   TaskLimits limits_;
   TaskQueue queue_;
+  LaneHolds holds_;
   std::unique_ptr<TaskStore> store_;  // used on `thread_` once that is there
   std::unique_ptr<WorkQueue> thread_;
   std::map<uint64_t, std::unique_ptr<TaskRun>> running_;  // null: its request is being read

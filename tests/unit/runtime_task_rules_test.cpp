@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <signal.h>
 
+#include "runtime/tasks/lane_holds.h"
 #include "runtime/tasks/task_queue.h"
 #include "runtime/tasks/task_rules.h"
 
@@ -148,8 +149,9 @@ TEST(TaskRules, WhatNeverBeganWaitsAndIsNotCounted) {
     const TaskVerdict verdict = Judge(task, {Rejected(why), 503}, {});
     EXPECT_EQ(verdict.state, TaskState::kQueued) << why;
     EXPECT_EQ(verdict.counts, TaskVerdict::Counts::kNot) << why;
-    EXPECT_GT(verdict.wait, Duration::zero()) << why;
   }
+  const AttemptEnd unstarted{{OutcomeKind::kNotReady, 0, {}}, 503, false, {}};
+  EXPECT_EQ(Judge(task, unstarted, {}).counts, TaskVerdict::Counts::kNot);
   for (const auto why : {kRejectUnknownFunction, kRejectBodyLimit, kRejectBadArgument}) {
     EXPECT_EQ(Judge(task, {Rejected(why), 404}, {}).state, TaskState::kFailed) << why;
   }
@@ -167,14 +169,43 @@ TEST(TaskRules, WhatWasCutShortIsTriedAgainButNotForEver) {
 }
 
 TEST(TaskRules, AStopIsToldFromAnEndOfTheFunctionsOwn) {
-  EXPECT_TRUE(CutByStop(Rejected(kRejectShuttingDown)));
-  EXPECT_TRUE(CutByStop({OutcomeKind::kCancelled, 0, {}}));
-  EXPECT_TRUE(CutByStop({OutcomeKind::kSignaled, SIGKILL, {}}));
-  EXPECT_TRUE(CutByStop({OutcomeKind::kSetupFailed, 0, kLauncherLost}));
+  EXPECT_TRUE(CutByStop({Rejected(kRejectShuttingDown)}));
+  EXPECT_TRUE(CutByStop({{OutcomeKind::kCancelled, 0, {}}}));
+  EXPECT_TRUE(CutByStop({{OutcomeKind::kSignaled, SIGKILL, {}}}));
+  EXPECT_TRUE(CutByStop({{OutcomeKind::kSetupFailed, 0, kLauncherLost}}));
   EXPECT_FALSE(CutByStop({}));
-  EXPECT_FALSE(CutByStop({OutcomeKind::kExited, 3, {}}));
-  EXPECT_FALSE(CutByStop({OutcomeKind::kSignaled, SIGSEGV, {}}));
-  EXPECT_FALSE(CutByStop({OutcomeKind::kTimedOut, 0, {}}));
+  EXPECT_FALSE(CutByStop({{OutcomeKind::kExited, 3, {}}}));
+  EXPECT_FALSE(CutByStop({{OutcomeKind::kSignaled, SIGSEGV, {}}}));
+  EXPECT_FALSE(CutByStop({{OutcomeKind::kTimedOut, 0, {}}}));
+}
+
+TEST(LaneHolds, TheWaitDoublesWhileNothingBegins) {
+  const FunctionKey key{kDefaultOwner, kDefaultNamespace, "a"};
+  const TaskQueue::Lane idle{key, {5, 0}}, asking{key, {5, 1}};
+  LaneHolds holds;
+  TimePoint now = kNow;
+  for (const int wait : {1, 2, 4, 8, 16, 30, 30}) {
+    holds.NoteRefused(key, 1, now, Duration::zero());
+    holds.NoteRefused(key, 1, now, Duration::zero());  // asked together
+    EXPECT_EQ(holds.NextDue(now), now + seconds(wait));
+    EXPECT_FALSE(holds.MayBegin(idle, 1, now + seconds(wait) - milliseconds(1)));
+    EXPECT_TRUE(holds.MayBegin(idle, 2, now)) << "another version";
+    now += seconds(wait);
+    EXPECT_TRUE(holds.MayBegin(idle, 1, now));
+    EXPECT_FALSE(holds.MayBegin(asking, 1, now)) << "one asks for all";
+  }
+  holds.Clear(key);
+  EXPECT_TRUE(holds.MayBegin(asking, 1, now));
+}
+
+TEST(LaneHolds, ARefusalMayAskForMore) {
+  const FunctionKey key{kDefaultOwner, kDefaultNamespace, "a"};
+  LaneHolds holds;
+  holds.NoteRefused(key, 1, kNow, seconds(5));
+  EXPECT_EQ(holds.NextDue(kNow), kNow + seconds(5));
+  holds.Clear(key);
+  holds.NoteRefused(key, 1, kNow, hours(1));
+  EXPECT_EQ(holds.NextDue(kNow), kNow + kLongestHold);
 }
 
 TEST(TaskRules, RetriesDoubleTheirWaitAndEndDead) {

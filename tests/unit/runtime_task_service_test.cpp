@@ -26,6 +26,7 @@ class ScriptedCall final : public Invocation {
   ScriptedCall(InvocationRequest sent, InvocationObserver& observer, std::set<void*>& open)
       : request(std::move(sent)), observer_(observer), open_(open) {
     open_.insert(this);
+    receipt_.start = StartKind::kWarm;
   }
   ~ScriptedCall() override { open_.erase(this); }
   size_t Write(std::string_view bytes) override {
@@ -50,6 +51,12 @@ class ScriptedCall final : public Invocation {
   void Fail(Outcome outcome) {
     outcome_ = std::move(outcome);
     observer_.OnHead();
+  }
+  // As a pool does that has no instance for it.
+  void Refuse(Outcome outcome, uint32_t retry_after_s) {
+    receipt_.start = StartKind::kNone;
+    head_.retry_after_s = retry_after_s;
+    Fail(std::move(outcome));
   }
 
   InvocationRequest request;
@@ -328,6 +335,33 @@ TEST_F(TaskServiceTest, WhatCouldNotBeginWaits) {
   EXPECT_EQ(service->Find("one")->attempts, 0U);
   CallAt(1).Answer(200, "");
   EXPECT_EQ(StateOf("one"), TaskState::kDone);
+}
+
+TEST_F(TaskServiceTest, StartsThatFailBurnNoTasks) {
+  for (const char* id : {"one", "two", "three"}) ASSERT_TRUE(Submit(id).ok());
+  CallAt(1);
+  calls[0]->Refuse({OutcomeKind::kNotReady, 0, {}}, 1);
+  calls[1]->Refuse({OutcomeKind::kNotReady, 0, {}}, 1);
+  for (const char* id : {"one", "two", "three"}) {
+    EXPECT_EQ(StateOf(id), TaskState::kQueued) << id;
+    EXPECT_EQ(service->Find(id)->attempts, 0U) << id;
+  }
+  CallAt(2);
+  EXPECT_EQ(calls[2]->request.call_id, "one") << "in turn";
+  EXPECT_EQ(service->Totals().counts.running, 1U) << "one asks for all of them";
+  calls[2]->Answer(200, "");
+  EXPECT_EQ(service->Totals().counts.running, 2U) << "the others may begin at once";
+}
+
+TEST_F(TaskServiceTest, AnotherVersionIsAskedAtOnce) {
+  ASSERT_TRUE(Submit("one").ok());
+  CallAt(0).Refuse({OutcomeKind::kSetupFailed, 0, "start"}, 10);
+  auto mended = std::make_shared<Version>(*functions["f"]);
+  mended->id = 2;
+  functions["f"] = mended;
+  ASSERT_TRUE(Submit("two").ok());
+  CallAt(1);
+  EXPECT_EQ(calls[1]->request.call_id, "one");
 }
 
 TEST_F(TaskServiceTest, RetriesAreTheFunctionsWish) {
