@@ -10,6 +10,27 @@ std::string_view TaskStateName(TaskState state) {
   return kNames[static_cast<size_t>(state)];
 }
 
+namespace {
+
+constexpr uint64_t kRowBytes = 512;  // of the task's own row and its keys
+
+uint64_t TextBytes(const HeaderList& headers) {
+  uint64_t bytes = 0;
+  for (const auto& [name, value] : headers) bytes += name.size() + value.size() + 3;
+  return bytes;
+}
+
+}  // namespace
+
+uint64_t StoredBytes(const TaskRequest& request) {
+  return kRowBytes + request.path.size() + request.query.size() + TextBytes(request.headers) +
+         request.body.size();
+}
+
+uint64_t StoredBytes(const TaskAnswer& answer) {
+  return kRowBytes + TextBytes(answer.headers) + answer.body.size();
+}
+
 std::string HeadersText(const HeaderList& headers) {
   std::string text;
   for (const auto& [name, value] : headers) text += name + ": " + value + "\n";

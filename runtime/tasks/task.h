@@ -54,6 +54,10 @@ struct TaskAnswer {
   std::string body;
 };
 
+// What either takes on disk, with its rows, about.
+uint64_t StoredBytes(const TaskRequest& request);
+uint64_t StoredBytes(const TaskAnswer& answer);
+
 // Headers as lines "name: value". Neither part ever holds a line feed.
 std::string HeadersText(const HeaderList& headers);
 HeaderList ParseHeadersText(std::string_view text);

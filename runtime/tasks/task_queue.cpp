@@ -69,6 +69,7 @@ void TaskQueue::Add(Task task, TimePoint not_before) {
   Entry& entry = tasks_.insert_or_assign(seq, Entry{std::move(task), not_before}).first->second;
   if (HasEnded(entry.task.state)) {
     ended_.emplace(entry.task.ended_ms, seq);
+    ended_bytes_ += entry.task.bytes;
   } else {
     Enqueue(entry);
   }
@@ -106,6 +107,7 @@ const Task& TaskQueue::End(uint64_t seq, TaskState state,
   change(entry.task);
   bytes_ += entry.task.bytes;
   entry.task.state = state;
+  ended_bytes_ += entry.task.bytes;
   ended_.emplace(entry.task.ended_ms, seq);
   DropIfEmpty(entry.task.function);
   return entry.task;
@@ -115,6 +117,7 @@ void TaskQueue::Forget(uint64_t seq) {
   Entry& entry = Known(seq);
   if (HasEnded(entry.task.state)) {
     ended_.erase({entry.task.ended_ms, seq});
+    ended_bytes_ -= entry.task.bytes;
   } else {
     Dequeue(entry);
     DropIfEmpty(entry.task.function);

@@ -45,6 +45,7 @@ class TaskQueue {
   TaskCounts totals() const { return totals_; }
   uint32_t ended() const { return static_cast<uint32_t>(ended_.size()); }
   uint64_t bytes() const { return bytes_; }
+  uint64_t unended_bytes() const { return bytes_ - ended_bytes_; }
   // From the newest; until `tell` says no.
   void ForEach(const std::function<bool(const Task&)>& tell) const;
 
@@ -97,6 +98,7 @@ class TaskQueue {
   std::set<std::pair<int64_t, uint64_t>> ended_;      // by when
   TaskCounts totals_;
   uint64_t bytes_ = 0;
+  uint64_t ended_bytes_ = 0;  // of these
   Turns turns_;
 };
 

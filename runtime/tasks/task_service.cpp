@@ -149,12 +149,12 @@ void TaskService::SetLimits(const TaskLimits& limits) {
 
 // --- taking them
 
-Status TaskService::CheckRoom(uint64_t bytes) {
+// Ended tasks make room, but nothing is forgotten for what is refused anyway.
+Status TaskService::CheckRoom(uint64_t bytes) const {
   if (queue_.totals().queued + queue_.totals().running + arriving_.size() >= limits_.unended) {
     return Full(std::to_string(limits_.unended) + " tasks wait or run (setting max-tasks)");
   }
-  ForgetOld(arriving_bytes_ + bytes);
-  if (queue_.bytes() + arriving_bytes_ + bytes > limits_.bytes) {
+  if (queue_.unended_bytes() + arriving_bytes_ + bytes > limits_.bytes) {
     return Full("what tasks hold may have " + HumanBytes(limits_.bytes) + " (setting task-bytes)");
   }
   return OkStatus();
@@ -187,14 +187,17 @@ Result<std::unique_ptr<Tasks::Draft>> TaskService::NewTask(TaskOrder order) {
         Code::kTooLarge, 0,
         "function " + order.function.name + " takes " + HumanBytes(most) + " (limits.body)"};
   }
-  PULGA_RETURN_IF_ERROR(CheckRoom(bytes));
-  PULGA_RETURN_IF_ERROR(CheckDisk(bytes));
+  const uint64_t stored = StoredBytes(order.request) + bytes;
+  PULGA_RETURN_IF_ERROR(CheckRoom(stored));
+  PULGA_RETURN_IF_ERROR(CheckDisk(stored));
   return std::unique_ptr<Draft>(std::make_unique<DraftImpl>(*this, std::move(order)));
 }
 
 void TaskService::Submit(TaskOrder order, std::string body,
                          std::function<void(Result<std::string>)> done) {
-  Status fits = stopping_ ? Status(Stopping()) : CheckRoom(body.size());
+  order.request.body = std::move(body);
+  const uint64_t bytes = StoredBytes(order.request);
+  Status fits = stopping_ ? Status(Stopping()) : CheckRoom(bytes);
   if (fits.ok()) fits = StartThread();
   if (!fits.ok()) {
     parts_.loop.Post([done, error = fits.error()] { done(error); });
@@ -214,11 +217,10 @@ void TaskService::Submit(TaskOrder order, std::string body,
   change.fires_minute = order.fires_minute;
   if (order.fires_minute) fired_[change.task.function] = *order.fires_minute;
   change.request = std::move(order.request);
-  change.request->body = std::move(body);
-  const uint64_t bytes = change.request->body.size() + 512;
   task.bytes = bytes;
   arriving_.insert(task.id);
   arriving_bytes_ += bytes;
+  ForgetOld(arriving_bytes_);
   Put(std::move(change), [this, task, bytes, done = std::move(done)](const Status& status) {
     arriving_.erase(task.id);
     arriving_bytes_ -= bytes;
@@ -431,7 +433,7 @@ void TaskService::OnEnd(uint64_t seq, TaskRunEnd end) {
 void TaskService::EndTask(uint64_t seq, TaskState state, const TaskRunEnd& end) {
   const Task& task = queue_.End(seq, state, [&](Task& changed) {
     changed.ended_ms = NowMs();
-    changed.bytes = end.answer.body.size() + 512;
+    changed.bytes = StoredBytes(end.answer);
     changed.outcome = OutcomeName(end.end.outcome);
     changed.status = end.end.status;
     changed.function_seconds = end.seconds;

@@ -70,7 +70,7 @@ class TaskService final : public Tasks {
   };
 
   Status StartThread();
-  Status CheckRoom(uint64_t bytes);
+  Status CheckRoom(uint64_t bytes) const;
   Status CheckDisk(uint64_t bytes) const;
   void Submit(TaskOrder order, std::string body, std::function<void(Result<std::string>)> done);
   void Put(TaskChange change, Done done = nullptr);

@@ -114,13 +114,19 @@ class TaskServiceTest : public ::testing::Test {
     for (int i = 0; i < turns && !f(); ++i) loop->RunOnce(milliseconds(10));
     return f();
   }
-  Result<std::string> Submit(const std::string& id, const std::string& body = "body") {
+  static TaskOrder MakeOrder(const std::string& id) {
     TaskOrder order;
     order.function.name = "f";
     order.id = id;
     order.request.path = "/rest";
     order.request.query = "a=1";
     order.request.headers = {{"X-Thing", "seven"}};
+    return order;
+  }
+  Result<std::string> Submit(const std::string& id, const std::string& body = "body") {
+    return Submit(MakeOrder(id), body);
+  }
+  Result<std::string> Submit(TaskOrder order, const std::string& body) {
     auto draft = service->NewTask(std::move(order));
     if (!draft.ok()) return draft.error();
     PULGA_RETURN_IF_ERROR((*draft)->Append(body));
@@ -253,6 +259,32 @@ TEST_F(TaskServiceTest, EveryAmountOfBytesHasItsLimit) {
   EXPECT_THAT(refused.error().message, HasSubstr("task-bytes"));
   CallAt(0).Answer(200, "");
   EXPECT_TRUE(Submit("two", std::string(700, 'x')).ok()) << "its request is gone";
+}
+
+TEST_F(TaskServiceTest, HeadersAndPathsTakeRoom) {
+  limits.bytes = 2000;
+  service->SetLimits(limits);
+  for (const auto part : {&TaskRequest::path, &TaskRequest::query}) {
+    TaskOrder order = MakeOrder("long");
+    order.request.*part = std::string(1500, 'x');
+    EXPECT_THAT(service->NewTask(order).error().message, HasSubstr("task-bytes"));
+  }
+  TaskOrder order = MakeOrder("long");
+  order.request.headers.emplace_back("X-Long", std::string(1500, 'x'));
+  EXPECT_THAT(service->NewTask(order).error().message, HasSubstr("task-bytes"));
+}
+
+TEST_F(TaskServiceTest, WhatIsRefusedHasNothingForgotten) {
+  limits.bytes = 4000;
+  service->SetLimits(limits);
+  ASSERT_TRUE(Submit("one").ok());
+  CallAt(0).Answer(200, std::string(1000, 'x'));
+  room.pressure = PressureLevel::kShed;
+  ASSERT_TRUE(Submit("two", std::string(1000, 'x')).ok());
+  EXPECT_FALSE(Submit("three", std::string(2000, 'x')).ok()) << "even without the answer";
+  EXPECT_TRUE(service->Find("one").ok());
+  EXPECT_TRUE(Submit("four", std::string(900, 'x')).ok());
+  EXPECT_FALSE(service->Find("one").ok()) << "for this one it was";
 }
 
 TEST_F(TaskServiceTest, AFunctionsOwnLimitHoldsForItsTasks) {
