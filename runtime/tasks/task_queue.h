@@ -4,6 +4,7 @@
 // that waits a start.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -29,6 +30,10 @@ struct TaskLimits {
   uint64_t bytes_in_hand = 16ULL << 20;            // of requests not yet on disk, in memory
   Duration write_again = std::chrono::seconds(2);  // after a write that failed
   bool operator==(const TaskLimits&) const = default;
+
+  // One message always fits; no function has all of it to itself where more than four fit.
+  uint64_t in_hand() const { return std::max(bytes_in_hand, message_bytes); }
+  uint64_t in_hand_of_one() const { return std::max(in_hand() / 4, message_bytes); }
 };
 
 struct TaskCounts {

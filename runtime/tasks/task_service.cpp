@@ -28,6 +28,19 @@ Error NoTask(const std::string& id) {
   return {Code::kNotFound, 0, "there is no task " + Printable(id, 64)};
 }
 
+// `most`: the function's own limit; 0: none.
+Status CheckBody(const FunctionKey& function, uint64_t bytes, uint64_t message_bytes,
+                 uint64_t most) {
+  if (bytes > message_bytes) {
+    return Error{
+        Code::kTooLarge, 0,
+        "a task's body may have " + HumanBytes(message_bytes) + " (setting task-message-bytes)"};
+  }
+  if (most == 0 || bytes <= most) return OkStatus();
+  return Error{Code::kTooLarge, 0,
+               "function " + function.name + " takes " + HumanBytes(most) + " (limits.body)"};
+}
+
 TaskChange ChangeTo(const Task& task) {
   TaskChange change;
   change.task = task;
@@ -38,21 +51,16 @@ TaskChange ChangeTo(const Task& task) {
 
 class TaskService::DraftImpl final : public Tasks::Draft {
  public:
-  DraftImpl(TaskService& service, TaskOrder order)
-      : service_(service), alive_(service.alive_), order_(std::move(order)) {}
+  // `most`: bytes its function takes; 0: any number.
+  DraftImpl(TaskService& service, TaskOrder order, uint64_t most)
+      : service_(service), alive_(service.alive_), order_(std::move(order)), most_(most) {}
   ~DraftImpl() override { LetGo(); }
 
   Status Append(std::string_view bytes) override {
-    const TaskLimits& limits = service_.limits_;
-    if (body_.size() + bytes.size() > limits.message_bytes) {
-      return Error{Code::kTooLarge, 0,
-                   "a task's body may have " + HumanBytes(limits.message_bytes) +
-                       " (setting task-message-bytes)"};
-    }
-    if (service_.arriving_bytes_ + bytes.size() > limits.bytes_in_hand) {
-      return Full("too many bodies arrive at once");
-    }
-    service_.arriving_bytes_ += bytes.size();
+    const uint64_t size = body_.size() + bytes.size();
+    PULGA_RETURN_IF_ERROR(CheckBody(order_.function, size, service_.limits_.message_bytes, most_));
+    PULGA_RETURN_IF_ERROR(service_.CheckHand(order_.function, bytes.size()));
+    service_.Arrive(order_.function, bytes.size());
     counted_ += bytes.size();
     body_ += bytes;
     return OkStatus();
@@ -64,11 +72,12 @@ class TaskService::DraftImpl final : public Tasks::Draft {
 
  private:
   void LetGo() {
-    if (!alive_.expired()) service_.arriving_bytes_ -= std::exchange(counted_, 0);
+    if (!alive_.expired()) service_.Arrived(order_.function, std::exchange(counted_, 0));
   }
   TaskService& service_;
   std::weak_ptr<char> alive_;
   TaskOrder order_;
+  const uint64_t most_;
   std::string body_;
   size_t counted_ = 0;
 };
@@ -160,6 +169,25 @@ Status TaskService::CheckRoom(uint64_t bytes) const {
   return OkStatus();
 }
 
+Status TaskService::CheckHand(const FunctionKey& function, uint64_t bytes) const {
+  if (arriving_bytes_ + bytes > limits_.in_hand()) return Full("too many bodies arrive at once");
+  const auto it = arriving_of_.find(function);
+  const uint64_t others = it == arriving_of_.end() ? 0 : it->second;
+  if (others + bytes <= limits_.in_hand_of_one()) return OkStatus();
+  return Full("too many bodies for function " + function.name + " arrive at once");
+}
+
+void TaskService::Arrive(const FunctionKey& function, uint64_t bytes) {
+  arriving_bytes_ += bytes;
+  arriving_of_[function] += bytes;
+}
+
+void TaskService::Arrived(const FunctionKey& function, uint64_t bytes) {
+  arriving_bytes_ -= bytes;
+  const auto it = arriving_of_.find(function);
+  if (it != arriving_of_.end() && (it->second -= bytes) == 0) arriving_of_.erase(it);
+}
+
 Status TaskService::CheckDisk(uint64_t bytes) const {
   PULGA_ASSIGN_OR_RETURN(const uint64_t free, FreeDiskBytes(parts_.data_dir));
   if (free >= parts_.reserve_bytes() + bytes) return OkStatus();
@@ -176,21 +204,12 @@ Result<std::unique_ptr<Tasks::Draft>> TaskService::NewTask(TaskOrder order) {
                  "function " + Printable(order.function.name, 80) + " does not exist"};
   }
   const uint64_t bytes = order.content_length.value_or(0);
-  if (bytes > limits_.message_bytes) {
-    return Error{Code::kTooLarge, 0,
-                 "a task's body may have " + HumanBytes(limits_.message_bytes) +
-                     " (setting task-message-bytes)"};
-  }
   const uint64_t most = version->spec.limits.body_bytes;
-  if (most != 0 && bytes > most) {
-    return Error{
-        Code::kTooLarge, 0,
-        "function " + order.function.name + " takes " + HumanBytes(most) + " (limits.body)"};
-  }
+  PULGA_RETURN_IF_ERROR(CheckBody(order.function, bytes, limits_.message_bytes, most));
   const uint64_t stored = StoredBytes(order.request) + bytes;
   PULGA_RETURN_IF_ERROR(CheckRoom(stored));
   PULGA_RETURN_IF_ERROR(CheckDisk(stored));
-  return std::unique_ptr<Draft>(std::make_unique<DraftImpl>(*this, std::move(order)));
+  return std::unique_ptr<Draft>(std::make_unique<DraftImpl>(*this, std::move(order), most));
 }
 
 void TaskService::Submit(TaskOrder order, std::string body,
@@ -219,11 +238,11 @@ void TaskService::Submit(TaskOrder order, std::string body,
   change.request = std::move(order.request);
   task.bytes = bytes;
   arriving_.insert(task.id);
-  arriving_bytes_ += bytes;
+  Arrive(task.function, bytes);
   ForgetOld(arriving_bytes_);
   Put(std::move(change), [this, task, bytes, done = std::move(done)](const Status& status) {
     arriving_.erase(task.id);
-    arriving_bytes_ -= bytes;
+    Arrived(task.function, bytes);
     if (!status.ok()) return done(status.error());
     std::string id = task.id;
     queue_.Add(task, TimePoint());

@@ -72,6 +72,9 @@ class TaskService final : public Tasks {
   Status StartThread();
   Status CheckRoom(uint64_t bytes) const;
   Status CheckDisk(uint64_t bytes) const;
+  Status CheckHand(const FunctionKey& function, uint64_t bytes) const;
+  void Arrive(const FunctionKey& function, uint64_t bytes);
+  void Arrived(const FunctionKey& function, uint64_t bytes);  // or they will not
   void Submit(TaskOrder order, std::string body, std::function<void(Result<std::string>)> done);
   void Put(TaskChange change, Done done = nullptr);
   void Flush();
@@ -109,6 +112,7 @@ class TaskService final : public Tasks {
   std::map<FunctionKey, int64_t> fired_;  // the last minute of each schedule
   std::set<std::string> arriving_;        // ids of those submitted, not yet on disk
   uint64_t arriving_bytes_ = 0;           // of those and of drafts, in memory
+  std::map<FunctionKey, uint64_t> arriving_of_;
   EventLoop::TimerId evaluate_timer_ = 0;
   EventLoop::TimerId retry_timer_ = 0;
   EventLoop::TimerId forget_timer_ = 0;

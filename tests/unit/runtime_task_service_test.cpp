@@ -261,6 +261,38 @@ TEST_F(TaskServiceTest, EveryAmountOfBytesHasItsLimit) {
   EXPECT_TRUE(Submit("two", std::string(700, 'x')).ok()) << "its request is gone";
 }
 
+TEST_F(TaskServiceTest, ABodyWithoutALengthMeetsItsFunctionsLimit) {
+  const auto refused = Submit("one", std::string(1001, 'x'));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, Code::kTooLarge);
+  EXPECT_THAT(refused.error().message, HasSubstr("limits.body"));
+  EXPECT_TRUE(Submit("two", std::string(1000, 'x')).ok());
+}
+
+TEST_F(TaskServiceTest, NoFunctionTakesAllTheMemoryForBodies) {
+  limits.message_bytes = 900;
+  limits.bytes_in_hand = 3600;
+  service->SetLimits(limits);
+  functions["g"] = MakeVersion();
+  TaskOrder other = MakeOrder("");
+  other.function.name = "g";
+  auto slow = std::move(service->NewTask(MakeOrder(""))).value();
+  auto next = std::move(service->NewTask(MakeOrder(""))).value();
+  auto of_other = std::move(service->NewTask(other)).value();
+  ASSERT_TRUE(slow->Append(std::string(900, 'x')).ok());
+  EXPECT_TRUE(IsQueueFull(next->Append("x").error()));
+  EXPECT_TRUE(of_other->Append(std::string(900, 'x')).ok());
+  slow.reset();
+  EXPECT_TRUE(next->Append("x").ok());
+}
+
+TEST_F(TaskServiceTest, OneBodyOfTheLargestSizeFitsIntoMemory) {
+  limits.bytes_in_hand = 500;
+  limits.message_bytes = 900;
+  service->SetLimits(limits);
+  EXPECT_TRUE(Submit("one", std::string(900, 'x')).ok());
+}
+
 TEST_F(TaskServiceTest, HeadersAndPathsTakeRoom) {
   limits.bytes = 2000;
   service->SetLimits(limits);
@@ -277,11 +309,16 @@ TEST_F(TaskServiceTest, HeadersAndPathsTakeRoom) {
 TEST_F(TaskServiceTest, WhatIsRefusedHasNothingForgotten) {
   limits.bytes = 4000;
   service->SetLimits(limits);
+  auto roomy = std::make_shared<Version>(*functions["f"]);
+  roomy->spec.limits.body_bytes = 0;
+  functions["f"] = roomy;
   ASSERT_TRUE(Submit("one").ok());
   CallAt(0).Answer(200, std::string(1000, 'x'));
   room.pressure = PressureLevel::kShed;
   ASSERT_TRUE(Submit("two", std::string(1000, 'x')).ok());
-  EXPECT_FALSE(Submit("three", std::string(2000, 'x')).ok()) << "even without the answer";
+  const auto refused = Submit("three", std::string(2000, 'x'));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(refused.error().message, HasSubstr("task-bytes")) << "even without the answer";
   EXPECT_TRUE(service->Find("one").ok());
   EXPECT_TRUE(Submit("four", std::string(900, 'x')).ok());
   EXPECT_FALSE(service->Find("one").ok()) << "for this one it was";
