@@ -62,7 +62,7 @@ void HttpInvocation::OnInstance(Instance& granted, StartKind start) {
   StartTimeout(AfterCall::kTimedOut);
   function_begun_ = assigned_;
   FillServerReceipt(granted, start);
-  replayable_ = !granted.used && pending_.size() == body_bytes_;
+  replayable_ = !granted.answered && pending_.size() == body_bytes_;
   if (replayable_) replay_ = pending_;
   Connect(Upstream::Want::kAny);
 }
@@ -315,14 +315,15 @@ void HttpInvocation::KeepForReplay(std::string_view bytes) {
 bool HttpInvocation::IsColdWatchdog() const {
   const bool empty = answer_.framing == BodyFraming::kNone ||
                      (answer_.framing == BodyFraming::kLength && answer_.content_length == 0U);
-  if (answer_.status != 500 || !empty || !replayable_ || instance == nullptr) return false;
-  if (instance->used ||
-      context_.clock.Now() - instance->ready > version_->spec.limits.start_timeout) {
-    return false;
-  }
+  if (answer_.status != 500 || !empty) return false;
   return std::any_of(answer_.headers.begin(), answer_.headers.end(), [](const auto& header) {
     return EqualsIgnoreCase(header.first, "X-OpenFaaS-Internal") && header.second == "of-watchdog";
   });
+}
+
+bool HttpInvocation::MayAskAgain() const {
+  if (!replayable_ || instance == nullptr || instance->answered) return false;
+  return context_.clock.Now() - instance->ready <= version_->spec.limits.start_timeout;
 }
 
 void HttpInvocation::AskAgainLater() {
@@ -343,7 +344,9 @@ void HttpInvocation::AskAgainLater() {
 }
 
 void HttpInvocation::OnFinalHead() {
-  if (IsColdWatchdog()) return AskAgainLater();
+  const bool cold = IsColdWatchdog();
+  if (cold && MayAskAgain()) return AskAgainLater();
+  if (!cold && instance != nullptr) instance->answered = true;
   head_done_ = true;
   const size_t have = end_ - begin_;
   const uint64_t limit = version_->spec.limits.output_bytes;

@@ -68,6 +68,7 @@ class HttpInvocation final : public Call, private UpstreamUser {
   void OnBadResponse(const char* why);
   bool Repeatable() const;
   bool IsColdWatchdog() const;
+  bool MayAskAgain() const;
   void AskAgainLater();
   void KeepForReplay(std::string_view bytes);
 

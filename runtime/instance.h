@@ -44,6 +44,7 @@ struct Instance {
   bool reclaim_asked = false;  // since it was frozen
   bool closed = false;         // takes no new calls, and ends with those it has
   bool used = false;           // http: a call has ended on it
+  bool answered = false;       // http: by more than a watchdog whose server is not there yet
   bool cut_off = false;        // frames: it closed its channel while it lived
 
   void Forget(Call* call) { std::erase(calls, call); }

@@ -334,10 +334,56 @@ TEST_F(HttpTest, AWatchdogThatHasAnsweredOnceMeansItsErrors) {
   EXPECT_EQ(requests, 2);
 }
 
+TEST_F(HttpTest, OneWhoLeavesAColdWatchdogTakesNobodysPatience) {
+  std::atomic<int> requests = 0;
+  Serve([&](FakeConnection& c) {
+    while (!c.ReadRequest().empty()) {
+      const int request = ++requests;
+      if (request == 1) return void(c.ReadHead());  // until its caller has left
+      if (request < 4) {
+        c.Send(kColdWatchdog);
+      } else {
+        c.Reply("warm");
+      }
+    }
+  });
+  auto leaver = Begin(Request());
+  ASSERT_TRUE(RunUntil([&] { return requests.load() == 1; }));
+  leaver->Leave();
+  EXPECT_EQ(Call(Request())->body, "warm");
+}
+
+TEST_F(HttpTest, ABodyThatIsNotKeptTakesNobodysPatience) {
+  std::atomic<int> requests = 0;
+  Serve([&](FakeConnection& c) {
+    while (!c.ReadRequest().empty()) {
+      if (++requests < 3) {
+        c.Send(kColdWatchdog);
+      } else {
+        c.Reply("warm");
+      }
+    }
+  });
+  const std::string body(100 * 1024, 'x');
+  EXPECT_EQ(Call(Post(body.size()), body)->status(), 500);
+  EXPECT_EQ(Call(Request())->body, "warm");
+}
+
 TEST_F(HttpTest, AColdWatchdogIsAskedNoLongerThanAStartMayTake) {
-  version->spec.limits.start_timeout = std::chrono::milliseconds(50);
-  Answer(kColdWatchdog);
+  std::atomic<int> requests = 0;
+  Serve([&](FakeConnection& c) {
+    while (!c.ReadRequest().empty()) {
+      if (++requests == 1) return void(c.ReadHead());  // until its caller has left
+      c.Send(kColdWatchdog);
+    }
+  });
+  auto leaver = Begin(Request());
+  ASSERT_TRUE(RunUntil([&] { return requests.load() == 1; }));
+  leaver->Leave();
+  RunFor(std::chrono::milliseconds(2));
+  version->spec.limits.start_timeout = std::chrono::milliseconds(1);  // it has listened for longer
   EXPECT_EQ(Call(Request())->status(), 500);
+  EXPECT_EQ(requests, 2);
 }
 
 TEST_F(HttpTest, ABodyThatIsNotKeptIsNotSentAgain) {
