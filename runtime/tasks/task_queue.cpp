@@ -37,7 +37,7 @@ TaskQueue::Entry& TaskQueue::Known(uint64_t seq) {
 
 void TaskQueue::Enqueue(Entry& entry) {
   entry.task.state = TaskState::kQueued;
-  waiting_.emplace(entry.not_before, entry.task.seq);
+  waiting_.emplace(entry.when, entry.task.seq);
   ++functions_[entry.task.function].counts.queued;
   ++totals_.queued;
 }
@@ -49,7 +49,7 @@ void TaskQueue::Dequeue(const Entry& entry) {
     --totals_.running;
     return;
   }
-  waiting_.erase({entry.not_before, entry.task.seq});
+  waiting_.erase({entry.when, entry.task.seq});
   function.ready.erase(entry.task.seq);
   --function.counts.queued;
   --totals_.queued;
@@ -62,13 +62,13 @@ void TaskQueue::DropIfEmpty(const FunctionKey& function) {
   if (counts.queued == 0 && counts.running == 0) functions_.erase(it);
 }
 
-void TaskQueue::Add(Task task, TimePoint not_before) {
+void TaskQueue::Add(Task task, TimePoint when) {
   const uint64_t seq = task.seq;
   by_id_.emplace(task.id, seq);
   bytes_ += task.bytes;
-  Entry& entry = tasks_.insert_or_assign(seq, Entry{std::move(task), not_before}).first->second;
+  Entry& entry = tasks_.insert_or_assign(seq, Entry{std::move(task), when}).first->second;
   if (HasEnded(entry.task.state)) {
-    ended_.emplace(entry.task.ended_ms, seq);
+    ended_.emplace(entry.when, seq);
     ended_bytes_ += entry.task.bytes;
   } else {
     Enqueue(entry);
@@ -93,12 +93,12 @@ const Task& TaskQueue::PutBack(uint64_t seq, TimePoint not_before,
   PULGA_CHECK(entry.task.state == TaskState::kRunning);
   Dequeue(entry);
   if (change) change(entry.task);
-  entry.not_before = not_before;
+  entry.when = not_before;
   Enqueue(entry);
   return entry.task;
 }
 
-const Task& TaskQueue::End(uint64_t seq, TaskState state,
+const Task& TaskQueue::End(uint64_t seq, TaskState state, TimePoint now,
                            const std::function<void(Task&)>& change) {
   Entry& entry = Known(seq);
   PULGA_CHECK(!HasEnded(entry.task.state) && HasEnded(state));
@@ -107,8 +107,9 @@ const Task& TaskQueue::End(uint64_t seq, TaskState state,
   change(entry.task);
   bytes_ += entry.task.bytes;
   entry.task.state = state;
+  entry.when = now;
   ended_bytes_ += entry.task.bytes;
-  ended_.emplace(entry.task.ended_ms, seq);
+  ended_.emplace(entry.when, seq);
   DropIfEmpty(entry.task.function);
   return entry.task;
 }
@@ -116,7 +117,7 @@ const Task& TaskQueue::End(uint64_t seq, TaskState state,
 void TaskQueue::Forget(uint64_t seq) {
   Entry& entry = Known(seq);
   if (HasEnded(entry.task.state)) {
-    ended_.erase({entry.task.ended_ms, seq});
+    ended_.erase({entry.when, seq});
     ended_bytes_ -= entry.task.bytes;
   } else {
     Dequeue(entry);
@@ -162,14 +163,14 @@ std::optional<TimePoint> TaskQueue::NextDue() const {
   return waiting_.begin()->first;
 }
 
-std::vector<uint64_t> TaskQueue::Forgettable(const TaskLimits& limits, int64_t ended_before_ms,
+std::vector<uint64_t> TaskQueue::Forgettable(const TaskLimits& limits, TimePoint ended_before,
                                              uint64_t more) const {
   std::vector<uint64_t> gone;
   uint64_t left = bytes_;
-  for (const auto& [ended_ms, seq] : ended_) {
+  for (const auto& [ended, seq] : ended_) {
     const bool too_many = ended_.size() - gone.size() > limits.ended;
     const bool too_large = left + more > limits.bytes;
-    if (ended_ms >= ended_before_ms && !too_many && !too_large) break;
+    if (ended >= ended_before && !too_many && !too_large) break;
     gone.push_back(seq);
     left -= At(seq)->bytes;
   }

@@ -55,12 +55,14 @@ class TaskQueue {
   void ForEach(const std::function<bool(const Task&)>& tell) const;
 
   // --- changes, each of a task that is in the state they need
-  void Add(Task task, TimePoint not_before);        // any state
+  // Any state. `when`: until when it waits or, if it has ended, since when.
+  void Add(Task task, TimePoint when);
   const Task& Begin(uint64_t seq, int64_t now_ms);  // queued -> running
   // running -> queued. `change` may adjust what counts; the state is not its business.
   const Task& PutBack(uint64_t seq, TimePoint not_before, const std::function<void(Task&)>& change);
   // queued or running -> ended
-  const Task& End(uint64_t seq, TaskState state, const std::function<void(Task&)>& change);
+  const Task& End(uint64_t seq, TaskState state, TimePoint now,
+                  const std::function<void(Task&)>& change);
   void Forget(uint64_t seq);
 
   // --- decisions
@@ -76,15 +78,15 @@ class TaskQueue {
   bool Wake(TimePoint now);
   // When the first of the others is due.
   std::optional<TimePoint> NextDue() const;
-  // What is to be forgotten: ended before `ended_before_ms`, beyond the limits on the number of
-  // those kept, and, the oldest first, as many as make room for `more` bytes.
-  std::vector<uint64_t> Forgettable(const TaskLimits& limits, int64_t ended_before_ms,
+  // What is to be forgotten: ended before `ended_before`, beyond the limits on the number of those
+  // kept, and, the oldest first, as many as make room for `more` bytes.
+  std::vector<uint64_t> Forgettable(const TaskLimits& limits, TimePoint ended_before,
                                     uint64_t more) const;
 
  private:
   struct Entry {
     Task task;
-    TimePoint not_before;
+    TimePoint when;  // it may begin, or it ended: not by the wall clock, which may be set
   };
   struct OfFunction {
     uint64_t pass = 0;
@@ -100,7 +102,7 @@ class TaskQueue {
   std::unordered_map<std::string, uint64_t> by_id_;
   std::map<FunctionKey, OfFunction> functions_;       // those with a task that has not ended
   std::set<std::pair<TimePoint, uint64_t>> waiting_;  // for a time
-  std::set<std::pair<int64_t, uint64_t>> ended_;      // by when
+  std::set<std::pair<TimePoint, uint64_t>> ended_;    // by when
   TaskCounts totals_;
   uint64_t bytes_ = 0;
   uint64_t ended_bytes_ = 0;  // of these

@@ -11,6 +11,7 @@
 namespace pulga {
 namespace {
 
+using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 constexpr uint32_t kMostAttempts = 1000;
@@ -108,6 +109,22 @@ TaskVerdict Judge(const Task& task, const AttemptEnd& end, const RetryRules& rul
   if (tries >= rules.attempts) return {TaskState::kDead, {}, Counts::kAsTry};
   const uint32_t before = tries == 0 ? 0 : tries - 1;
   return {TaskState::kQueued, Doubled(rules.min_wait, before, rules.max_wait), Counts::kAsTry};
+}
+
+Duration WaitAfterLoad(const Task& task, int64_t now_ms, const RetryRules& rules) {
+  if (task.not_before_ms <= now_ms) return Duration::zero();
+  const Duration most = std::max(rules.max_wait, kLongestHold);
+  const milliseconds most_ms = std::chrono::duration_cast<milliseconds>(most);
+  // Not the difference: a damaged row may hold any number.
+  if (task.not_before_ms - most_ms.count() > now_ms) return most;
+  return milliseconds(task.not_before_ms - now_ms);
+}
+
+Duration AgeAfterLoad(const Task& task, int64_t now_ms) {
+  constexpr milliseconds kMost = std::chrono::hours(24 * 30);
+  if (task.ended_ms >= now_ms) return Duration::zero();
+  if (task.ended_ms < now_ms - kMost.count()) return kMost;
+  return milliseconds(now_ms - task.ended_ms);
 }
 
 Duration HoldAfter(uint32_t refused, Duration at_least) {

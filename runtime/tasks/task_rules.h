@@ -60,6 +60,12 @@ bool CutByStop(const AttemptEnd& end);
 inline constexpr Duration kLongestHold = std::chrono::seconds(30);
 Duration HoldAfter(uint32_t refused, Duration at_least);
 
+// What is left of a stored task's wait at a start. A board without a clock of its own may start
+// years off: nobody waits longer for that than for a retry.
+Duration WaitAfterLoad(const Task& task, int64_t now_ms, const RetryRules& rules);
+// Likewise how long ago it ended; 0 if its end is yet to come.
+Duration AgeAfterLoad(const Task& task, int64_t now_ms);
+
 // What the board can spare.
 struct BoardRoom {
   uint32_t at_once = 1;  // tasks, on a board where nothing else goes on

@@ -117,8 +117,6 @@ Status TaskService::Load() {
   fired_ = std::move(loaded.fired);
   const TimePoint now = parts_.clock.Now();
   const int64_t now_ms = NowMs();
-  // A clock that was set meanwhile makes nobody wait longer than any wait there is.
-  constexpr int64_t kLongestWaitMs = 24 * 3600 * 1000;
   for (Task& task : loaded.tasks) {
     if (task.state == TaskState::kQueued && task.interrupts >= kMostInterrupts) {
       LogWarning("task " + task.id + " was cut short " + std::to_string(task.interrupts) +
@@ -127,12 +125,21 @@ Status TaskService::Load() {
       task.ended_ms = now_ms;
       Update(task);
     }
-    const int64_t wait_ms = std::clamp<int64_t>(task.not_before_ms - now_ms, 0, kLongestWaitMs);
-    queue_.Add(std::move(task), now + milliseconds(task.not_before_ms == 0 ? 0 : wait_ms));
+    const Duration wait = HasEnded(task.state)
+                              ? -AgeAfterLoad(task, now_ms)
+                              : WaitAfterLoad(task, now_ms, RulesOf(task.function));
+    queue_.Add(std::move(task), now + wait);
   }
   const TaskCounts counts = queue_.totals();
   if (counts.queued > 0) LogInfo(std::to_string(counts.queued) + " tasks wait to be run");
   return OkStatus();
+}
+
+RetryRules TaskService::RulesOf(const FunctionKey& function) const {
+  const VersionPtr version = parts_.version(function);
+  const auto parsed =
+      version == nullptr ? RetryRules() : ParseRetryRules(version->spec.annotations);
+  return parsed.ok() ? *parsed : RetryRules();
 }
 
 Status TaskService::StartThread() {
@@ -425,12 +432,7 @@ void TaskService::OnEnd(uint64_t seq, TaskRunEnd end) {
   if (stopping_ && CutByStop(end.end)) return PutBackUntried(seq);
   const Task& task = *queue_.At(seq);
   const VersionPtr version = parts_.version(task.function);
-  RetryRules rules;
-  if (version != nullptr) {
-    const auto parsed = ParseRetryRules(version->spec.annotations);
-    if (parsed.ok()) rules = *parsed;
-  }
-  const TaskVerdict verdict = Judge(task, end.end, rules);
+  const TaskVerdict verdict = Judge(task, end.end, RulesOf(task.function));
   const TimePoint now = parts_.loop.Now();
   const bool refused = verdict.counts == TaskVerdict::Counts::kNot;
   if (refused && version != nullptr) {
@@ -450,7 +452,7 @@ void TaskService::OnEnd(uint64_t seq, TaskRunEnd end) {
 }
 
 void TaskService::EndTask(uint64_t seq, TaskState state, const TaskRunEnd& end) {
-  const Task& task = queue_.End(seq, state, [&](Task& changed) {
+  const Task& task = queue_.End(seq, state, parts_.clock.Now(), [&](Task& changed) {
     changed.ended_ms = NowMs();
     changed.bytes = StoredBytes(end.answer);
     changed.outcome = OutcomeName(end.end.outcome);
@@ -527,12 +529,13 @@ void TaskService::Cancel(const std::string& id, std::function<void(Status)> done
   running_.erase(task->seq);
   TaskChange change;
   change.must = TaskChange::Must::kSurvivePowerCut;
-  change.task = queue_.End(task->seq, TaskState::kCancelled, [&](Task& changed) {
-    changed.ended_ms = NowMs();
-    changed.bytes = 0;
-    changed.outcome = OutcomeName({OutcomeKind::kCancelled, 0, {}});
-    changed.status = OutcomeStatus({OutcomeKind::kCancelled, 0, {}});
-  });
+  change.task =
+      queue_.End(task->seq, TaskState::kCancelled, parts_.clock.Now(), [&](Task& changed) {
+        changed.ended_ms = NowMs();
+        changed.bytes = 0;
+        changed.outcome = OutcomeName({OutcomeKind::kCancelled, 0, {}});
+        changed.status = OutcomeStatus({OutcomeKind::kCancelled, 0, {}});
+      });
   Put(std::move(change), std::move(done));
   Evaluate();
 }
@@ -560,8 +563,8 @@ void TaskService::Forget(uint64_t seq, Done done) {
 }
 
 void TaskService::ForgetOld(uint64_t more) {
-  const int64_t keep_ms = std::chrono::duration_cast<milliseconds>(limits_.keep_ended).count();
-  for (const uint64_t seq : queue_.Forgettable(limits_, NowMs() - keep_ms, more)) Forget(seq);
+  const TimePoint since = parts_.clock.Now() - limits_.keep_ended;
+  for (const uint64_t seq : queue_.Forgettable(limits_, since, more)) Forget(seq);
   if (forget_timer_ != 0 || queue_.ended() == 0) return;
   forget_timer_ = parts_.loop.CallAfter(kForgetInterval, [this] {
     forget_timer_ = 0;

@@ -70,6 +70,7 @@ class TaskService final : public Tasks {
   };
 
   Status StartThread();
+  RetryRules RulesOf(const FunctionKey& function) const;
   Status CheckRoom(uint64_t bytes) const;
   Status CheckDisk(uint64_t bytes) const;
   Status CheckHand(const FunctionKey& function, uint64_t bytes) const;

@@ -46,8 +46,9 @@ class TaskQueueTest : public ::testing::Test {
     }
     return begun;
   }
+  static TimePoint At(int64_t ms) { return kNow + milliseconds(ms); }
   void End(uint64_t seq, int64_t at_ms) {
-    queue.End(seq, TaskState::kDone, [&](Task& task) { task.ended_ms = at_ms; });
+    queue.End(seq, TaskState::kDone, At(at_ms), [](Task&) {});
   }
   TaskQueue queue;
 };
@@ -114,20 +115,20 @@ TEST_F(TaskQueueTest, TheOldestAreForgottenFirst) {
   BeginAll(9);
   for (uint64_t seq : {2, 1, 3}) End(seq, static_cast<int64_t>(10 * seq + (seq == 2 ? -15 : 0)));
   TaskLimits limits;
-  EXPECT_THAT(queue.Forgettable(limits, 0, 0), IsEmpty());
-  EXPECT_THAT(queue.Forgettable(limits, 11, 0), ElementsAre(2, 1)) << "too old";
+  EXPECT_THAT(queue.Forgettable(limits, At(0), 0), IsEmpty());
+  EXPECT_THAT(queue.Forgettable(limits, At(11), 0), ElementsAre(2, 1)) << "too old";
   limits.ended = 2;
-  EXPECT_THAT(queue.Forgettable(limits, 0, 0), ElementsAre(2)) << "too many";
+  EXPECT_THAT(queue.Forgettable(limits, At(0), 0), ElementsAre(2)) << "too many";
   limits = {};
   limits.bytes = 350;
-  EXPECT_THAT(queue.Forgettable(limits, 0, 200), ElementsAre(2, 1)) << "room for what comes";
+  EXPECT_THAT(queue.Forgettable(limits, At(0), 200), ElementsAre(2, 1)) << "room for what comes";
 }
 
 TEST_F(TaskQueueTest, ATaskThatHasNotEndedIsNeverForgotten) {
   Add(1, "a");
   TaskLimits limits;
   limits.bytes = 1;
-  EXPECT_THAT(queue.Forgettable(limits, 1000, 1000), IsEmpty());
+  EXPECT_THAT(queue.Forgettable(limits, At(1000), 1000), IsEmpty());
 }
 
 // --- what an end means
@@ -238,6 +239,23 @@ TEST(TaskRules, AnInterruptIsNoTry) {
   EXPECT_EQ(Judge(task, {{}, 500}, rules).state, TaskState::kQueued);
   task.attempts = 4;
   EXPECT_EQ(Judge(task, {{}, 500}, rules).state, TaskState::kDead);
+}
+
+TEST(TaskRules, AClockThatIsOffMakesNobodyWaitForYears) {
+  constexpr int64_t kYear = int64_t{1000} * 3600 * 24 * 365;
+  const int64_t now_ms = 50 * kYear;
+  RetryRules rules;
+  rules.max_wait = seconds(90);
+  Task task;
+  EXPECT_EQ(WaitAfterLoad(task, now_ms, rules), Duration::zero());
+  task.not_before_ms = now_ms + 20000;
+  EXPECT_EQ(WaitAfterLoad(task, now_ms, rules), seconds(20));
+  EXPECT_EQ(WaitAfterLoad(task, now_ms + kYear, rules), Duration::zero());
+  EXPECT_EQ(WaitAfterLoad(task, 0, rules), seconds(90));
+  task.ended_ms = now_ms;
+  EXPECT_EQ(AgeAfterLoad(task, now_ms + 5000), seconds(5));
+  EXPECT_EQ(AgeAfterLoad(task, 0), Duration::zero());
+  EXPECT_EQ(AgeAfterLoad(task, now_ms + kYear), hours(24 * 30));
 }
 
 TEST(TaskRules, BadAnnotationsAreNamed) {

@@ -12,6 +12,7 @@
 namespace pulga {
 namespace {
 
+using std::chrono::hours;
 using std::chrono::milliseconds;
 using std::chrono::minutes;
 using std::chrono::seconds;
@@ -70,6 +71,19 @@ class ScriptedCall final : public Invocation {
   std::string answer_;
   Outcome outcome_;
   Receipt receipt_;
+};
+
+// Whose wall clock may be set, as on a board that has none of its own.
+class SettableClock final : public Clock {
+ public:
+  TimePoint Now() const override { return real_.Now(); }
+  std::chrono::system_clock::time_point WallTime() const override {
+    return real_.WallTime() + offset;
+  }
+  hours offset{0};
+
+ private:
+  SystemClock real_;
 };
 
 class TaskServiceTest : public ::testing::Test {
@@ -165,7 +179,7 @@ class TaskServiceTest : public ::testing::Test {
   }
 
   TempDir dir = std::move(TempDir::Create("/tmp/pulga-tasks-")).value();
-  SystemClock clock;
+  SettableClock clock;
   std::unique_ptr<EventLoop> loop;
   std::map<std::string, VersionPtr> functions{{"f", MakeVersion()}};
   BoardRoom room{4, PressureLevel::kCalm, 0, false};
@@ -471,6 +485,18 @@ TEST_F(TaskServiceTest, EndedTasksAreForgotten) {
   EXPECT_FALSE(service->Find("t0").ok());
   Restart();
   EXPECT_THAT(service->List({}), SizeIs(1)) << "its rows, too";
+}
+
+TEST_F(TaskServiceTest, AClockThatIsSetMakesNothingOld) {
+  ASSERT_TRUE(Submit("one").ok());
+  CallAt(0).Answer(200, "kept");
+  clock.offset = hours(24 * 365 * 20);
+  ASSERT_TRUE(Submit("two").ok());
+  CallAt(1).Answer(200, "");
+  EXPECT_TRUE(service->Find("one").ok());
+  clock.offset = -hours(24 * 365 * 20);
+  Restart();
+  EXPECT_TRUE(service->Find("one").ok()) << "from the future, so of no age";
 }
 
 TEST_F(TaskServiceTest, StoppingTakesNothingAndForgetsNothing) {
