@@ -58,10 +58,13 @@ class AsyncHandler final : public ReplyingHandler {
     order_.function = key_;
     order_.content_length = request.content_length;
     order_.request.query = request.query();
+    const bool forwarded = request.Header("X-Forwarded-For") != nullptr;
     // The id is the task's, which is a new one where this is another's already.
     order_.request.headers = EndToEndHeaders(exchange().TakeHeaders());
     std::erase_if(order_.request.headers,
                   [](const auto& header) { return EqualsIgnoreCase(header.first, "X-Call-Id"); });
+    // As a call gets it when it is made; by then this one's caller has left.
+    if (!forwarded) order_.request.headers.emplace_back("X-Forwarded-For", request.peer);
     auto draft = engine_.tasks().NewTask(std::move(order_));
     if (draft.ok()) {
       draft_ = std::move(*draft);

@@ -420,7 +420,6 @@ void TaskService::OnRequest(uint64_t seq, Result<TaskRequest> request) {
   call.query = std::move(request->query);
   call.headers = std::move(request->headers);
   call.headers.emplace_back("X-Call-Id", task.id);
-  call.client = "tasks";
   it->second =
       std::make_unique<TaskRun>(parts_.clock, limits_.message_bytes,
                                 [this, seq](TaskRunEnd end) { OnEnd(seq, std::move(end)); });

@@ -54,6 +54,7 @@ class Answers(Case):
         self.assertEqual(seen["Http_Path"], "/some/path")
         self.assertEqual(seen["Http_Query"], "a=1")
         self.assertEqual(seen["Http_X_Thing"], "seven")
+        self.assertIn(":", seen["Http_X_Forwarded_For"], "of whoever sent it: address and port")
         self.assertEqual(seen["PULGA_CALL_ID"], "mine-1")
         self.assertEqual(seen["Http_X_Call_Id"], "mine-1")
 

@@ -203,6 +203,7 @@ TEST_F(TaskServiceTest, ATaskRunsAsItWasSent) {
   EXPECT_EQ(call.request.path, "/rest");
   EXPECT_EQ(call.request.query, "a=1");
   EXPECT_EQ(call.request.call_id, "one");
+  EXPECT_EQ(call.request.client, "") << "whoever sent it is among its headers";
   EXPECT_EQ(call.request.content_length, 10U);
   EXPECT_THAT(call.request.headers, ::testing::Contains(::testing::Pair("X-Thing", "seven")));
   EXPECT_EQ(call.body, "0123456789") << "taken three bytes at a time";
