@@ -8,11 +8,13 @@
 
 namespace pulga {
 
-inline FunctionKey ParseCallName(const std::string& text) {
+// `name_space`: of a name that has none.
+inline FunctionKey ParseCallName(const std::string& text,
+                                 const std::string& name_space = kDefaultNamespace) {
   FunctionKey key;
   const size_t dot = text.rfind('.');
   key.name = text.substr(0, dot);
-  if (dot != std::string::npos) key.name_space = text.substr(dot + 1);
+  key.name_space = dot == std::string::npos ? name_space : text.substr(dot + 1);
   return key;
 }
 

@@ -1,5 +1,6 @@
 #include <utility>
 
+#include "api/call_name.h"
 #include "api/openfaas/deployment.h"
 #include "api/openfaas/function_json.h"
 #include "api/openfaas/replies.h"
@@ -98,19 +99,10 @@ std::unique_ptr<HttpHandler> HandleList(HttpExchange& exchange, Engine& engine) 
   return Immediately(exchange, JsonReply(200, OpenFaasListJson(functions)));
 }
 
-// The path's name may carry its namespace: "name.namespace".
-FunctionKey KeyOf(const std::string& name, const std::string& name_space) {
-  FunctionKey key;
-  const size_t dot = name.rfind('.');
-  key.name = name.substr(0, dot);
-  key.name_space = dot == std::string::npos ? name_space : name.substr(dot + 1);
-  return key;
-}
-
 std::unique_ptr<HttpHandler> HandleStatus(HttpExchange& exchange, Engine& engine,
                                           const std::string& name) {
   const std::string_view query = exchange.request().query();
-  const FunctionKey key = KeyOf(name, NamespaceOf(query));
+  const FunctionKey key = ParseCallName(name, NamespaceOf(query));
   if (!engine.namespaces().Find(key.name_space).ok()) {
     return Immediately(exchange, NoSuchNamespace());
   }
@@ -129,7 +121,8 @@ std::unique_ptr<HttpHandler> HandleScale(HttpExchange& exchange, Engine& engine,
                          const JsonObject& body, const ReplyDone& done) {
     const std::string named = body.Text("serviceName");
     const auto replicas = body.Number("replicas");
-    const FunctionKey key = KeyOf(named.empty() ? path_name : named, NamespaceOf(body, query));
+    const FunctionKey key =
+        ParseCallName(named.empty() ? path_name : named, NamespaceOf(body, query));
     if (!body.status().ok()) return done(TextErrorReply(400, body.status().error().message));
     if (!replicas) return done(TextErrorReply(400, "replicas: missing"));
     if (!engine.namespaces().Find(key.name_space).ok()) return done(NoSuchNamespace());
