@@ -1,5 +1,5 @@
 // Tasks: stored calls as the API sees them. A call is taken once it is on disk, runs at least once,
-// never twice at a time, and can be asked about until it is forgotten. Loop thread; `done` is
+// in one call at a time, and can be asked about until it is forgotten. Loop thread; `done` is
 // called on the loop, never from inside the call. Implemented by TaskService; faked in api/ tests.
 // Errors: kUnavailable with EAGAIN: the queue is full, try again later; without: stopping.
 #pragma once
