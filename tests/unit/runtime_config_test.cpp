@@ -131,6 +131,20 @@ TEST(DataDir, MakesTheGatewaysLoginOnceAndKeepsIt) {
   EXPECT_FALSE(LoadGatewayLogin(dir->path()).ok()) << "an empty password would open it to all";
 }
 
+TEST(DataDir, ALoginOfAnotherUsersIsTakenAsItIsOrRefusedWithAdvice) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root gives files away";
+  auto dir = TempDir::Create("/tmp/pulga-config-");
+  ASSERT_TRUE(dir.ok());
+  ASSERT_TRUE(LoadGatewayLogin(dir->path()).ok());
+  const std::string path = dir->path() + "/secrets/basic-auth-password";
+  ASSERT_EQ(chown(path.c_str(), 1, 1), 0);
+  EXPECT_TRUE(LoadGatewayLogin(dir->path()).ok()) << "its mode is right already";
+  ASSERT_EQ(chmod(path.c_str(), 0644), 0);
+  const auto refused = LoadGatewayLogin(dir->path());
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(refused.error().message, HasSubstr("chown 0 " + path));
+}
+
 TEST(DataDir, RefusesADamagedOrLinkedKey) {
   auto dir = TempDir::Create("/tmp/pulga-config-");
   ASSERT_TRUE(dir.ok());
