@@ -137,6 +137,7 @@ void Database::AllowCheckpointOnClose() {
 }
 
 Database::~Database() {
+  prepared_.clear();
   if (sqlite3_close(db_) != SQLITE_OK) LogWarning("database: closed with statements open");
 }
 
@@ -146,6 +147,16 @@ Result<Statement> Database::Prepare(std::string_view sql) {
                                         SQLITE_PREPARE_PERSISTENT, &statement, nullptr);
   if (result != SQLITE_OK) return DatabaseError(db_, sql);
   return Statement(db_, statement);
+}
+
+Result<Statement*> Database::Prepared(const char* sql) {
+  const auto it = prepared_.find(sql);
+  if (it != prepared_.end()) {
+    it->second.Reset();
+    return &it->second;
+  }
+  PULGA_ASSIGN_OR_RETURN(Statement statement, Prepare(sql));
+  return &prepared_.emplace(sql, std::move(statement)).first->second;
 }
 
 Status Database::Execute(const std::string& sql) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -58,6 +59,8 @@ class Database {
   void AllowCheckpointOnClose();
 
   Result<Statement> Prepare(std::string_view sql);
+  // Prepared once, then kept and handed out reset. `sql` is a literal: it is known by its address.
+  Result<Statement*> Prepared(const char* sql);
   Status Execute(const std::string& sql);  // one or more statements, no rows
   Result<int64_t> QueryInt(const std::string& sql);
   // Everything `PRAGMA quick_check` or `integrity_check` complains about, at most 20 lines.
@@ -67,6 +70,7 @@ class Database {
  private:
   explicit Database(sqlite3* db) : db_(db) {}
   sqlite3* db_;
+  std::map<const char*, Statement> prepared_;
 };
 
 // BEGIN IMMEDIATE now; ROLLBACK at the scope's end unless Commit() succeeded.

@@ -90,16 +90,6 @@ Result<std::unique_ptr<StateStore>> StateStore::OpenOnce(const std::string& data
   return std::unique_ptr<StateStore>(new StateStore(std::move(database), data_dir));
 }
 
-Result<Statement*> StateStore::Prepared(const char* sql) {
-  const auto it = statements_.find(sql);
-  if (it != statements_.end()) {
-    it->second.Reset();
-    return &it->second;
-  }
-  PULGA_ASSIGN_OR_RETURN(Statement statement, database_->Prepare(sql));
-  return &statements_.emplace(sql, std::move(statement)).first->second;
-}
-
 Status StateStore::RunOwned(const char* sql, const OwnedImage& image) {
   PULGA_ASSIGN_OR_RETURN(Statement* const statement, Prepared(sql));
   return statement->Text(image.owner).Text(image.name).Run();

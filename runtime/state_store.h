@@ -134,8 +134,7 @@ class StateStore {
   // Runs a change that frees something; on a full disk once more, in the ballast's room.
   template <typename Change>
   auto Freeing(Change change) -> decltype(change());
-  // Prepared once, then kept.
-  Result<Statement*> Prepared(const char* sql);
+  Result<Statement*> Prepared(const char* sql) { return database_->Prepared(sql); }
   Status RunOwned(const char* sql, const OwnedImage& image);
   Status RunInt(const char* sql, uint64_t parameter);
   Status StoreImage(const ImageRecord& image, int64_t now_unix_ms);
@@ -154,7 +153,6 @@ class StateStore {
   Status TouchImagesOf(int64_t function_id);
 
   std::unique_ptr<Database> database_;
-  std::map<const char*, Statement> statements_;
   Ballast ballast_;
   int64_t pruned_hour_ = -1;
 };

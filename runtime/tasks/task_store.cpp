@@ -129,16 +129,6 @@ Result<std::unique_ptr<TaskStore>> TaskStore::Open(const std::string& data_dir) 
   return std::unique_ptr<TaskStore>(new TaskStore(std::move(database)));
 }
 
-Result<Statement*> TaskStore::Prepared(const char* sql) {
-  const auto it = statements_.find(sql);
-  if (it != statements_.end()) {
-    it->second.Reset();
-    return &it->second;
-  }
-  PULGA_ASSIGN_OR_RETURN(Statement statement, database_->Prepare(sql));
-  return &statements_.emplace(sql, std::move(statement)).first->second;
-}
-
 Status TaskStore::RunSeq(const char* sql, uint64_t seq) {
   PULGA_ASSIGN_OR_RETURN(Statement* const statement, Prepared(sql));
   return statement->Int(static_cast<int64_t>(seq)).Run();

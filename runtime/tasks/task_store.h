@@ -55,7 +55,7 @@ class TaskStore {
 
  private:
   explicit TaskStore(std::unique_ptr<Database> database) : database_(std::move(database)) {}
-  Result<Statement*> Prepared(const char* sql);
+  Result<Statement*> Prepared(const char* sql) { return database_->Prepared(sql); }
   Status RunSeq(const char* sql, uint64_t seq);
   Status ApplyOne(const TaskChange& change);
   Status Add(const Task& task, const TaskRequest& request);
@@ -65,7 +65,6 @@ class TaskStore {
   Status SetDurability(TaskChange::Must must);
 
   std::unique_ptr<Database> database_;
-  std::map<const char*, Statement> statements_;
   std::optional<TaskChange::Must> durability_;
 };
 
