@@ -41,14 +41,6 @@ bool TakeString(std::string_view* payload, std::string_view* text) {
   return true;
 }
 
-const char* NoteLength(std::string_view value, ReplyHead* head) {
-  const std::optional<uint64_t> length = ParseUint(value, uint64_t{1} << 62);
-  if (!length) return "Content-Length is not a number";
-  if (head->content_length && *head->content_length != *length) return "two Content-Lengths";
-  head->content_length = length;
-  return nullptr;
-}
-
 const char* ParseHello(std::string_view payload, FramesHello* hello) {
   if (payload.substr(0, kMagic.size()) != kMagic) return "its hello is none";
   hello->version = Number<uint16_t>(payload.substr(4));
@@ -108,7 +100,7 @@ const char* ParseReplyHead(std::string_view payload, ReplyHead* head) {
     if (!IsHeaderName(name)) return "a malformed header name";
     if (!IsHeaderValue(value)) return "controls in a header value";
     if (EqualsIgnoreCase(name, "content-length")) {
-      if (const char* problem = NoteLength(value, head)) return problem;
+      if (const char* problem = NoteContentLength(value, &head->content_length)) return problem;
     }
     if (!IsHopByHop(name) && !IsOurs(name)) head->headers.emplace_back(name, value);
   }

@@ -44,12 +44,8 @@ const char* NoteConnection(std::string_view value, Framing* framing) {
 
 // A problem, or null. Fields that are about the connection end here.
 const char* NoteField(std::string_view name, std::string_view value, Framing* framing) {
-  if (EqualsIgnoreCase(name, "content-length")) {
-    const std::optional<uint64_t> length = ParseUint(value, uint64_t{1} << 62);
-    if (!length) return "Content-Length is not a number";
-    if (framing->length && *framing->length != *length) return "two different Content-Lengths";
-    framing->length = length;
-  } else if (EqualsIgnoreCase(name, "transfer-encoding")) {
+  if (EqualsIgnoreCase(name, "content-length")) return NoteContentLength(value, &framing->length);
+  if (EqualsIgnoreCase(name, "transfer-encoding")) {
     if (framing->chunked) return "Transfer-Encoding twice";
     if (!EqualsIgnoreCase(value, "chunked")) return "a Transfer-Encoding other than chunked";
     framing->chunked = true;
@@ -157,6 +153,14 @@ bool IsHeaderValue(std::string_view value) {
     const auto byte = static_cast<unsigned char>(c);
     return byte == '\t' || (byte >= 0x20 && byte != 0x7f);
   });
+}
+
+const char* NoteContentLength(std::string_view value, std::optional<uint64_t>* length) {
+  const std::optional<uint64_t> number = ParseUint(value, uint64_t{1} << 62);
+  if (!number) return "Content-Length is not a number";
+  if (*length && **length != *number) return "two different Content-Lengths";
+  *length = number;
+  return nullptr;
 }
 
 bool IsHopByHop(std::string_view name) {

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -81,6 +82,8 @@ class ChunkedDecoder {
 // Shared with the request side: a field name, and a value free of controls.
 bool IsHeaderName(std::string_view name);
 bool IsHeaderValue(std::string_view value);
+// A Content-Length into `length`; null, or what is wrong: no number, or another than one before.
+const char* NoteContentLength(std::string_view value, std::optional<uint64_t>* length);
 // Connection, Keep-Alive, Transfer-Encoding, ... and Content-Length, which is rebuilt.
 bool IsHopByHop(std::string_view name);
 // Names the front sets itself; a function must not be able to forge a receipt.
