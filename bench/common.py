@@ -134,6 +134,15 @@ def children_of(pid):
             for child in (task / "children").read_text().split()]
 
 
+def end_contenders(processes, daemon, directory):
+    for process in processes:
+        process.terminate()
+        process.wait()
+    daemon.stop()
+    shutil.rmtree(directory)
+    os.sched_setaffinity(0, range(os.cpu_count()))
+
+
 @contextlib.contextmanager
 def http_contenders(build):
     """A warm http function: its server directly, through us, and through nginx; with the client
@@ -160,12 +169,7 @@ def http_contenders(build):
             {"pulga": [pid for pid, name in daemon.processes().items() if name == "pulga"],
              "nginx": [nginx.pid, *children_of(nginx.pid)]}
     finally:
-        for process in (server, nginx):
-            process.terminate()
-            process.wait()
-        daemon.stop()
-        shutil.rmtree(directory)
-        os.sched_setaffinity(0, range(os.cpu_count()))
+        end_contenders((server, nginx), daemon, directory)
 
 
 def smaps_kib(pid, field):

@@ -9,14 +9,13 @@ import collections
 import contextlib
 import os
 import pathlib
-import shutil
 import statistics
 import subprocess
 import tempfile
 import time
 
-from common import (Daemon, NGINX, Row, bench_options, free_port, require_quiet, table,
-                    write_table)
+from common import (Daemon, NGINX, Row, bench_options, end_contenders, free_port, require_quiet,
+                    table, write_table)
 from run import run_wrk
 
 
@@ -52,12 +51,7 @@ def contenders(build):
                "pulga, http": f"{daemon.port}/function/web/",
                "nginx, unix upstream": f"{nginx_port}/"}
     finally:
-        for process in started:
-            process.terminate()
-            process.wait()
-        daemon.stop()
-        shutil.rmtree(directory)
-        os.sched_setaffinity(0, range(os.cpu_count()))
+        end_contenders(started, daemon, directory)
 
 
 def frames_figures(build, rounds):

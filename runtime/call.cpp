@@ -70,27 +70,6 @@ void Call::StampFunction() {
 }
 
 // The wait in parts that follow on each other: of a start under way only what this call saw of it.
-void Call::FillServerReceipt(const Instance& granted, StartKind start) {
-  const auto ms = [](TimePoint from, TimePoint to) {
-    return std::chrono::duration<double, std::milli>(to - from).count();
-  };
-  receipt_.start = start;
-  receipt_.queue_ms = ms(submitted, assigned_);
-  if (start == StartKind::kFrozen || start == StartKind::kReclaimed) {
-    const TimePoint thaw = std::max(submitted, assigned_ - granted.thaw);
-    receipt_.queue_ms = ms(submitted, thaw);
-    receipt_.sandbox_ms = ms(thaw, assigned_);
-  }
-  if (start != StartKind::kCold) return;
-  const SlotTimes times = pool->Times(granted);
-  if (times.exec == TimePoint()) return;
-  const TimePoint begun = std::clamp(times.begun, submitted, assigned_);
-  const TimePoint exec = std::clamp(times.exec, begun, assigned_);
-  receipt_.queue_ms = ms(submitted, begun);
-  receipt_.sandbox_ms = ms(begun, exec);
-  receipt_.ready_ms = ms(exec, assigned_);
-}
-
 void Call::ForgetGrant() {
   ClearTimeout();
   assigned_ = function_begun_ = TimePoint();

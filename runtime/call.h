@@ -51,9 +51,9 @@ struct OutcomeCounts {
 
 // What becomes of the instance when its call ends.
 enum class AfterCall : uint8_t {
-  kReturn,     // http: it may take the next request
-  kCancelled,  // http: the same, but this call says nothing about its health
-  kTimedOut,   // http: kept, unless it happens again and again
+  kReturn,     // server: it may take the next request
+  kCancelled,  // server: the same, but this call says nothing about its health
+  kTimedOut,   // server: kept, unless it happens again and again
   kTerminate,  // SIGTERM, SIGKILL after the grace
   kKill,
   kDead,  // it is dead already
@@ -108,8 +108,6 @@ class Call : public Invocation, public Notifier::Target {
   double MillisSince(TimePoint begin) const;
   // What went by since the grant, up to now, that no earlier step of the receipt has.
   void StampFunction();
-  // After StartTimeout, of a server's call: what it waited for, and how long.
-  void FillServerReceipt(const Instance& granted, StartKind start);
   // Back to waiting: the next grant makes the receipt anew.
   void ForgetGrant();
   // Subclass: drop what it holds towards the instance; called once, by Finish.

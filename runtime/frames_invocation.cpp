@@ -16,23 +16,12 @@ namespace pulga {
 
 FramesInvocation::~FramesInvocation() { Abandon(AfterCall::kCancelled); }
 
-void FramesInvocation::Begin(Pool& target) {
-  const uint64_t limit = version_->spec.limits.body_bytes;
-  if (limit != 0 && request_.content_length.value_or(0) > limit) {
-    return Reject(kRejectBodyLimit, 0);
-  }
-  body_ended_ = !request_.has_body;
-  target.Submit(*this);
-}
-
 FramesChannel* FramesInvocation::channel() const {
   return instance == nullptr ? nullptr : instance->channel.get();
 }
 
 void FramesInvocation::OnInstance(Instance& granted, StartKind start) {
-  StartTimeout(AfterCall::kTimedOut);
-  function_begun_ = assigned_;
-  FillServerReceipt(granted, start);
+  BeginFunction(granted, start);
   const std::string head = BuildRequestFrame(request_, context_.clock.WallTime());
   if (head.empty()) {
     facts.remark = "the request's path does not fit a frame";
@@ -69,23 +58,12 @@ void FramesInvocation::TellRoom() {
   if (pending_.empty() && std::exchange(write_refused_, false)) Notify(Notifier::kWritable);
 }
 
-bool FramesInvocation::CountBody(size_t more) {
-  body_bytes_ += more;
-  const uint64_t limit = version_->spec.limits.body_bytes;
-  if (limit == 0 || body_bytes_ <= limit) return true;
-  Reject(kRejectBodyLimit, 0);
-  return false;
-}
-
 size_t FramesInvocation::Write(std::string_view bytes) {
   const Notifier::FrontCall scope(context_.notifier);
   if (ended() || body_ended_) return bytes.size();
   const size_t offered = bytes.size();
-  if (request_.content_length) {  // more than announced never reaches the function
-    bytes = bytes.substr(0, static_cast<size_t>(std::min<uint64_t>(
-                                bytes.size(), *request_.content_length - body_bytes_)));
-    if (bytes.empty()) return offered;
-  }
+  bytes = Announced(bytes);
+  if (bytes.empty()) return offered;
   const size_t taken = std::min(bytes.size(), kMaxHeldBytes - pending_.size());
   if (taken == 0) {
     write_refused_ = true;
@@ -110,10 +88,7 @@ void FramesInvocation::EndBody() {
   if (body_ended_) return;
   body_ended_ = true;
   if (ended()) return;
-  if (request_.content_length && body_bytes_ < *request_.content_length) {
-    facts.remark = "the request body ended early";
-    return Fail({OutcomeKind::kCancelled, 0, ""}, AfterCall::kCancelled);
-  }
+  if (!CheckBodyEnd()) return;
   if (id_ != 0) Push();
 }
 
@@ -136,19 +111,14 @@ void FramesInvocation::OnReplyHead(std::string_view payload, FrameEnd end) {
 
 void FramesInvocation::OnReplyBody(std::string_view bytes, FrameEnd end) {
   if (end == FrameEnd::kEnd) id_ = 0;
-  if (!CountOutput(bytes.size())) return;
+  if (!CountReply(bytes.size())) return;
   buffer_.append(bytes);
   if (head_told() && !bytes.empty()) Notify(Notifier::kReadable);
   if (end == FrameEnd::kEnd) Complete();
 }
 
-bool FramesInvocation::CountOutput(size_t more) {
-  output_bytes_ += more;
-  const uint64_t limit = version_->spec.limits.output_bytes;
-  if (limit != 0 && output_bytes_ > limit) {
-    Fail({OutcomeKind::kOutputLimit, 0, ""}, AfterCall::kCancelled);
-    return false;
-  }
+bool FramesInvocation::CountReply(size_t more) {
+  if (!CountOutput(more)) return false;
   if (!answer_.content_length || output_bytes_ <= *answer_.content_length) return true;
   OnBadResponse("the body is longer than its Content-Length");
   return false;
@@ -187,11 +157,6 @@ void FramesInvocation::OnGivenUp() {
   id_ = 0;
   OnBadResponse(head_done_ ? "the function gave the call up in mid-answer"
                            : "the function gave the call up without an answer");
-}
-
-void FramesInvocation::OnBadResponse(const char* why) {
-  facts.remark = why;
-  Fail({OutcomeKind::kBadResponse, 0, ""}, AfterCall::kCancelled);
 }
 
 // What it said before it died has been read by now.

@@ -10,16 +10,15 @@
 #include <optional>
 #include <string>
 
-#include "runtime/call.h"
 #include "runtime/frames_channel.h"
+#include "runtime/server_call.h"
 
 namespace pulga {
 
-class FramesInvocation final : public Call, private FramesUser {
+class FramesInvocation final : public ServerCall, private FramesUser {
  public:
-  using Call::Call;
+  using ServerCall::ServerCall;
   ~FramesInvocation() override;
-  void Begin(Pool& target);
 
   size_t Write(std::string_view bytes) override;
   void EndBody() override;
@@ -42,29 +41,22 @@ class FramesInvocation final : public Call, private FramesUser {
   void CloseIo() override;
   FramesChannel* channel() const;
   // The request's side
-  bool BodyComplete() const { return body_ended_ || request_.content_length == body_bytes_; }
   void Push();
   void TellRoom();
-  bool CountBody(size_t more);
   // The reply's side
   bool Bodiless() const;
-  bool CountOutput(size_t more);
+  bool CountReply(size_t more);
   void TellHead();
   void Complete();
-  void OnBadResponse(const char* why);
 
   uint32_t id_ = 0;      // 0: not open, or over
   bool begun_ = false;   // its head was sent
   std::string pending_;  // body that the channel did not take yet
-  uint64_t body_bytes_ = 0;
-  bool body_ended_ = false;
   bool end_sent_ = false;
-  bool write_refused_ = false;
 
   ReplyHead answer_;
   std::string buffer_;  // of the reply's body; from begin_ on not read yet
   size_t begin_ = 0;
-  uint64_t output_bytes_ = 0;
   bool head_done_ = false;
   bool whole_ = false;  // all of the body is in the buffer
   bool complete_ = false;

@@ -47,21 +47,10 @@ HttpInvocation::~HttpInvocation() {
   if (capacity_ == BufferPool::kBytes) context_.buffers.Give(std::move(buffer_));
 }
 
-void HttpInvocation::Begin(Pool& target) {
-  const uint64_t limit = version_->spec.limits.body_bytes;
-  if (limit != 0 && request_.content_length.value_or(0) > limit) {
-    return Reject(kRejectBodyLimit, 0);
-  }
-  body_ended_ = !request_.has_body;
-  target.Submit(*this);
-}
-
 // --- instance and connection
 
 void HttpInvocation::OnInstance(Instance& granted, StartKind start) {
-  StartTimeout(AfterCall::kTimedOut);
-  function_begun_ = assigned_;
-  FillServerReceipt(granted, start);
+  BeginFunction(granted, start);
   replayable_ = !granted.answered && pending_.size() == body_bytes_;
   if (replayable_) replay_ = pending_;
   Connect(Upstream::Want::kAny);
@@ -153,14 +142,6 @@ void HttpInvocation::Flush() {
   if (std::exchange(write_refused_, false)) Notify(Notifier::kWritable);
 }
 
-bool HttpInvocation::CountBody(size_t more) {
-  body_bytes_ += more;
-  const uint64_t limit = version_->spec.limits.body_bytes;
-  if (limit == 0 || body_bytes_ <= limit) return true;
-  Reject(kRejectBodyLimit, 0);
-  return false;
-}
-
 // Content-Length framing: head and body leave in one call, nothing is copied.
 size_t HttpInvocation::SendDirect(std::string_view bytes) {
   const SendResult sent = SendTwo(connection_->fd(), wire_, bytes);
@@ -180,11 +161,8 @@ size_t HttpInvocation::Write(std::string_view bytes) {
   const Notifier::FrontCall scope(context_.notifier);
   if (ended() || body_unwanted_ || body_ended_ || lingering_) return bytes.size();
   const size_t offered = bytes.size();
-  if (request_.content_length) {  // more than announced never reaches the function
-    bytes = bytes.substr(0, static_cast<size_t>(std::min<uint64_t>(
-                                bytes.size(), *request_.content_length - body_bytes_)));
-    if (bytes.empty()) return offered;
-  }
+  bytes = Announced(bytes);
+  if (bytes.empty()) return offered;
   const size_t wanted = bytes.size();
   size_t taken = 0;
   if (connection_ == nullptr) {
@@ -212,10 +190,7 @@ void HttpInvocation::EndBody() {
   if (body_ended_) return;
   body_ended_ = true;
   if (ended() || body_unwanted_ || lingering_) return;
-  if (request_.content_length && body_bytes_ < *request_.content_length) {
-    facts.remark = "the request body ended early";
-    return Fail({OutcomeKind::kCancelled, 0, ""}, AfterCall::kCancelled);
-  }
+  if (!CheckBodyEnd()) return;
   if (connection_ == nullptr) return;
   if (!request_.content_length) wire_ += "0\r\n\r\n";
   Flush();
@@ -399,14 +374,6 @@ bool HttpInvocation::OnDecoded(const ChunkedDecoder::Step& step, size_t raw) {
   return true;
 }
 
-bool HttpInvocation::CountOutput(uint64_t more) {
-  output_bytes_ += more;
-  const uint64_t limit = version_->spec.limits.output_bytes;
-  if (limit == 0 || output_bytes_ <= limit) return true;
-  Fail({OutcomeKind::kOutputLimit, 0, ""}, AfterCall::kCancelled);
-  return false;
-}
-
 void HttpInvocation::TellHead() {
   StampFunction();
   head_.status = answer_.status;
@@ -467,11 +434,6 @@ void HttpInvocation::OnBroken() {
     OnBadResponse(answer_begun_ ? "the connection was lost in mid-answer"
                                 : "the connection was closed without an answer");
   });
-}
-
-void HttpInvocation::OnBadResponse(const char* why) {
-  facts.remark = why;
-  Fail({OutcomeKind::kBadResponse, 0, ""}, AfterCall::kCancelled);
 }
 
 // What the server sent before it died still counts: it is read first.

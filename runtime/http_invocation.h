@@ -11,17 +11,16 @@
 #include <memory>
 #include <string>
 
-#include "runtime/call.h"
 #include "runtime/http_response_parser.h"
+#include "runtime/server_call.h"
 #include "runtime/upstream.h"
 
 namespace pulga {
 
-class HttpInvocation final : public Call, private UpstreamUser {
+class HttpInvocation final : public ServerCall, private UpstreamUser {
  public:
-  using Call::Call;
+  using ServerCall::ServerCall;
   ~HttpInvocation() override;
-  void Begin(Pool& target);
 
   size_t Write(std::string_view bytes) override;
   void EndBody() override;
@@ -45,10 +44,7 @@ class HttpInvocation final : public Call, private UpstreamUser {
   void Frame(std::string_view bytes, std::string* wire) const;
   void Flush();
   size_t SendDirect(std::string_view bytes);
-  bool RequestSent() const {
-    return wire_.empty() && (body_ended_ || request_.content_length == body_bytes_);
-  }
-  bool CountBody(size_t more);
+  bool RequestSent() const { return wire_.empty() && BodyComplete(); }
   // The answer's side. Those that return bool: false = wait, or it is over.
   void Drive();
   bool Receive();  // some bytes into the buffer
@@ -58,14 +54,12 @@ class HttpInvocation final : public Call, private UpstreamUser {
   void Complete();
   bool Decode();
   bool OnDecoded(const ChunkedDecoder::Step& step, size_t raw);
-  bool CountOutput(uint64_t more);
   ReadResult Copy(char* buffer, size_t capacity);
   ReadResult ReadDirect(char* buffer, size_t capacity);
   ReadResult ReadChunked(char* buffer, size_t capacity);
   ReadResult NoMore() const;  // what Read() says when no byte came
   void OnPeerEnd();
   void OnBroken();
-  void OnBadResponse(const char* why);
   bool Repeatable() const;
   bool IsColdWatchdog() const;
   bool MayAskAgain() const;
@@ -80,12 +74,9 @@ class HttpInvocation final : public Call, private UpstreamUser {
   bool replayable_ = false;  // a young instance, and all of the body is in replay_
   std::string replay_;
 
-  std::string wire_;     // of the request: what the socket did not take yet
-  std::string pending_;  // body from before there was a connection
-  uint64_t body_bytes_ = 0;
-  bool body_ended_ = false;
+  std::string wire_;            // of the request: what the socket did not take yet
+  std::string pending_;         // body from before there was a connection
   bool body_unwanted_ = false;  // the server stopped reading, or has answered
-  bool write_refused_ = false;
   bool request_begun_ = false;  // some byte of it was sent
 
   BufferPool::Buffer buffer_;
@@ -99,8 +90,7 @@ class HttpInvocation final : public Call, private UpstreamUser {
   UpstreamHead answer_;
   ChunkedDecoder chunks_;
   uint64_t body_left_ = 0;  // kLength: not received yet
-  uint64_t output_bytes_ = 0;
-  bool surplus_ = false;  // bytes after the answer's end
+  bool surplus_ = false;    // bytes after the answer's end
   bool head_done_ = false;
   bool whole_ = false;  // all of the body is in the buffer
   bool complete_ = false;

@@ -29,7 +29,7 @@ struct Instance {
   TimePoint launched;                   // exec: when its program was asked for
   Duration thaw{0};                     // how long the last one took
   std::vector<Call*> calls;             // those it has now; exec: at most one
-  std::unique_ptr<LogPipe> stdout_log;  // http
+  std::unique_ptr<LogPipe> stdout_log;  // server
   std::unique_ptr<LogPipe> stderr_log;
   std::unique_ptr<Upstream> upstream;      // http
   std::unique_ptr<FramesChannel> channel;  // frames
@@ -37,13 +37,13 @@ struct Instance {
   EventLoop::TimerId kill_timer = 0;   // SIGKILL after the grace
   EventLoop::TimerId start_timer = 0;  // server: NotReady
   std::optional<InstanceCpu> cpu;      // when it was last looked at
-  uint32_t timeouts_in_a_row = 0;      // http
-  uint32_t children = 0;               // http: processes beside PID 1 when it was last frozen
+  uint32_t timeouts_in_a_row = 0;      // server
+  uint32_t children = 0;               // server: processes beside PID 1 when it was last frozen
   bool stopped_by_us = false;
   bool killed = false;         // by us
   bool reclaim_asked = false;  // since it was frozen
   bool closed = false;         // takes no new calls, and ends with those it has
-  bool used = false;           // http: a call has ended on it
+  bool used = false;           // server: a call has ended on it
   bool answered = false;       // http: by more than a watchdog whose server is not there yet
   bool cut_off = false;        // frames: it closed its channel while it lived
 

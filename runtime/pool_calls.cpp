@@ -371,13 +371,13 @@ void Pool::ExpireWaiting() {
 void Pool::DescribeLadder(FunctionActivity* activity) const {
   PoolSnapshot snapshot;
   PlanLadder(&snapshot);
-  const bool http = IsServer(version_->mode);
+  const bool server = IsServer(version_->mode);
   const Duration parked = std::max(snapshot.warmth.until, snapshot.descent.parked_for);
   activity->keep_alive =
-      http ? Why(snapshot.warmth) : "parked for " + FormatDuration(parked) + " after a call";
+      server ? Why(snapshot.warmth) : "parked for " + FormatDuration(parked) + " after a call";
   for (size_t i = kRungs; i-- > 0;) {
     const auto rung = static_cast<Rung>(i);
-    if (!snapshot.ladder[rung].offered || (rung == Rung::kWarm && !http)) continue;
+    if (!snapshot.ladder[rung].offered || (rung == Rung::kWarm && !server)) continue;
     const ObservedCost& seen = book_->costs().at(rung);
     activity->costs.push_back({RungName(rung), snapshot.ladder[rung], seen.starts, seen.sights});
   }

@@ -17,7 +17,7 @@ constexpr Duration kMeasureHolds = std::chrono::seconds(10);     // after it not
 
 uint32_t Pool::SlotsOf(const Version& version) {
   const ScaleSpec& scale = version.spec.scale;
-  // exec: the parked ones beside those that run; http: one that is still ending.
+  // exec: the parked ones beside those that run; server: one that is still ending.
   const uint32_t beside =
       version.mode == SandboxMode::kExec ? std::max(scale.parked, scale.min) : 1;
   return std::clamp<uint32_t>(scale.max + beside, 1, kMaxSlots);
@@ -171,15 +171,15 @@ std::optional<TimePoint> Pool::FireDue() const {
 
 void Pool::PlanLadder(PoolSnapshot* snapshot) const {
   const ScaleSpec& scale = version_->spec.scale;
-  const bool http = IsServer(version_->mode);
+  const bool server = IsServer(version_->mode);
   const bool freezes =
-      http && snapshot->now >= freeze_again_at_ && scale.freeze_after != kNeverFreeze;
+      server && snapshot->now >= freeze_again_at_ && scale.freeze_after != kNeverFreeze;
   snapshot->warmth = PlannedWarmth();
   snapshot->ladder = book_->costs().MakeLadder(
-      http ? CostBook::Kind::kServer : CostBook::Kind::kProgram, limit_bytes());
+      server ? CostBook::Kind::kServer : CostBook::Kind::kProgram, limit_bytes());
   snapshot->ladder[Rung::kFrozen].offered = freezes;
   snapshot->ladder[Rung::kReclaimed].offered = freezes && can_reclaim_;
-  snapshot->ladder[Rung::kParked].offered = !http;
+  snapshot->ladder[Rung::kParked].offered = !server;
   if (freezes)
     snapshot->descent.freeze_after = std::min(scale.freeze_after, snapshot->warmth.until);
   // A sandbox costs little: where nothing else is asked for, it outlives a server.

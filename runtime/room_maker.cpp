@@ -270,8 +270,8 @@ void RoomMaker::GiveUp(size_t most, Whose whose, const char* why) {
   Refresh();
   idle_.clear();
   for (const auto& [id, pool] : offering_) {
-    const bool http = IsServer(pool->version().mode);
-    if (http || whose == Whose::kAll) pool->OfferIdle(&idle_, Pool::Hoped::kKept);
+    const bool server = IsServer(pool->version().mode);
+    if (server || whose == Whose::kAll) pool->OfferIdle(&idle_, Pool::Hoped::kKept);
   }
   for (const size_t chosen : WorthLeast(Holders(), most)) {
     idle_[chosen].pool->EndIdle(idle_[chosen].slot, why);

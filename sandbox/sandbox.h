@@ -181,14 +181,14 @@ class Spawner {
   virtual Status MakeSockets(uint16_t slot, uint16_t count) = 0;
   // To the program (exec) or PID 1 (servers). SIGKILL ends the whole instance.
   virtual Status Signal(uint16_t slot, int signo) = 0;
-  // http: the cgroup freezer. All of a running instance stops within a moment; it goes on at once
+  // server: the cgroup freezer. All of a running instance stops within a moment; it goes on at once
   // when thawed, or sent a signal. kUnsupported: this kernel has none.
   virtual Status Freeze(uint16_t slot) = 0;
   virtual Status Thaw(uint16_t slot) = 0;
   // Whether Reclaim has a chance now: this kernel can, swap with room is active, all zram unless
   // limits.swap > 0. Cheap: reads /proc/swaps. The error, kUnsupported, says what is missing.
   virtual Status CanReclaim() const = 0;
-  // http, frozen ones only (else kInvalidArgument): pushes the instance's pages out to swap, in a
+  // server, frozen ones only (else kInvalidArgument): pushes the instance's pages out to swap, in a
   // process of low priority; one instance of the board at a time, further ones wait their turn.
   // `done` is called from the loop, some 10 s after its turn at the latest; an instance that keeps
   // its pages is no error. Thaw, Signal and the instance's end cancel it without a wait: `done` is
@@ -200,7 +200,7 @@ class Spawner {
   // `done` is called from the loop, never after OnGone; on an error the limits are as they were,
   // but where the kernel refused that too. One at a time, else kUnavailable.
   virtual void Resize(const InstanceSize& size, std::function<void(Status)> done) = 0;
-  virtual uint32_t Processes(uint16_t slot) const = 0;  // http: living ones; 0 where unreadable
+  virtual uint32_t Processes(uint16_t slot) const = 0;  // server: living ones; 0 where unreadable
   virtual SlotTimes Times(uint16_t slot) const = 0;
   // Current memory of the slot's cgroup; 0 where unreadable.
   virtual uint64_t MemoryBytes(uint16_t slot) const = 0;

@@ -414,7 +414,7 @@ void Daemon::ServeGateway(UniqueFd gateway) {
 }
 
 void Daemon::Sweep() {
-  images_->Sweep([this](Status done) {
+  images_->Sweep([](Status done) {
     if (done.ok()) return;
     LogWarning("the layers on disk could not be compared: " + done.error().message);
   });

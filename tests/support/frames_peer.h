@@ -26,7 +26,6 @@ class FramesPeer final : private FrameSink {
  public:
   explicit FramesPeer(FakeProgram& program) : FramesPeer(program.channel()) {}
   explicit FramesPeer(int fd) : fd_(fd) {}
-  int fd() const { return fd_; }
 
   void Hello(uint32_t window = 64 * 1024) {
     AppendHello({kFramesVersion, window, 0}, &out_);
