@@ -43,7 +43,7 @@ struct Instance {
   bool killed = false;         // by us
   bool reclaim_asked = false;  // since it was frozen
   bool closed = false;         // takes no new calls, and ends with those it has
-  bool used = false;           // server: a call has ended on it
+  bool used = false;           // server: a call has ended on it, or left it again
   bool answered = false;       // http: by more than a watchdog whose server is not there yet
   bool cut_off = false;        // frames: it closed its channel while it lived
 

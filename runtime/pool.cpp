@@ -451,8 +451,11 @@ void Pool::OnExit(const InstanceExit& exit) {
   const bool exec_ran = version_->mode == SandboxMode::kExec && exit.setup_step.empty() &&
                         step == InstanceStep::kRunning;
   const bool listened = IsServer(version_->mode) && instance->ready != TimePoint();
-  const bool failed = !instance->stopped_by_us && !exec_ran && !listened;
-  if (outcome.kind == OutcomeKind::kOk) outcome.kind = OutcomeKind::kNotReady;
+  const bool failed = !instance->stopped_by_us && !exec_ran && (!listened || MetNoCall(*instance));
+  if (outcome.kind == OutcomeKind::kOk) {
+    outcome.kind = listened ? OutcomeKind::kBadResponse : OutcomeKind::kNotReady;
+    if (listened && failed) facts.remark = "the server exited with code 0 before its first call";
+  }
   facts.ended_before_listening = IsServer(version_->mode) && !listened;
   for (Call* call : std::exchange(instance->calls, {})) {
     call->facts = facts;
@@ -512,6 +515,8 @@ void Pool::NoteBytes(const Instance& instance, Rung rung) {
   const uint64_t bytes = spawner_ == nullptr ? 0 : spawner_->MemoryBytes(instance.slot);
   if (bytes > 0) book_->costs().NoteBytes(rung, bytes);
 }
+
+bool Pool::MetNoCall(const Instance& instance) { return !instance.used && instance.calls.empty(); }
 
 void Pool::NoteSuccess() {
   failures_ = 0;

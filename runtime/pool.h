@@ -156,6 +156,7 @@ class Pool final : private SpawnerEvents {
   void OnChannelEnd(Instance& instance, FramesChannel::End end, const char* why);
   void MoveUnsent(Instance& instance, Call& call);
   void BreakOff(Instance& instance, const char* why);
+  void NoteFailedChannel(const Outcome& outcome, const FailureFacts& facts);
   void CloseWays(Instance& instance);  // to its server
 
   void ServeWaiting();
@@ -196,6 +197,9 @@ class Pool final : private SpawnerEvents {
   FailureFacts NeverFits() const;
 
   void NoteFailure(const Outcome& outcome, const FailureFacts& facts);
+  // A server that ends by itself before its first call failed to start, whatever it said of itself:
+  // else it would be started again at once, and for ever.
+  static bool MetNoCall(const Instance& instance);
   void NoteSuccess();
   void FailWaiting(const Outcome& outcome, const FailureFacts& facts, uint32_t retry_after_s);
   FailureFacts BackOffFacts() const;

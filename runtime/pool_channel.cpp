@@ -4,6 +4,16 @@
 #include "runtime/pool.h"
 
 namespace pulga {
+namespace {
+
+FailureFacts ChannelFacts(const Instance& instance, const char* why) {
+  FailureFacts facts;
+  facts.remark = std::string("its channel: ") + why;
+  if (instance.stderr_log != nullptr) facts.stderr_tail = instance.stderr_log->tail();
+  return facts;
+}
+
+}  // namespace
 
 Status Pool::OpenChannel(Instance& instance, UniqueFd fd) {
   instance.channel =
@@ -26,6 +36,7 @@ void Pool::OnChannelEnd(Instance& instance, FramesChannel::End end, const char* 
   if (end == FramesChannel::End::kBroken) return BreakOff(instance, why);
   instance.cut_off = true;
   if (instance.step == InstanceStep::kStarting) return;
+  const bool failed = instance.step != InstanceStep::kEnding && MetNoCall(instance);
   if (instance.step == InstanceStep::kFrozen || instance.step == InstanceStep::kReclaimed) {
     Terminate(instance);  // frozen it could not end; there are no calls whose outcome that changes
   } else if (instance.step != InstanceStep::kEnding) {
@@ -34,7 +45,16 @@ void Pool::OnChannelEnd(Instance& instance, FramesChannel::End end, const char* 
   for (Call* call : std::vector<Call*>(instance.calls)) {
     if (call->Movable()) MoveUnsent(instance, *call);
   }
+  if (failed) {
+    NoteFailedChannel({OutcomeKind::kBadResponse, 0, ""},
+                      ChannelFacts(instance, "the function closed it before its first call"));
+  }
   Evaluate();
+}
+
+void Pool::NoteFailedChannel(const Outcome& outcome, const FailureFacts& facts) {
+  NoteFailure(outcome, facts);
+  EndProof(Error{Code::kUnavailable, 0, MakeFailureText(outcome, version_.get(), facts)});
 }
 
 // Nothing of it was said to the function: it goes on elsewhere, once.
@@ -44,24 +64,23 @@ void Pool::MoveUnsent(Instance& instance, Call& call) {
     return call.Fail({OutcomeKind::kBadResponse, 0, ""}, AfterCall::kCancelled);
   }
   instance.Forget(&call);
+  instance.used = true;
   Requeue(call);
 }
 
 void Pool::BreakOff(Instance& instance, const char* why) {
   const bool starting = instance.step == InstanceStep::kStarting;
   const bool stopped = instance.step == InstanceStep::kEnding;
-  FailureFacts facts;
-  facts.remark = std::string("its channel: ") + why;
-  if (instance.stderr_log != nullptr) facts.stderr_tail = instance.stderr_log->tail();
+  const bool failed = !stopped && MetNoCall(instance);
+  const FailureFacts facts = ChannelFacts(instance, why);
   Kill(instance);
   for (Call* call : std::vector<Call*>(instance.calls)) {
     call->facts = facts;
     call->Fail({OutcomeKind::kBadResponse, 0, ""}, AfterCall::kCancelled);
   }
-  if (starting) {
-    const Outcome outcome = {OutcomeKind::kNotReady, 0, ""};
-    NoteFailure(outcome, facts);
-    EndProof(Error{Code::kUnavailable, 0, MakeFailureText(outcome, version_.get(), facts)});
+  if (failed) {
+    const auto kind = starting ? OutcomeKind::kNotReady : OutcomeKind::kBadResponse;
+    NoteFailedChannel({kind, 0, ""}, facts);
   } else if (!stopped) {
     Decide("stops an instance: " + facts.remark);
     Remark(last_decision_);

@@ -621,6 +621,33 @@ TEST_F(FramesTest, AFrozenInstanceThatClosedItsChannelIsAskedToEnd) {
   EXPECT_TRUE(RunUntil([&] { return Instances() == 0; }));
 }
 
+TEST_F(FramesTest, WhoEndsBeforeItsFirstCallIsStartedLessAndLessOften) {
+  const std::function<int(FakeProgram&)> ends[] = {
+      [](FakeProgram&) { return Exited(0); },
+      [](FakeProgram& program) {
+        shutdown(program.channel(), SHUT_RDWR);
+        return Killed(program.WaitForSignal());
+      },
+      [](FakeProgram& program) {
+        EXPECT_EQ(write(program.channel(), "not a frame at all", 18), 18);
+        return Killed(program.WaitForSignal());
+      }};
+  for (const auto& end : ends) {
+    sandbox->starts = 0;
+    sandbox->program = [end](FakeProgram& program) {
+      FramesPeer(program).Hello();
+      return end(program);
+    };
+    version = MakeVersion(SandboxMode::kFrames);
+    version->spec.scale.min = 1;
+    version->spec.limits.grace = std::chrono::milliseconds(5);
+    ASSERT_TRUE(Activate(version).ok());
+    RunFor(std::chrono::seconds(1));
+    EXPECT_LE(sandbox->starts, 6);
+    EXPECT_NE(dispatcher->Activity(key).trouble.find("starts fail"), std::string::npos);
+  }
+}
+
 TEST_F(FramesTest, AFunctionMayGiveACallUp) {
   Answer([](FramesPeer& peer, const Frame& head) {
     peer.Say(FrameType::kCancel, head.id, FrameEnd::kMore);

@@ -525,6 +525,24 @@ TEST_F(HttpTest, BacksOffFromACrashLoopWhileCallsGetTheRealOutcome) {
   EXPECT_NE(dispatcher->Activity(key).trouble.find("starts fail"), std::string::npos);
 }
 
+TEST_F(HttpTest, BacksOffFromAServerThatListensAndEndsBeforeItsFirstCall) {
+  version->spec.scale.min = 1;
+  ASSERT_TRUE(Activate(version).ok());
+  int killed = 0;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+  while (std::chrono::steady_clock::now() < end) {
+    RunFor(std::chrono::milliseconds(5));
+    for (const auto& instance : dispatcher->Activity(key).instances) {
+      if (instance.step != "warm") continue;
+      sandbox->KillInstance(instance.slot, Killed(SIGSEGV));
+      ++killed;
+    }
+  }
+  EXPECT_GE(killed, 2);
+  EXPECT_LE(killed, 6);
+  EXPECT_NE(dispatcher->Activity(key).trouble.find("starts fail"), std::string::npos);
+}
+
 TEST_F(HttpTest, SharesOneStartAmongManyCalls) {
   sandbox->listen_delay = std::chrono::milliseconds(30);
   ASSERT_TRUE(Activate(version).ok());
