@@ -68,7 +68,7 @@ void AddAllRoutes(Router& router, Engine& engine, EventLoop& loop, const OpenFaa
   AddVolumeRoutes(router, engine);
   AddTaskRoutes(router, engine);
   AddSystemRoutes(router, engine);
-  AddOpenFaasRoutes(router, engine, options);
+  AddOpenFaasRoutes(router, engine, {loop, metrics, options});
   AddMetricsRoute(router, engine, metrics);
 }
 

@@ -31,7 +31,8 @@ struct InstanceStatus {
   uint32_t open_calls = 0;
   InstanceMemory memory;
   int64_t age_ms = 0;
-  uint32_t children = 0;  // http: processes beside PID 1 when it was last frozen
+  std::optional<Duration> cpu_used;  // server: since it began; none: it is not told
+  uint32_t children = 0;             // http: processes beside PID 1 when it was last frozen
 };
 
 // A rung of a function's ladder: as seen lately, or assumed where `starts` or `sights` is 0.

@@ -49,7 +49,8 @@ VersionSpec SpecOf(const Version& version, uint64_t id, uint32_t slots, const In
   spec.limits.cpu_millis = size.cpu_millis;
   spec.slots = static_cast<uint16_t>(slots);
   const bool by_cpu = version.spec.scale.cpu_target != 0 || version.spec.least_cpu_millis != 0;
-  if (by_cpu) spec.meter = VersionSpec::Meter::kCpu;
+  // OpenFaaS' clients ask for it.
+  if (by_cpu || version.spec.openfaas) spec.meter = VersionSpec::Meter::kCpu;
   return spec;
 }
 
@@ -199,6 +200,7 @@ void Pool::DropSpawner() {
   spawner_step_ = SpawnerStep::kBuilding;
   dying_spawner_ = std::move(spawner_);
   SizeOfNewSpawner({});
+  cpu_before_.clear();
   context_.loop.Cancel(bury_timer_);
   bury_timer_ = context_.loop.CallAt(context_.loop.Now(), [this] {
     const Notifier::Turn turn(context_.notifier);

@@ -128,6 +128,7 @@ class Pool final : private SpawnerEvents {
   std::optional<TimePoint> FireDue() const;
   void PlanLadder(PoolSnapshot* snapshot) const;
   void Decide(std::string decision);
+  std::optional<Duration> CpuUsed(uint16_t slot) const;
   void DescribeInstances(FunctionActivity* activity) const;
   void DescribeLadder(FunctionActivity* activity) const;
   void Apply(const PoolAction& action);
@@ -255,8 +256,9 @@ class Pool final : private SpawnerEvents {
   };
   std::unique_ptr<Meters> meters_;
   TimePoint measured_;
-  InstanceSize size_;      // of each instance, as decided
-  InstanceSize in_force_;  // as the spawner's slots have it; {} without a range
+  InstanceSize size_;                        // of each instance, as decided
+  std::map<uint16_t, Duration> cpu_before_;  // server: of each slot, by those that ended in it
+  InstanceSize in_force_;                    // as the spawner's slots have it; {} without a range
   struct Sizer {
     bool has_memory = false;  // it is a range
     bool has_cpu = false;

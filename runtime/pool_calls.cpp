@@ -383,6 +383,15 @@ void Pool::DescribeLadder(FunctionActivity* activity) const {
   }
 }
 
+std::optional<Duration> Pool::CpuUsed(uint16_t slot) const {
+  if (spawner_ == nullptr || !IsServer(version_->mode)) return std::nullopt;
+  const std::optional<InstanceCpu> cpu = spawner_->Cpu(slot);
+  if (!cpu) return std::nullopt;
+  const auto before = cpu_before_.find(slot);
+  if (before == cpu_before_.end()) return cpu->used;
+  return std::max(cpu->used - before->second, Duration::zero());
+}
+
 void Pool::DescribeInstances(FunctionActivity* activity) const {
   const TimePoint now = context_.clock.Now();
   for (const auto& instance : instances_) {
@@ -391,6 +400,7 @@ void Pool::DescribeInstances(FunctionActivity* activity) const {
     status.step = StepName(*instance);
     status.open_calls = static_cast<uint32_t>(instance->calls.size());
     if (spawner_ != nullptr) status.memory.total = spawner_->MemoryBytes(instance->slot);
+    status.cpu_used = CpuUsed(instance->slot);
     using std::chrono::duration_cast;
     status.children = instance->children;
     status.age_ms = duration_cast<std::chrono::milliseconds>(now - instance->created).count();

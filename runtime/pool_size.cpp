@@ -92,10 +92,11 @@ void Pool::NoteCpu(const InstanceCpu& spent, Duration time) {
 
 // A program's whole life, or a server's end.
 void Pool::NoteEnd(const Instance& instance, const InstanceExit& exit, const SlotTimes& times) {
-  if (!sizer_ || phase_ == PoolPhase::kDraining) return;
-  if (exit.oom_killed) ++Seen(&sizer_->memory_use).killed;
   const std::optional<InstanceCpu> cpu =
       spawner_ == nullptr ? std::nullopt : spawner_->Cpu(exit.slot);
+  if (cpu && IsServer(version_->mode)) cpu_before_[exit.slot] = cpu->used;
+  if (!sizer_ || phase_ == PoolPhase::kDraining) return;
+  if (exit.oom_killed) ++Seen(&sizer_->memory_use).killed;
   if (version_->mode == SandboxMode::kExec) {
     const bool ran = times.exec != TimePoint();
     // The peak has files in it too: it may only keep the limit where it is.

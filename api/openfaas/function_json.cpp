@@ -47,7 +47,7 @@ void AddOwn(const FunctionSpec& spec, Json* out) {
   (*out)["readOnlyRootFilesystem"] = true;
 }
 
-Json StatusOf(const FunctionStatus& status) {
+Json StatusOf(const FunctionStatus& status, NameLabel label) {
   const Version& version = *status.active;
   const FunctionSpec& spec = version.spec;
   Json out = {{"name", status.key.name},
@@ -58,7 +58,9 @@ Json StatusOf(const FunctionStatus& status) {
   } else {
     AddOwn(spec, &out);
   }
-  out["labels"] = ObjectOf(spec.labels);
+  Texts labels = spec.labels;
+  if (label == NameLabel::kAdded) labels.try_emplace("faas_function", status.key.name);
+  out["labels"] = ObjectOf(labels);
   out["annotations"] = ObjectOf(spec.annotations);
   const Replicas replicas = ReplicasOf(status);
   out["replicas"] = replicas.wanted;
@@ -87,19 +89,20 @@ Replicas ReplicasOf(const FunctionStatus& status) {
   return replicas;
 }
 
-std::string OpenFaasStatusJson(const FunctionStatus& status, ShowUsage usage) {
-  Json out = StatusOf(status);
-  if (usage == ShowUsage::kYes) {
-    uint64_t bytes = 0;
-    for (const InstanceStatus& instance : status.activity.instances) bytes += instance.memory.total;
-    out["usage"] = {{"totalMemoryBytes", bytes}};
+std::string OpenFaasStatusJson(const FunctionStatus& status, NameLabel label,
+                               const std::optional<FunctionUsage>& usage) {
+  Json out = StatusOf(status, label);
+  if (usage) {
+    Json& used = out["usage"] = Json::object();
+    if (usage->cpu_millis) used["cpu"] = *usage->cpu_millis;
+    used["totalMemoryBytes"] = usage->memory_bytes;
   }
   return Dump(out);
 }
 
-std::string OpenFaasListJson(const std::vector<FunctionStatus>& functions) {
+std::string OpenFaasListJson(const std::vector<FunctionStatus>& functions, NameLabel label) {
   Json list = Json::array();
-  for (const FunctionStatus& status : functions) list.push_back(StatusOf(status));
+  for (const FunctionStatus& status : functions) list.push_back(StatusOf(status, label));
   return Dump(list);
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,8 +19,15 @@ struct Replicas {
 // was scaled to zero has none.
 Replicas ReplicasOf(const FunctionStatus& status);
 
-enum class ShowUsage : uint8_t { kNo, kYes };
-std::string OpenFaasStatusJson(const FunctionStatus& status, ShowUsage usage);
-std::string OpenFaasListJson(const std::vector<FunctionStatus>& functions);
+// The label faas_function, which says the function's name, is what providers but faasd add.
+enum class NameLabel : uint8_t { kNone, kAdded };
+struct FunctionUsage {
+  uint64_t memory_bytes = 0;
+  std::optional<uint64_t> cpu_millis;
+};
+// `usage`: only where it was asked for.
+std::string OpenFaasStatusJson(const FunctionStatus& status, NameLabel label,
+                               const std::optional<FunctionUsage>& usage);
+std::string OpenFaasListJson(const std::vector<FunctionStatus>& functions, NameLabel label);
 
 }  // namespace pulga

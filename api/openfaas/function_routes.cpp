@@ -5,12 +5,19 @@
 #include "api/openfaas/function_json.h"
 #include "api/openfaas/replies.h"
 #include "api/openfaas/routes.h"
+#include "api/openfaas/usage_book.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "images/image_ref.h"
 
 namespace pulga {
 namespace {
+
+// How functions are shown.
+struct StatusView {
+  NameLabel label = NameLabel::kNone;
+  std::shared_ptr<UsageBook> book;
+};
 
 constexpr int kDeployed = 200;  // of 201 faas-cli thinks that it failed
 constexpr int kAccepted = 202;
@@ -91,16 +98,25 @@ std::unique_ptr<HttpHandler> HandleDelete(HttpExchange& exchange, Engine& engine
   });
 }
 
-std::unique_ptr<HttpHandler> HandleList(HttpExchange& exchange, Engine& engine) {
+std::unique_ptr<HttpHandler> HandleList(HttpExchange& exchange, Engine& engine, NameLabel label) {
   const std::string name_space = NamespaceOf(exchange.request().query());
   if (!engine.namespaces().Find(name_space).ok()) return Immediately(exchange, NoSuchNamespace());
   std::vector<FunctionStatus> functions = engine.Functions();
   std::erase_if(functions, [&](const auto& f) { return f.key.name_space != name_space; });
-  return Immediately(exchange, JsonReply(200, OpenFaasListJson(functions)));
+  return Immediately(exchange, JsonReply(200, OpenFaasListJson(functions, label)));
+}
+
+FunctionUsage UsageOf(const FunctionStatus& status, UsageBook& book) {
+  FunctionUsage usage;
+  for (const InstanceStatus& instance : status.activity.instances) {
+    usage.memory_bytes += instance.memory.total;
+  }
+  usage.cpu_millis = book.CpuMillis(status);
+  return usage;
 }
 
 std::unique_ptr<HttpHandler> HandleStatus(HttpExchange& exchange, Engine& engine,
-                                          const std::string& name) {
+                                          const std::string& name, const StatusView& view) {
   const std::string_view query = exchange.request().query();
   const FunctionKey key = ParseCallName(name, NamespaceOf(query));
   if (!engine.namespaces().Find(key.name_space).ok()) {
@@ -108,11 +124,10 @@ std::unique_ptr<HttpHandler> HandleStatus(HttpExchange& exchange, Engine& engine
   }
   const auto status = engine.Function(key);
   if (!status.ok()) return Immediately(exchange, NoSuchFunction(key.name));
-  const std::string usage = QueryValue(query, "usage").value_or("");
-  const bool wanted = usage == "1" || usage == "true";
-  return Immediately(
-      exchange,
-      JsonReply(200, OpenFaasStatusJson(*status, wanted ? ShowUsage::kYes : ShowUsage::kNo)));
+  const std::string asked = QueryValue(query, "usage").value_or("");
+  std::optional<FunctionUsage> usage;
+  if (asked == "1" || asked == "true") usage = UsageOf(*status, *view.book);
+  return Immediately(exchange, JsonReply(200, OpenFaasStatusJson(*status, view.label, usage)));
 }
 
 std::unique_ptr<HttpHandler> HandleScale(HttpExchange& exchange, Engine& engine,
@@ -138,7 +153,10 @@ std::unique_ptr<HttpHandler> HandleScale(HttpExchange& exchange, Engine& engine,
 
 }  // namespace
 
-void AddOpenFaasFunctionRoutes(Router& router, Engine& engine) {
+void AddOpenFaasFunctionRoutes(Router& router, Engine& engine, const OpenFaasOptions& options) {
+  const bool as_faasd = options.provider_name == kFaasdProvider;
+  const StatusView view = {as_faasd ? NameLabel::kNone : NameLabel::kAdded,
+                           std::make_shared<UsageBook>()};
   const auto add = [&](const char* method,
                        std::unique_ptr<HttpHandler> (*handle)(HttpExchange&, Engine&)) {
     router.Add(method, "/system/functions",
@@ -146,13 +164,16 @@ void AddOpenFaasFunctionRoutes(Router& router, Engine& engine) {
                  return handle(exchange, engine);
                });
   };
-  add("GET", &HandleList);
   add("POST", &HandleDeploy);
   add("PUT", &HandleDeploy);
   add("DELETE", &HandleDelete);
+  router.Add("GET", "/system/functions",
+             [&engine, view](HttpExchange& exchange, const PathParams&) {
+               return HandleList(exchange, engine, view.label);
+             });
   router.Add("GET", "/system/function/{name}",
-             [&engine](HttpExchange& exchange, const PathParams& params) {
-               return HandleStatus(exchange, engine, params.name);
+             [&engine, view](HttpExchange& exchange, const PathParams& params) {
+               return HandleStatus(exchange, engine, params.name, view);
              });
   router.Add("POST", "/system/scale-function/{name}",
              [&engine](HttpExchange& exchange, const PathParams& params) {

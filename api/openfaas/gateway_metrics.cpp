@@ -1,6 +1,5 @@
 #include "api/openfaas/gateway_metrics.h"
 
-#include <cstdio>
 #include <set>
 
 #include "api/openfaas/function_json.h"
@@ -11,28 +10,24 @@ namespace {
 // Between two scrapes functions may come and go.
 constexpr size_t kMostFunctions = 4096;
 constexpr size_t kMostCodes = 32;
+// Of routes, methods and statuses there are fewer.
+constexpr size_t kMostRequests = 512;
 
-std::string NameOf(const FunctionKey& key) { return key.name + "." + key.name_space; }
-
-std::string Number(double value) {
-  char text[32];
-  snprintf(text, sizeof text, "%.9g", value);
-  return text;
+std::string Labels(const FunctionKey& key) {
+  return "function_name=\"" + key.name + "." + key.name_space + "\"";
 }
-
-void Describe(const char* name, const char* type, const char* help, std::string* out) {
-  *out += std::string("# HELP ") + name + " " + help + "\n# TYPE " + name + " " + type + "\n";
-}
-
-void Add(const std::string& name, const std::string& labels, const std::string& value,
-         std::string* out) {
-  *out += name + (labels.empty() ? "" : "{" + labels + "}") + " " + value + "\n";
-}
-
-std::string Labels(const FunctionKey& key) { return "function_name=\"" + NameOf(key) + "\""; }
 
 std::string Labels(const FunctionKey& key, int code) {
   return "code=\"" + (code == 0 ? "other" : std::to_string(code)) + "\"," + Labels(key);
+}
+
+void AppendBoard(const SystemReport& system, std::string* out) {
+  AppendFamily({"pulga_memory_budget_bytes", "gauge", "What all instances may use together"}, out);
+  AppendSample("pulga_memory_budget_bytes", "", system.memory_budget_bytes, out);
+  AppendFamily({"pulga_memory_used_bytes", "gauge", "What they are counted with"}, out);
+  AppendSample("pulga_memory_used_bytes", "", system.memory_used_bytes, out);
+  AppendFamily({"pulga_instances", "gauge", "Instances there are, parked ones too"}, out);
+  AppendSample("pulga_instances", "", system.instances, out);
 }
 
 }  // namespace
@@ -51,11 +46,45 @@ void GatewayMetrics::NoteEnded(const FunctionKey& key, int status, Duration time
   Function* function = Find(key);
   if (function == nullptr) return;
   const bool room = function->codes.size() < kMostCodes || function->codes.contains(status);
-  ByCode& code = function->codes[room ? status : 0];
-  const double seconds = std::chrono::duration<double>(time).count();
-  ++code.count;
-  code.seconds += seconds;
-  for (size_t i = 0; i < kBuckets.size(); ++i) code.within[i] += seconds <= kBuckets[i];
+  function->codes[room ? status : 0].Note(time);
+}
+
+void GatewayMetrics::NoteManaged(const ManagedRequest& request, int status, Duration time) {
+  const std::string labels = "code=\"" + std::to_string(status) + "\",method=\"" +
+                             std::string(request.method) + "\",path=\"" +
+                             std::string(request.path) + "\"";
+  if (managed_.size() < kMostRequests || managed_.contains(labels)) managed_[labels].Note(time);
+}
+
+void GatewayMetrics::AppendCalls(std::string* out) const {
+  const std::string total = "gateway_function_invocation_total";
+  AppendFamily({total.c_str(), "counter", "Function metrics"}, out);
+  for (const auto& [key, function] : functions_) {
+    for (const auto& [code, calls] : function.codes) {
+      AppendSample(total, Labels(key, code), calls.count(), out);
+    }
+  }
+  const std::string started = "gateway_function_invocation_started";
+  AppendFamily({started.c_str(), "counter", "Invocations that began"}, out);
+  for (const auto& [key, function] : functions_) {
+    AppendSample(started, Labels(key), function.started, out);
+  }
+  const std::string histogram = "gateway_functions_seconds";
+  AppendFamily({histogram.c_str(), "histogram", "Function time taken"}, out);
+  for (const auto& [key, function] : functions_) {
+    for (const auto& [code, calls] : function.codes) {
+      calls.Append(histogram, Labels(key, code), out);
+    }
+  }
+}
+
+void GatewayMetrics::AppendManaged(std::string* out) const {
+  const std::string total = "provider_http_requests_total";
+  AppendFamily({total.c_str(), "counter", "Requests below /system"}, out);
+  for (const auto& [labels, times] : managed_) AppendSample(total, labels, times.count(), out);
+  const std::string histogram = "provider_http_request_duration_seconds";
+  AppendFamily({histogram.c_str(), "histogram", "How long they took"}, out);
+  for (const auto& [labels, times] : managed_) times.Append(histogram, labels, out);
 }
 
 std::string GatewayMetrics::Text(const std::vector<FunctionStatus>& functions,
@@ -64,42 +93,13 @@ std::string GatewayMetrics::Text(const std::vector<FunctionStatus>& functions,
   for (const FunctionStatus& status : functions) there.insert(status.key);
   std::erase_if(functions_, [&](const auto& entry) { return !there.contains(entry.first); });
   std::string out;
-  Describe("gateway_function_invocation_total", "counter", "Function metrics", &out);
-  for (const auto& [key, function] : functions_) {
-    for (const auto& [code, calls] : function.codes) {
-      Add("gateway_function_invocation_total", Labels(key, code), std::to_string(calls.count),
-          &out);
-    }
-  }
-  Describe("gateway_function_invocation_started", "counter", "Invocations that began", &out);
-  for (const auto& [key, function] : functions_) {
-    Add("gateway_function_invocation_started", Labels(key), std::to_string(function.started), &out);
-  }
-  const std::string histogram = "gateway_functions_seconds";
-  Describe(histogram.c_str(), "histogram", "Function time taken", &out);
-  for (const auto& [key, function] : functions_) {
-    for (const auto& [code, calls] : function.codes) {
-      const std::string labels = Labels(key, code);
-      for (size_t i = 0; i < kBuckets.size(); ++i) {
-        Add(histogram + "_bucket", labels + ",le=\"" + Number(kBuckets[i]) + "\"",
-            std::to_string(calls.within[i]), &out);
-      }
-      Add(histogram + "_bucket", labels + ",le=\"+Inf\"", std::to_string(calls.count), &out);
-      Add(histogram + "_sum", labels, Number(calls.seconds), &out);
-      Add(histogram + "_count", labels, std::to_string(calls.count), &out);
-    }
-  }
-  Describe("gateway_service_count", "gauge", "Replicas of a function", &out);
+  AppendCalls(&out);
+  AppendFamily({"gateway_service_count", "gauge", "Replicas of a function"}, &out);
   for (const FunctionStatus& status : functions) {
-    Add("gateway_service_count", Labels(status.key), std::to_string(ReplicasOf(status).wanted),
-        &out);
+    AppendSample("gateway_service_count", Labels(status.key), ReplicasOf(status).wanted, &out);
   }
-  Describe("pulga_memory_budget_bytes", "gauge", "What all instances may use together", &out);
-  Add("pulga_memory_budget_bytes", "", std::to_string(system.memory_budget_bytes), &out);
-  Describe("pulga_memory_used_bytes", "gauge", "What they are counted with", &out);
-  Add("pulga_memory_used_bytes", "", std::to_string(system.memory_used_bytes), &out);
-  Describe("pulga_instances", "gauge", "Instances there are, parked ones too", &out);
-  Add("pulga_instances", "", std::to_string(system.instances), &out);
+  AppendManaged(&out);
+  AppendBoard(system, &out);
   return out;
 }
 

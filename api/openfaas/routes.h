@@ -7,19 +7,29 @@
 
 #include "api/openfaas/gateway_metrics.h"
 #include "api/router.h"
+#include "base/event_loop.h"
 #include "runtime/engine.h"
 
 namespace pulga {
+
+inline constexpr const char* kFaasdProvider = "faasd";
 
 struct OpenFaasOptions {
   std::string provider_name;  // setting provider-name
 };
 
-void AddOpenFaasFunctionRoutes(Router& router, Engine& engine);
+// What the routes have besides the engine.
+struct OpenFaasContext {
+  EventLoop& loop;
+  std::shared_ptr<GatewayMetrics> metrics;
+  OpenFaasOptions options;
+};
+
+void AddOpenFaasFunctionRoutes(Router& router, Engine& engine, const OpenFaasOptions& options);
 void AddOpenFaasNamespaceRoutes(Router& router, Engine& engine);
 // GET /metrics, behind the login or the admin key.
 void AddMetricsRoute(Router& router, Engine& engine, std::shared_ptr<GatewayMetrics> metrics);
-// All others.
-void AddOpenFaasRoutes(Router& router, Engine& engine, const OpenFaasOptions& options);
+// All others; those below /system are counted and timed.
+void AddOpenFaasRoutes(Router& router, Engine& engine, const OpenFaasContext& context);
 
 }  // namespace pulga

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "api/authorization.h"
+#include "api/openfaas/metered_route.h"
 #include "api/openfaas/replies.h"
 #include "api/openfaas/routes.h"
 
@@ -22,6 +23,32 @@ std::string InfoJson(const std::string& release, const std::string& provider_nam
          "\n";
 }
 
+// "/system/function/{name}" is "/system/function", whatever the name.
+std::string_view WithoutNames(std::string_view pattern) {
+  const std::string_view path = pattern.substr(0, pattern.find("/{"));
+  return path.ends_with('/') ? path.substr(0, path.size() - 1) : path;
+}
+
+RouteHandler Counted(const Route& route, const OpenFaasContext& context) {
+  return Metered(route.handler, context.loop,
+                 [metrics = context.metrics, method = route.method,
+                  path = std::string(WithoutNames(route.pattern))](int status, Duration time) {
+                   metrics->NoteManaged({method, path}, status, time);
+                 });
+}
+
+void AddSystemRoutes(Router& router, Engine& engine, const OpenFaasOptions& options) {
+  // AlertManager's word that a function is busy. The autoscaler has seen it for itself.
+  router.Add("POST", "/system/alert", [](HttpExchange& exchange, const PathParams&) {
+    return WithJsonBody(exchange,
+                        [](const JsonObject&, const ReplyDone& done) { done(EmptyReply(200)); });
+  });
+  router.Add("GET", "/system/info", [&engine, options](HttpExchange& exchange, const PathParams&) {
+    return Immediately(exchange,
+                       JsonReply(200, InfoJson(engine.System().version, options.provider_name)));
+  });
+}
+
 }  // namespace
 
 void AddMetricsRoute(Router& router, Engine& engine, std::shared_ptr<GatewayMetrics> metrics) {
@@ -39,22 +66,18 @@ void AddMetricsRoute(Router& router, Engine& engine, std::shared_ptr<GatewayMetr
   });
 }
 
-void AddOpenFaasRoutes(Router& router, Engine& engine, const OpenFaasOptions& options) {
-  AddOpenFaasFunctionRoutes(router, engine);
-  AddOpenFaasNamespaceRoutes(router, engine);
+void AddOpenFaasRoutes(Router& router, Engine& engine, const OpenFaasContext& context) {
+  Router managed;
+  AddOpenFaasFunctionRoutes(managed, engine, context.options);
+  AddOpenFaasNamespaceRoutes(managed, engine);
+  AddSystemRoutes(managed, engine, context.options);
+  for (const Route& route : managed.routes()) {
+    router.Add(route.method, route.pattern, Counted(route, context), route.query);
+  }
   router.Add("GET", "/", [](HttpExchange& exchange, const PathParams&) {
     HttpReply reply = EmptyReply(301);
     reply.headers.emplace_back("Location", "/ui/");
     return Immediately(exchange, std::move(reply));
-  });
-  // AlertManager's word that a function is busy. The autoscaler has seen it for itself.
-  router.Add("POST", "/system/alert", [](HttpExchange& exchange, const PathParams&) {
-    return WithJsonBody(exchange,
-                        [](const JsonObject&, const ReplyDone& done) { done(EmptyReply(200)); });
-  });
-  router.Add("GET", "/system/info", [&engine, options](HttpExchange& exchange, const PathParams&) {
-    return Immediately(exchange,
-                       JsonReply(200, InfoJson(engine.System().version, options.provider_name)));
   });
 }
 

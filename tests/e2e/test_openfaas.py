@@ -93,7 +93,8 @@ class OpenFaas(Case):
 
     def test_what_was_deployed_comes_back_word_for_word(self):
         said = {"envVars": {"a": "1", "fprocess": "cat"}, "envProcess": "sha512sum",
-                "constraints": ["node.platform.os == linux"], "labels": {"l": "x"},
+                "constraints": ["node.platform.os == linux"],
+                "labels": {"l": "x", "faas_function": "echo"},
                 "annotations": {"a": "{\n\t\"multi\": \"line\"\n}"},
                 "limits": {"memory": "40m", "cpu": "100m"}, "requests": {"memory": "10Mi"},
                 "readOnlyRootFilesystem": True}
@@ -105,7 +106,6 @@ class OpenFaas(Case):
             self.assertEqual(shown["namespace"], "openfaas-fn")
             self.assertIs(type(shown["replicas"]), int)
             self.assertRegex(shown["createdAt"], r"^\d{4}-\d\d-\d\dT[\d:.]+Z$")
-        self.assertIn("totalMemoryBytes", self.status("echo")["usage"])
         env = self.daemon.call("echo.openfaas-fn", path="/env").text.splitlines()
         self.assertIn("fprocess=cat", env)  # envVars wins
         self.assertIn("OPENFAAS_NAME=echo", env)
@@ -118,7 +118,15 @@ class OpenFaas(Case):
         for field in ("envVars", "envProcess", "limits", "requests", "constraints", "secrets",
                       "readOnlyRootFilesystem"):
             self.assertNotIn(field, shown)
-        self.assertEqual((shown["labels"], shown["annotations"]), ({}, {}))
+        self.assertEqual((shown["labels"], shown["annotations"]), ({"faas_function": "plain"}, {}))
+
+    def test_usage_is_told_in_millicores_and_bytes(self):
+        self.deploy("used")
+        self.assertEqual(self.daemon.call("used", path="/").status, 200)
+        usage = self.status("used")["usage"]
+        self.assertGreater(usage["totalMemoryBytes"], 0)
+        self.assertIs(type(usage["cpu"]), int)
+        self.assertNotIn("usage", self.expect(200, "GET", "/system/function/used").json())
 
     def test_absurd_limits_deploy(self):
         for number, memory in enumerate(("5Mi", "1", "900Gi", "40m")):

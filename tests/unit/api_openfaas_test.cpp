@@ -3,6 +3,7 @@
 #include "api/openfaas/function_json.h"
 #include "api/openfaas/gateway_metrics.h"
 #include "api/openfaas/json_object.h"
+#include "api/openfaas/usage_book.h"
 #include "runtime/openfaas_timeouts.h"
 #include "tests/support/loopback.h"
 
@@ -78,6 +79,24 @@ TEST_F(OpenFaas, SaysWhatItIsUnderTheConfiguredName) {
   }
 }
 
+TEST_F(OpenFaas, NamesFunctionsByALabel) {
+  Start();
+  Login("POST /system/functions", R"({"service":"e","image":"hello"})");
+  Login("POST /system/functions",
+        R"({"service":"f","image":"hello","labels":{"faas_function":"mine"}})");
+  const std::string listed = BodyOf(Login("GET /system/functions"));
+  EXPECT_TRUE(Has(listed, R"("labels":{"faas_function":"e"})")) << listed;
+  EXPECT_TRUE(Has(listed, R"("labels":{"faas_function":"mine"})")) << "as said: " << listed;
+}
+
+TEST_F(OpenFaas, AddsNoLabelAsFaasd) {
+  DaemonConfig config;
+  config.provider_name = "faasd";
+  Start(config);
+  Login("POST /system/functions", R"({"service":"e","image":"hello"})");
+  EXPECT_TRUE(Has(BodyOf(Login("GET /system/functions")), R"("labels":{})"));
+}
+
 // The statuses decide what faas-cli does next: see docs/openfaas.md.
 TEST_F(OpenFaas, DeploysReplacesAndRemovesWithTheStatusesTheCliExpects) {
   Start();
@@ -111,7 +130,9 @@ TEST_F(OpenFaas, ListsAndShowsFunctions) {
                            "/system/function/f.openfaas-fn", "/system/functions?namespace="}) {
     const std::string shown = BodyOf(Login(std::string("GET ") + path));
     EXPECT_TRUE(Has(shown, R"("name":"f","namespace":"openfaas-fn")")) << shown;
-    EXPECT_TRUE(Has(shown, R"("envProcess":"cat","labels":{},"annotations":{},"replicas":1,)"));
+    EXPECT_TRUE(
+        Has(shown,
+            R"("envProcess":"cat","labels":{"faas_function":"f"},"annotations":{},"replicas":1,)"));
   }
   EXPECT_EQ(StatusOf(Login("GET /system/function/g")), 404);
   EXPECT_EQ(StatusOf(Login("GET /system/functions?namespace=x")), 400);
@@ -165,6 +186,23 @@ TEST_F(OpenFaas, CountsTheCallsOfFunctionsThatExist) {
     EXPECT_TRUE(Has(metrics, line)) << metrics;
   }
   EXPECT_FALSE(Has(metrics, "missing"));
+}
+
+TEST_F(OpenFaas, CountsAndTimesTheRequestsOfManagers) {
+  Start();
+  Login("GET /system/function/f");
+  Login("GET /system/function/g.openfaas-fn");
+  Login("GET /system/functions");
+  Login("POST /system/namespace/", R"({"name":"dev","labels":{"openfaas":"1"}})");
+  Call("GET /system/functions");
+  const std::string metrics = BodyOf(Login("GET /metrics"));
+  for (const char* line :
+       {R"(provider_http_requests_total{code="404",method="GET",path="/system/function"} 2)",
+        R"(provider_http_requests_total{code="200",method="GET",path="/system/functions"} 1)",
+        R"(provider_http_requests_total{code="201",method="POST",path="/system/namespace"} 1)",
+        R"(provider_http_request_duration_seconds_count{code="404",method="GET",)"}) {
+    EXPECT_TRUE(Has(metrics, line)) << line << metrics;
+  }
 }
 
 TEST_F(OpenFaas, AnEmptyFunctionNameIsNoFunction) {
@@ -235,7 +273,7 @@ TEST(OpenFaasDeployment, ComesBackAsItWasSaid) {
   auto version = std::make_shared<Version>();
   version->spec = made->spec;
   status.active = version;
-  const std::string shown = OpenFaasStatusJson(status, ShowUsage::kNo);
+  const std::string shown = OpenFaasStatusJson(status, NameLabel::kNone, std::nullopt);
   EXPECT_NE(shown.find(R"("envProcess":"cat","envVars":{"a":"b"},"constraints":["c"],)"
                        R"("limits":{"memory":"40m"},"requests":{"cpu":"1"},)"
                        R"("readOnlyRootFilesystem":true,"labels":{"l":"m"},"annotations":{},)"),
@@ -262,6 +300,40 @@ TEST(OpenFaasReplicas, AnIdleFunctionHasTheOneThatTheNextCallFinds) {
   status.activity.scaled.reset();
   EXPECT_EQ(ReplicasOf(status).wanted, 3U);
   EXPECT_EQ(ReplicasOf(status).available, 1U);
+}
+
+InstanceStatus Running(int64_t age_ms, int cpu_ms) {
+  InstanceStatus instance;
+  instance.age_ms = age_ms;
+  instance.cpu_used = std::chrono::milliseconds(cpu_ms);
+  return instance;
+}
+
+TEST(UsageBook, TellsTheUseSinceItWasLastAskedFor) {
+  UsageBook book;
+  FunctionStatus status;
+  EXPECT_EQ(book.CpuMillis(status), std::nullopt);
+  const auto ask = [&](std::vector<InstanceStatus> instances) {
+    status.activity.instances = std::move(instances);
+    return book.CpuMillis(status);
+  };
+  EXPECT_EQ(ask({Running(10000, 1000)}), 100U) << "since it began";
+  EXPECT_EQ(ask({Running(10500, 1400)}), 100U) << "too short a time to tell";
+  EXPECT_EQ(ask({Running(12000, 2000)}), 500U);
+  EXPECT_EQ(ask({Running(2000, 20)}), 10U) << "another instance in the same slot";
+  InstanceStatus second = Running(1000, 250);
+  second.slot = 1;
+  EXPECT_EQ(ask({Running(3000, 30), second}), 260U) << "all of them together";
+  EXPECT_EQ(ask({InstanceStatus()}), std::nullopt) << "a kernel that does not tell";
+}
+
+TEST(OpenFaasStatus, ShowsUsageInMillicoresAndBytes) {
+  FunctionStatus status;
+  status.active = std::make_shared<Version>();
+  const std::string shown = OpenFaasStatusJson(status, NameLabel::kNone, FunctionUsage{4096, 250});
+  EXPECT_NE(shown.find(R"("usage":{"cpu":250,"totalMemoryBytes":4096})"), std::string::npos);
+  EXPECT_EQ(OpenFaasStatusJson(status, NameLabel::kNone, FunctionUsage()).find("\"cpu\""),
+            std::string::npos);
 }
 
 TEST(WatchdogTimeouts, AreTheLongestOfWhatTheWatchdogIsTold) {
