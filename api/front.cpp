@@ -7,6 +7,8 @@
 #include "api/native/tus_rules.h"
 #include "api/openfaas/replies.h"
 #include "base/log.h"
+#include "base/text.h"
+#include "net/service_name.h"
 
 namespace pulga {
 namespace {
@@ -53,6 +55,17 @@ HttpReply NoRouteReply(const HttpRequest& request, RouteMatch match) {
       if (gateway) return PageNotFoundReply();
       return Refusal(request, {404, "not_found", "404 page not found", {}});
   }
+}
+
+// By Host, as a web server tells its sites apart. Nothing: the gateway is meant.
+std::optional<ServiceName> FunctionAsHost(const HttpRequest& request) {
+  const std::string* host = request.Header("Host");
+  if (!request.from_function || host == nullptr) return std::nullopt;
+  std::string name = ToLower(std::string_view(*host).substr(0, host->rfind(':')));
+  if (name.ends_with('.')) name.pop_back();
+  auto service = ParseServiceName(name);
+  if (service && service->is_gateway()) return std::nullopt;
+  return service;
 }
 
 }  // namespace
@@ -124,8 +137,23 @@ std::optional<HttpReply> ApiFront::RefuseStranger(const HttpRequest& request) co
   return std::nullopt;
 }
 
+// What a function asks of another by that one's name is a call of it, whatever the path.
+std::unique_ptr<HttpHandler> ApiFront::CallByHost(HttpExchange& exchange,
+                                                  const ServiceName& service) const {
+  const HttpRequest& request = exchange.request();
+  const std::string path =
+      "/function/" + service.function + "." + service.name_space + std::string(request.path());
+  RouteMatch match = router_.Match(request.method, path);
+  if (match.kind == RouteMatch::Kind::kFound) return match.route->handler(exchange, match.params);
+  const ApiError error{405, "method_not_allowed", "only " + match.allow + " here", {}};
+  HttpReply refusal = RefusedCallReply(error, PreferredForm(request), CallIdOf(request));
+  refusal.headers.emplace_back("Allow", match.allow);
+  return Immediately(exchange, std::move(refusal));
+}
+
 std::unique_ptr<HttpHandler> ApiFront::Handle(HttpExchange& exchange) const {
   const HttpRequest& request = exchange.request();
+  if (const auto service = FunctionAsHost(request)) return CallByHost(exchange, *service);
   const std::string_view path = request.path();
   if (auto refusal = RefuseStranger(request)) return Immediately(exchange, std::move(*refusal));
   const std::string_view method = IsUploadPath(path) ? TusMethod(request) : request.method;

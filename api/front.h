@@ -17,6 +17,8 @@ namespace pulga {
 // Every route there is, as api/openapi.yaml lists them.
 void AddAllRoutes(Router& router, Engine& engine, EventLoop& loop, const OpenFaasOptions& options);
 
+struct ServiceName;
+
 class ApiFront final : public Front {
  public:
   static Result<std::unique_ptr<Front>> Create(EventLoop& loop, Engine& engine,
@@ -31,6 +33,7 @@ class ApiFront final : public Front {
  private:
   explicit ApiFront(Engine& engine) : engine_(engine) {}
   std::unique_ptr<HttpHandler> Handle(HttpExchange& exchange) const;
+  std::unique_ptr<HttpHandler> CallByHost(HttpExchange& exchange, const ServiceName& service) const;
   // What is refused whatever the route would say.
   std::optional<HttpReply> RefuseStranger(const HttpRequest& request) const;
 

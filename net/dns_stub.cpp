@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "base/sys.h"
+#include "net/service_name.h"
 
 namespace pulga {
 namespace {
@@ -26,10 +27,6 @@ constexpr uint32_t kPinGrace = 300;
 constexpr uint32_t kOwnNameTtl = 60;
 
 Ipv4 AddressOf(const sockaddr_in& name) { return {ntohl(name.sin_addr.s_addr)}; }
-
-bool IsRouterName(const std::string& name) {
-  return name == "gateway" || name == "gateway.openfaas" || name == "pulga";
-}
 
 uint16_t RandomId() {
   uint16_t id = 0;
@@ -198,11 +195,17 @@ void DnsStub::Drop(Ipv4 address) {
   }
 }
 
+// The gateway, or a function behind it: whether there is one, the call tells. What a list names
+// somebody has named on purpose.
+bool DnsStub::MeansRouter(Ipv4 function, const std::string& name) const {
+  return ParseServiceName(name) && policy_.EntriesNaming(function, name).empty();
+}
+
 // What needs nobody else. True when it was answered (or deserves no answer).
 bool DnsStub::AnswerHere(Ipv4 function, const DnsQuery& query, const ReplyCallback& reply) {
   if (query.type_class != kDnsClassInternet) {
     reply(MakeDnsReply(query, DnsCode::kRefused));
-  } else if (IsRouterName(query.name)) {
+  } else if (MeansRouter(function, query.name)) {
     std::vector<Ipv4> addresses;
     if (query.type == kDnsTypeA) addresses.push_back(options_.router);
     reply(MakeDnsReply(query, DnsCode::kOk, addresses, kOwnNameTtl));

@@ -1,8 +1,8 @@
-// The resolver functions ask: answers the router's own names, forwards the rest to the board's
-// resolvers, opens what a listed name leads to before it tells. Keeps no cache. Answers every
-// question within seconds (once the launcher has opened what a listed name led to): SERVFAIL when
-// nobody else does. Router only, loop thread; a reply is believed only from the asked resolver,
-// with the right id and question.
+// The resolver functions ask: answers the names of gateway and functions, forwards the rest to the
+// board's resolvers, opens what a listed name leads to before it tells. Keeps no cache. Answers
+// every question within seconds (once the launcher has opened what a listed name led to): SERVFAIL
+// when nobody else does. Router only, loop thread; a reply is believed only from the asked
+// resolver, with the right id and question.
 #pragma once
 
 #include <functional>
@@ -59,6 +59,7 @@ class DnsStub {
   void OnClientReadable(Client& client);
   void DropClient(Client& client);
   void Answer(Ipv4 function, const std::string& message, Transport transport, ReplyCallback reply);
+  bool MeansRouter(Ipv4 function, const std::string& name) const;
   bool AnswerHere(Ipv4 function, const DnsQuery& query, const ReplyCallback& reply);
   void NextTry(Lookup& lookup);
   bool SendTry(Lookup& lookup, const Resolver& resolver);

@@ -203,9 +203,7 @@ Status CheckNumber(std::string_view field, uint64_t value, NumberRange range) {
 }
 
 Status ValidateFunctionName(const std::string& name) {
-  bool fits = !name.empty() && name.size() <= 63 && name.front() != '-' && name.back() != '-';
-  for (const char c : name) fits = fits && (IsLowerAlnum(c) || c == '-');
-  if (fits) return OkStatus();
+  if (IsDnsLabel(name)) return OkStatus();
   return Error{Code::kInvalidArgument, 0,
                "\"" + Printable(name, 80) +
                    "\" is no function name: 1 to 63 of a-z, 0-9 and '-', beginning and ending with "

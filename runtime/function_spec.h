@@ -14,11 +14,10 @@
 #include "base/clock.h"
 #include "base/owner.h"
 #include "base/result.h"
+#include "net/service_name.h"
 #include "sandbox/sandbox.h"
 
 namespace pulga {
-
-inline constexpr const char* kDefaultNamespace = "openfaas-fn";
 
 struct FunctionKey {
   std::string owner = kDefaultOwner;

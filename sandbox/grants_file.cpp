@@ -11,6 +11,7 @@
 #include "base/file_io.h"
 #include "base/sys.h"
 #include "base/text.h"
+#include "net/service_name.h"
 #include "sandbox/id_ranges.h"
 
 namespace pulga {
@@ -18,7 +19,6 @@ namespace {
 
 constexpr size_t kMaxLine = 4096;
 constexpr size_t kMaxProblems = 64;
-constexpr const char* kDefaultNamespace = "openfaas-fn";
 
 Error Bad(std::string message) { return Error{Code::kInvalidArgument, 0, std::move(message)}; }
 

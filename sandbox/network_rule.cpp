@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/text.h"
+#include "net/service_name.h"
 
 namespace pulga {
 namespace {
@@ -34,15 +35,6 @@ bool IsMapped(const NetworkRule& rule) {
          memcmp(rule.address.data(), kMapped, sizeof kMapped) == 0;
 }
 
-bool IsLabel(std::string_view label) {
-  if (label.empty() || label.size() > 63 || label.front() == '-' || label.back() == '-') {
-    return false;
-  }
-  return std::all_of(label.begin(), label.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
-  });
-}
-
 bool IsDigits(std::string_view text) {
   return !text.empty() &&
          std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
@@ -52,7 +44,7 @@ bool IsDigits(std::string_view text) {
 bool IsHostName(std::string_view name) {
   if (name.empty() || name.size() > 253) return false;
   const auto labels = Split(name, '.');
-  return std::all_of(labels.begin(), labels.end(), IsLabel) && !IsDigits(labels.back());
+  return std::all_of(labels.begin(), labels.end(), IsDnsLabel) && !IsDigits(labels.back());
 }
 
 std::string AddressText(const NetworkRule& rule) {

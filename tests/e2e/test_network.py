@@ -501,13 +501,21 @@ class Functions(NetworkCase):
         for name in ("gateway", "gateway.openfaas", "pulga"):
             code, text = self.sh("nslookup " + name)
             self.assertIn("Address: " + ROUTER, text)
+        for name in ("hello", "hello.openfaas-fn", "hello.openfaas-fn.svc.cluster.local"):
+            code, text = self.sh("nslookup " + name)
+            self.assertIn("Address: " + ROUTER, text)
+            code, text = self.gateway("GET /any/path HTTP/1.0", name)
+            self.assertRegex(text, "^HTTP/1.[01] 200", name)
+        code, text = self.gateway("GET /v1/system HTTP/1.0\\r\\nAuthorization: Bearer "
+                                  + self.daemon.key, "nosuch")
+        self.assertRegex(text, "^HTTP/1.[01] 404")
         hosts = self.sh("cat /etc/hosts")[1]
         self.assertIn(ROUTER + "\tgateway gateway.openfaas pulga", hosts)
 
-    def gateway(self, head):
+    def gateway(self, head, host="gateway"):
         # Its stdin stays open: a caller that closes its end takes its call back.
         return self.sh(f"/bin/busybox mkfifo /tmp/in; nc -w 30 {ROUTER} 8080 </tmp/in & "
-                       f"exec 3>/tmp/in; printf '{head}\\r\\nHost: gateway\\r\\n\\r\\n' >&3; "
+                       f"exec 3>/tmp/in; printf '{head}\\r\\nHost: {host}\\r\\n\\r\\n' >&3; "
                        "wait $!")
 
     def test_without_a_network_there_is_none(self):

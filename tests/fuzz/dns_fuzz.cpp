@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "net/dns_message.h"
+#include "net/service_name.h"
 #include "tests/fuzz/fuzz_target.h"
 #include "tests/support/dns_bytes.h"
 
@@ -25,6 +26,10 @@ void CheckQuery(std::string_view message) {
   PULGA_CHECK(query->name.size() <= 255 && message.find(query->question) != message.npos);
   PULGA_CHECK(std::none_of(query->name.begin(), query->name.end(),
                            [](char c) { return c >= 'A' && c <= 'Z'; }));
+  const auto service = ParseServiceName(query->name);
+  if (service && !service->is_gateway()) {
+    PULGA_CHECK(IsDnsLabel(service->function) && IsDnsLabel(service->name_space));
+  }
   const std::vector<Ipv4> addresses = {{0xCB007105}, {0xCB007106}};
   const std::string reply = MakeDnsReply(*query, DnsCode::kOk, addresses, 60);
   PULGA_CHECK(reply.size() <= kMaxDnsMessage);
@@ -46,6 +51,7 @@ std::vector<std::string> FuzzSeeds() {
   return {first + query,
           first + QueryFor("A.B.C.D.Example", kDnsTypeAaaa),
           first + QueryFor("x", 255),
+          first + QueryFor("Hello.Dev.svc.cluster.local"),
           first + ReplyTo(query, 1, Record(pointer, 1, 60, address)),
           first + ReplyTo(query, 2, Record(pointer, 5, 60, alias) + Record(alias, 1, 60, address)),
           first + ReplyTo(query, 1, Record(std::string("\xc0\x1d", 2), 1, 60, address)),

@@ -412,7 +412,7 @@ class FullHttpServerTest : public HttpServerTest {
   }
   // Its reply, or "" when it was cut before.
   std::string Ask(RawClient& client) {
-    client.Send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    client.Send("GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n");
     return client.ReadUntil("\r\n\r\n");
   }
   RawClient& Keep(const char* from) {
@@ -507,15 +507,18 @@ class GatewayTest : public FullHttpServerTest {
     for (const char* function : {"127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"}) {
       for (int i = 0; i < 2; ++i) {
         calls_.emplace_back(gateway_, function);
-        calls_.back().Send("GET /function/never HTTP/1.1\r\nHost: x\r\n\r\n");
+        calls_.back().Send("GET /function/never HTTP/1.1\r\nHost: gateway\r\n\r\n");
       }
     }
     ASSERT_TRUE(Eventually([this] { return engine_->calls.size() == 8; }));
   }
   // What a function that connects to the gateway gets, which has calls only.
   std::string AskGateway(const char* function) {
+    return AskGateway(function, "GET /healthz", "gateway");
+  }
+  std::string AskGateway(const char* function, const std::string& what, const std::string& host) {
     RawClient client(gateway_, function);
-    client.Send("GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    client.Send(what + " HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r\n");
     return client.ReadAll();
   }
 
@@ -537,7 +540,7 @@ TEST_F(GatewayTest, LeavesHalfOfAllConnectionsWhateverFunctionsDo) {
 TEST_F(GatewayTest, GivesOneFunctionAShareThatNobodyElseCounts) {
   for (int i = 0; i < 2; ++i) {
     calls_.emplace_back(gateway_, "127.0.0.1");
-    calls_.back().Send("GET /function/never HTTP/1.1\r\nHost: x\r\n\r\n");
+    calls_.back().Send("GET /function/never HTTP/1.1\r\nHost: gateway\r\n\r\n");
   }
   ASSERT_TRUE(Eventually([this] { return engine_->calls.size() == 2; }));
   const std::string reply = AskGateway("127.0.0.1");
@@ -545,6 +548,34 @@ TEST_F(GatewayTest, GivesOneFunctionAShareThatNobodyElseCounts) {
   EXPECT_NE(reply.find("this function has too many open connections"), std::string::npos) << reply;
   EXPECT_EQ(StatusOf(AskGateway("127.0.0.2")), 404);
   for (int i = 0; i < 12; ++i) Keep("127.0.0.1");  // the same address, but not from a function
+}
+
+TEST_F(GatewayTest, CallsTheFunctionThatIsAskedByItsName) {
+  for (const auto& [host, name_space] : {std::pair("echo:8080", "openfaas-fn"),
+                                         {"ECHO.openfaas-fn.", "openfaas-fn"},
+                                         {"echo.dev.svc.cluster.local:8080", "dev"}}) {
+    EXPECT_EQ(StatusOf(AskGateway("127.0.0.1", "PUT /v1/functions?a=%2F", host)), 200) << host;
+    const InvocationRequest asked = OnLoop([this] { return engine_->calls.back()->request; });
+    EXPECT_EQ(asked.function, (FunctionKey{kDefaultOwner, name_space, "echo"})) << host;
+    EXPECT_EQ(asked.method + asked.path + "?" + asked.query, "PUT/v1/functions?a=%2F") << host;
+  }
+  EXPECT_EQ(OnLoop([this] { return engine_->calls.size(); }), 3U);
+}
+
+TEST_F(GatewayTest, RefusesMethodsOfNoCallThere) {
+  const std::string reply = AskGateway("127.0.0.1", "BREW /system/functions", "echo");
+  EXPECT_EQ(StatusOf(reply), 405);
+  EXPECT_NE(reply.find("Allow: "), std::string::npos) << reply;
+}
+
+TEST_F(GatewayTest, HasNoFunctionsByNameForOthers) {
+  for (const char* host : {"10.83.0.1:8080", "gateway:8080", "echo.example", "echo.dev"}) {
+    EXPECT_EQ(StatusOf(AskGateway("127.0.0.1", "GET /healthz", host)), 404) << host;
+  }
+  RawClient outside = Connect();
+  outside.Send("GET /healthz HTTP/1.1\r\nHost: echo\r\nConnection: close\r\n\r\n");
+  EXPECT_EQ(StatusOf(outside.ReadAll()), 200);
+  EXPECT_EQ(OnLoop([this] { return engine_->calls.size(); }), 0U);
 }
 
 TEST_F(GatewayTest, HasRoomAgainWhenCallsEnd) {

@@ -86,7 +86,7 @@ TEST_F(Stub, StrangersGetNoAnswer) { EXPECT_EQ(Ask(QueryFor("gateway", 1)), -1);
 
 TEST_F(Stub, FailsAtOnceWithoutAResolver) {
   policy_.Admit({kFunction, 1}, {});
-  EXPECT_EQ(Ask(QueryFor("example", 1)), 2);
+  EXPECT_EQ(Ask(QueryFor("other.example", 1)), 2);
 }
 
 TEST_F(Stub, KnowsItsOwnNames) {
@@ -98,10 +98,32 @@ TEST_F(Stub, KnowsItsOwnNames) {
   EXPECT_EQ(answers, 0U);
 }
 
+TEST_F(Stub, KnowsFunctionsByTheirNames) {
+  AllowEntry entry;
+  entry.name = "other.example";
+  for (const std::vector<AllowEntry>& allow : {std::vector<AllowEntry>(), {entry}}) {
+    policy_.Admit({kFunction, 1}, allow);
+    for (const char* name : {"hello", "hello.openfaas-fn", "hello.dev.svc.cluster.local"}) {
+      size_t answers = 0;
+      EXPECT_EQ(Ask(QueryFor(name, 1), &answers), 0) << name;
+      EXPECT_EQ(answers, 1U) << name;
+      EXPECT_EQ(Ask(QueryFor(name, 28), &answers), 0) << name;
+      EXPECT_EQ(answers, 0U) << name;
+    }
+  }
+}
+
+TEST_F(Stub, LeavesANameToWhomTheListMeans) {
+  AllowEntry entry;
+  entry.name = "printer";
+  policy_.Admit({kFunction, 1}, {entry});
+  EXPECT_EQ(Ask(QueryFor("printer", 1)), 2) << "there is no resolver to ask";
+}
+
 TEST_F(Stub, HasNoIPv6AddressForAnybody) {
   policy_.Admit({kFunction, 1}, {});
   size_t answers = 9;
-  EXPECT_EQ(Ask(QueryFor("example", 28), &answers), 0);
+  EXPECT_EQ(Ask(QueryFor("other.example", 28), &answers), 0);
   EXPECT_EQ(answers, 0U);
 }
 
@@ -109,13 +131,13 @@ TEST_F(Stub, RefusesNamesThatAreNotOnTheList) {
   AllowEntry entry;
   entry.name = "listed";
   policy_.Admit({kFunction, 1}, {entry});
-  EXPECT_EQ(Ask(QueryFor("example", 1)), 5);
+  EXPECT_EQ(Ask(QueryFor("other.example", 1)), 5);
   EXPECT_EQ(Ask(QueryFor("listed", 1)), 2);
 }
 
 TEST_F(Stub, TellsWhenItDoesNotUnderstand) {
   policy_.Admit({kFunction, 1}, {});
-  EXPECT_EQ(Ask(QueryFor("example", 1).substr(0, 15)), 1);
+  EXPECT_EQ(Ask(QueryFor("other.example", 1).substr(0, 15)), 1);
 }
 
 TEST_F(Stub, AnswersByTcpToo) {
