@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "base/units.h"
+#include "runtime/openfaas_readiness.h"
 
 namespace pulga {
 namespace {
@@ -236,7 +237,9 @@ Status Validate(const FunctionSpec& spec) {
     PULGA_RETURN_IF_ERROR(CheckWords("openfaas.constraints", spec.openfaas->constraints));
     PULGA_RETURN_IF_ERROR(CheckWords("openfaas.env_process", {spec.openfaas->env_process}));
   }
-  return CheckLabels("annotations", spec.annotations);
+  PULGA_RETURN_IF_ERROR(CheckLabels("annotations", spec.annotations));
+  const auto probe = ReadyProbeOf(spec.annotations);
+  return probe.ok() ? OkStatus() : Status(probe.error());
 }
 
 }  // namespace pulga

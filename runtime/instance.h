@@ -13,6 +13,7 @@
 #include "runtime/log_pipe.h"
 #include "runtime/memory_budget.h"
 #include "runtime/pool_policy.h"
+#include "runtime/ready_check.h"
 #include "runtime/upstream.h"
 
 namespace pulga {
@@ -31,8 +32,9 @@ struct Instance {
   std::vector<Call*> calls;             // those it has now; exec: at most one
   std::unique_ptr<LogPipe> stdout_log;  // server
   std::unique_ptr<LogPipe> stderr_log;
-  std::unique_ptr<Upstream> upstream;      // http
-  std::unique_ptr<FramesChannel> channel;  // frames
+  std::unique_ptr<Upstream> upstream;       // http
+  std::unique_ptr<ReadyCheck> ready_check;  // http: until it says yes, where it is asked
+  std::unique_ptr<FramesChannel> channel;   // frames
   MemoryBudget::Lease memory;
   EventLoop::TimerId kill_timer = 0;   // SIGKILL after the grace
   EventLoop::TimerId start_timer = 0;  // server: NotReady

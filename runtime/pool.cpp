@@ -108,6 +108,9 @@ Pool::Pool(RuntimeContext& context, VersionPtr version, uint64_t id, Duration id
   if (const auto schedule = ScheduleOf(version_->spec.annotations)) {
     schedule_ = std::make_unique<Schedule>(*schedule);
   }
+  if (const auto probe = ReadyProbeOf(version_->spec.annotations); probe.ok() && *probe) {
+    ready_probe_ = std::make_unique<const ReadyProbe>(**probe);
+  }
   const ScaleSpec& scale = version_->spec.scale;
   if (scale.cpu_target != 0 || scale.latency_target != Duration::zero()) {
     meters_ = std::make_unique<Meters>();
@@ -346,6 +349,15 @@ void Pool::ProbeServer(Instance& instance) {
 }
 
 void Pool::OnListening(Instance& instance) {
+  const bool asked = ready_probe_ != nullptr && instance.upstream != nullptr;
+  if (!asked || instance.step != InstanceStep::kStarting) return OnReady(instance);
+  instance.ready_check =
+      std::make_unique<ReadyCheck>(context_.loop, context_.notifier, *instance.upstream,
+                                   *ready_probe_, [this, &instance] { OnReady(instance); });
+}
+
+void Pool::OnReady(Instance& instance) {
+  instance.ready_check.reset();
   context_.loop.Cancel(std::exchange(instance.start_timer, 0));
   if (instance.step != InstanceStep::kStarting) return;
   instance.step = InstanceStep::kWarm;
@@ -403,6 +415,7 @@ void Pool::Stop(Instance& instance) {
 
 // Of a channel with calls open the end is still read.
 void Pool::CloseWays(Instance& instance) {
+  instance.ready_check.reset();
   if (instance.upstream != nullptr) instance.upstream->Close();
   if (instance.channel != nullptr && instance.calls.empty()) instance.channel->Close();
 }

@@ -152,6 +152,7 @@ class Pool final : private SpawnerEvents {
   void AwaitExit(Instance& instance);  // for its grace
   void ProbeServer(Instance& instance);
   void OnListening(Instance& instance);
+  void OnReady(Instance& instance);
   void OnStartTimeout(Instance& instance);
   Status OpenChannel(Instance& instance, UniqueFd fd);
   void OnChannelEnd(Instance& instance, FramesChannel::End end, const char* why);
@@ -225,7 +226,8 @@ class Pool final : private SpawnerEvents {
     ScheduleMemo next;
     ScheduleMemo last;  // the same, asked for what was
   };
-  std::unique_ptr<Schedule> schedule_;  // only where it has one
+  std::unique_ptr<Schedule> schedule_;             // only where it has one
+  std::unique_ptr<const ReadyProbe> ready_probe_;  // the same
   std::shared_ptr<FunctionBook> book_;
   std::shared_ptr<RefusalBook> refusals_;
   std::function<void()> on_empty_;

@@ -244,6 +244,16 @@ class OpenFaas(Case):
         self.assertEqual((reply.status, reply.body), (200, b"body"), repr(reply))
         self.assertGreater(time.monotonic() - begun, 1)
 
+    def test_an_annotated_path_says_when_an_instance_is_ready(self):
+        self.deploy("asked", envVars={"COLD_MS": "1500"},
+                    annotations={"com.openfaas.ready.http.path": "/"})
+        body = b"x" * 200000  # too large to be sent again
+        reply = self.daemon.call("asked", body, path="/echo")
+        self.assertEqual((reply.status, len(reply.body)), (200, len(body)), repr(reply))
+        self.expect(400, "POST", "/system/functions",
+                    {"service": "bad", "image": "functions/env:1",
+                     "annotations": {"com.openfaas.ready.http.path": "none"}})
+
     def test_a_500_of_the_functions_own_is_passed_on(self):
         self.deploy("fails")
         reply = self.daemon.call("fails.openfaas-fn", path="/status/500")

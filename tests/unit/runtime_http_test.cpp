@@ -2,6 +2,7 @@
 #include <signal.h>
 
 #include <atomic>
+#include <mutex>
 
 #include "tests/support/call_fixture.h"
 
@@ -40,6 +41,38 @@ TEST_F(HttpTest, PassesASmallAnswerWhole) {
   EXPECT_EQ(client->outcome(), "ok");
   EXPECT_EQ(client->call->receipt().start, StartKind::kCold);
   EXPECT_EQ(Call(Request())->call->receipt().start, StartKind::kWarm);
+}
+
+TEST_F(HttpTest, GetsItsFirstCallOnceTheAnnotatedPathSaysThatItIsReady) {
+  version->spec.annotations = {{"com.openfaas.ready.http.path", "/warm?now"}};
+  std::mutex mutex;
+  std::vector<std::string> asked;
+  Serve([&](FakeConnection& c) {
+    for (;;) {
+      const std::string request = c.ReadRequest();
+      if (request.empty()) return;
+      const std::lock_guard<std::mutex> lock(mutex);
+      asked.push_back(request.substr(0, request.find(" HTTP")));
+      if (asked.size() == 1) return;  // without an answer
+      if (asked.size() == 2) c.Send("HTTP/1.1 503 Not Yet\r\nContent-Length: 0\r\n\r\n");
+      if (asked.size() > 2) c.Reply("x");
+    }
+  });
+  EXPECT_EQ(Call(Request())->body, "x");
+  EXPECT_EQ(Call(Request())->body, "x");
+  const std::lock_guard<std::mutex> lock(mutex);
+  const std::string probe = "GET /warm?now";
+  ASSERT_EQ(asked.size(), 5U);
+  EXPECT_EQ(asked[1], probe);
+  EXPECT_EQ(asked[2], probe);
+  EXPECT_EQ(asked[3], "GET /");
+}
+
+TEST_F(HttpTest, OneThatNeverSaysItIsReadyIsNotReady) {
+  version->spec.annotations = {{"com.openfaas.ready.http.path", "/never"}};
+  version->spec.limits.start_timeout = std::chrono::milliseconds(300);
+  Answer("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+  EXPECT_EQ(Call(Request())->outcome(), "not-ready");
 }
 
 TEST_F(HttpTest, HoldsASmallAnswerThatComesInPieces) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "runtime/openfaas_labels.h"
+#include "runtime/openfaas_readiness.h"
 
 namespace pulga {
 namespace {
@@ -188,6 +189,32 @@ TEST_F(ScaleLabels, AreRefusedByNameWhereTheyMakeNoSense) {
   Label("min", "3");
   EXPECT_THAT(ApplyScaleLabels(spec, mode).error().message,
               HasSubstr("scale.min: the minimum, 3, is more than the maximum, 2"));
+}
+
+TEST(ReadyAnnotations, NameAPathAndHowItIsAsked) {
+  const auto read = [](std::map<std::string, std::string> said) {
+    std::map<std::string, std::string> annotations;
+    for (auto& [key, value] : said) annotations["com.openfaas.ready.http." + key] = value;
+    return ReadyProbeOf(annotations);
+  };
+  EXPECT_FALSE(read({})->has_value());
+  EXPECT_FALSE(read({{"periodSeconds", "2"}})->has_value()) << "nothing to ask for";
+  const auto usual = read({{"path", "/ready"}});
+  EXPECT_EQ((*usual)->path, "/ready");
+  EXPECT_EQ((*usual)->initial_delay, Duration::zero());
+  EXPECT_EQ((*usual)->period, std::chrono::milliseconds(100));
+  const auto set = read({{"path", "/r?a=b"},
+                         {"initialDelay", "9"},
+                         {"initialDelaySeconds", "3"},
+                         {"periodSeconds", "2"}});
+  EXPECT_EQ((*set)->initial_delay, std::chrono::seconds(3));
+  EXPECT_EQ((*set)->period, std::chrono::seconds(2));
+  for (const char* path : {"ready", "/a b", "/a\r\nX: y", "/\xc3\xa4"}) {
+    EXPECT_FALSE(read({{"path", path}}).ok()) << path;
+  }
+  EXPECT_EQ(read({{"path", "/"}, {"periodSeconds", "soon"}}).error().message,
+            "annotations.com.openfaas.ready.http.periodSeconds: \"soon\" is no number of seconds, "
+            "at most 3600");
 }
 
 }  // namespace
