@@ -48,12 +48,12 @@ Status NamespaceService::Check(const NamespaceRecord& record, Write write) const
   if (!valid.ok()) return Prefix("namespace", valid.error());
   PULGA_RETURN_IF_ERROR(CheckLabels("labels", record.labels));
   PULGA_RETURN_IF_ERROR(CheckLabels("annotations", record.annotations));
-  const bool there = Find(record.name).ok();
+  const bool there = Find(record.name).ok() || creating_.contains(record.name);
   if (write == Write::kReplace) return there ? OkStatus() : Status(NoSuch(record.name));
   if (there) {
     return Error{Code::kAlreadyExists, 0, "namespace " + record.name + " already exists"};
   }
-  if (rows_.size() < kMostNamespaces) return OkStatus();
+  if (rows_.size() + creating_.size() < kMostNamespaces) return OkStatus();
   return Error{Code::kNoSpace, 0,
                "there are " + std::to_string(kMostNamespaces) + " namespaces already"};
 }
@@ -61,8 +61,10 @@ Status NamespaceService::Check(const NamespaceRecord& record, Write write) const
 void NamespaceService::Put(NamespaceRecord record, Write write, std::function<void(Status)> done) {
   Status fit = Check(record, write);
   if (!fit.ok()) return done(std::move(fit));
+  if (write == Write::kCreate) creating_.insert(record.name);
   parts_.storage.Run([&store = parts_.store, record] { return store.PutNamespace(record); },
-                     [this, record, done = std::move(done)](Status stored) {
+                     [this, record, write, done = std::move(done)](Status stored) {
+                       if (write == Write::kCreate) creating_.erase(record.name);
                        if (stored.ok()) rows_[record.name] = record;
                        done(std::move(stored));
                      });

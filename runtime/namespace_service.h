@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,7 @@ class NamespaceService final : public Namespaces {
 
   NamespaceParts parts_;
   std::map<std::string, NamespaceRecord> rows_;
+  std::set<std::string> creating_;  // on their way to the disk
 };
 
 }  // namespace pulga

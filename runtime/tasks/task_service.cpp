@@ -503,15 +503,27 @@ void TaskService::AnswerOf(const std::string& id, std::function<void(Result<Task
     parts_.loop.Post([done, error = known.error()] { done(error); });
     return;
   }
-  const auto ends = [&](const Write& write) {
-    return write.change.task.seq == task->seq && write.change.answer.has_value();
-  };
-  const auto unwritten = std::find_if(unwritten_.begin(), unwritten_.end(), ends);
-  if (unwritten != unwritten_.end()) {
-    parts_.loop.Post([done, answer = *unwritten->change.answer] { done(answer); });
+  if (const TaskAnswer* unwritten = UnwrittenAnswer(task->seq)) {
+    parts_.loop.Post([done, answer = *unwritten] { done(answer); });
     return;
   }
-  thread_->Run([this, seq = task->seq] { return store_->AnswerOf(seq); }, std::move(done));
+  thread_->Run([this, seq = task->seq] { return store_->AnswerOf(seq); },
+               [this, seq = task->seq, done = std::move(done),
+                alive = std::weak_ptr<char>(alive_)](Result<TaskAnswer> answer) {
+                 // The write it was in has failed meanwhile, and it waits for the next.
+                 const TaskAnswer* unwritten =
+                     answer.ok() || alive.expired() ? nullptr : UnwrittenAnswer(seq);
+                 if (unwritten != nullptr) answer = *unwritten;
+                 done(std::move(answer));
+               });
+}
+
+const TaskAnswer* TaskService::UnwrittenAnswer(uint64_t seq) const {
+  const auto ends = [seq](const Write& write) {
+    return write.change.task.seq == seq && write.change.answer.has_value();
+  };
+  const auto it = std::find_if(unwritten_.begin(), unwritten_.end(), ends);
+  return it == unwritten_.end() ? nullptr : &*it->change.answer;
 }
 
 void TaskService::Cancel(const std::string& id, std::function<void(Status)> done) {

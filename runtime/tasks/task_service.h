@@ -93,6 +93,7 @@ class TaskService final : public Tasks {
   void OnEnd(uint64_t seq, TaskRunEnd end);
   void EndTask(uint64_t seq, TaskState state, const TaskRunEnd& end);
   void Update(const Task& task, std::optional<TaskAnswer> answer = std::nullopt);
+  const TaskAnswer* UnwrittenAnswer(uint64_t seq) const;  // null: none waits to be written
   void ForgetOld(uint64_t more);
   void Forget(uint64_t seq, Done done = nullptr);
   int64_t NowMs() const;

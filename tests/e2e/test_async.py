@@ -137,7 +137,7 @@ class Queue(OwnDaemonCase):
         self.daemon.flags += ["--max-tasks", "2", "--tasks-at-once", "1"]
         self.daemon.start()
         for _ in range(2):
-            self.assertEqual(submit(self.daemon, "probe", b"sleep 20").status, 202)
+            self.assertEqual(submit(self.daemon, "probe", b"sleep 100").status, 202)
         reply = submit(self.daemon, "probe", b"say x")
         self.assertEqual(reply.status, 429)
         self.assertEqual(reply.outcome, "rejected:queue-full")

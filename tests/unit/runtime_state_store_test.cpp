@@ -6,6 +6,7 @@
 
 #include "base/file_io.h"
 #include "base/temp_dir.h"
+#include "runtime/namespace_service.h"
 #include "runtime/state_schema.h"
 #include "runtime/state_store.h"
 #include "tests/support/layers.h"
@@ -313,6 +314,25 @@ TEST_F(StateStoreTest, StartsWhereAFirstStartWasCutShort) {
   store_.reset();
   ASSERT_TRUE(WriteFile(Path(), "").ok());
   EXPECT_EQ(OpenError(), "");
+}
+
+TEST_F(StateStoreTest, OneOfTwoThatCreateANamespaceAtOnceIsRefused) {
+  auto loop = std::move(EventLoop::Create()).value();
+  const FunctionRegistry registry;
+  std::vector<Status> told;
+  WorkQueue storage("pulga-storage", *loop);
+  NamespaceService service({storage, *store_, registry});
+  const NamespaceRecord dev{kDefaultOwner, "dev", {}, {}};
+  const auto note = [&told](Status status) { told.push_back(std::move(status)); };
+  service.Put(dev, Namespaces::Write::kCreate, note);
+  service.Put(dev, Namespaces::Write::kCreate, note);
+  for (int turn = 0; turn < 6000 && told.size() < 2; ++turn) {
+    loop->RunOnce(std::chrono::milliseconds(10));
+  }
+  ASSERT_EQ(told.size(), 2U);
+  EXPECT_EQ(told[0].error().code, Code::kAlreadyExists);
+  EXPECT_TRUE(told[1].ok());
+  EXPECT_TRUE(service.Find("dev").ok());
 }
 
 TEST_F(StateStoreTest, KeepsNamespacesWithWhatIsAttachedToThem) {

@@ -525,6 +525,19 @@ TEST_F(TaskServiceTest, NothingBeginsUntilAWriteHasSucceeded) {
   EXPECT_EQ(AnswerOf("one")->body, "kept in memory");
 }
 
+TEST_F(TaskServiceTest, AnAnswerWhoseWriteFailsIsThereAllTheTime) {
+  ASSERT_TRUE(Submit("one").ok());
+  ScriptedCall& call = CallAt(0);
+  RefuseWrites();
+  call.Answer(200, "kept in memory");
+  // The first is asked for while the write is under way, the others before and after more tries.
+  for (int n = 0; n < 20; ++n) {
+    const auto answer = AnswerOf("one");
+    ASSERT_TRUE(answer.ok()) << n << ": " << answer.error().message;
+    EXPECT_EQ(answer->body, "kept in memory");
+  }
+}
+
 TEST_F(TaskServiceTest, AnAttemptIsWrittenBeforeItsCallIsMade) {
   room.pressure = PressureLevel::kShed;
   ASSERT_TRUE(Submit("one").ok());
