@@ -80,6 +80,7 @@ void AddAllRoutes(Router& router, Engine& engine, EventLoop& loop, const OpenFaa
   AddFunctionRoutes(router, engine);
   AddVolumeRoutes(router, engine);
   AddTaskRoutes(router, engine);
+  AddSecretRoutes(router, engine);
   AddSystemRoutes(router, engine);
   AddOpenFaasRoutes(router, engine, {loop, metrics, options});
   AddMetricsRoute(router, engine, metrics);

@@ -418,6 +418,7 @@ std::string LogLineJson(const LogLine& line) {
                    {"version", line.version},
                    {"call_id", line.call_id},
                    {"stream", line.stream},
+                   {"instance", line.instance},
                    {"text", line.text}});
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 
 namespace pulga {
 
@@ -15,6 +16,12 @@ class Clock {
   virtual TimePoint Now() const = 0;
   virtual std::chrono::system_clock::time_point WallTime() const = 0;
 };
+
+// For records and for people: milliseconds since 1970.
+inline int64_t UnixMillis(const Clock& clock) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(clock.WallTime().time_since_epoch())
+      .count();
+}
 
 class SystemClock final : public Clock {
  public:

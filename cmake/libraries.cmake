@@ -53,6 +53,7 @@ if(PULGA_STATIC_LIBRARIES AND NOT PULGA_SANITIZE AND PULGA_microhttpd_ARCHIVE)
   pulga_unclear_pools(pulga_lib_microhttpd ${PULGA_microhttpd_ARCHIVE})
 endif()
 pulga_library(crypto libcrypto libcrypto.a)
+pulga_library(nettle nettle libnettle.a)
 pulga_library(zlib zlib libz.a)
 pulga_library(zstd libzstd libzstd.a)
 

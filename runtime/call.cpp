@@ -92,11 +92,8 @@ void Call::Finish(Outcome outcome, AfterCall after) {
 }
 
 void Call::LogOutcome() {
-  using std::chrono::duration_cast;
-  const auto wall = context_.clock.WallTime().time_since_epoch();
   context_.logs.Append(version_->key,
-                       {duration_cast<std::chrono::milliseconds>(wall).count(), version_->number,
-                        request_.call_id, "pulga",
+                       {UnixMillis(context_.clock), version_->number, request_.call_id, "pulga",
                         (head_told_ ? "after its reply had begun, the call ended with "
                                     : "before its reply had begun, the call ended with ") +
                             OutcomeName(outcome_)});

@@ -37,7 +37,7 @@ class Statement {
   Status Run();
   void Reset();
 
-  std::string TextAt(int column) const;
+  std::string TextAt(int column) const;  // of a blob, too
   int64_t IntAt(int column) const;
 
  private:

@@ -25,6 +25,7 @@
 #include "runtime/invocation.h"
 #include "runtime/namespaces.h"
 #include "runtime/resumable_uploads.h"
+#include "runtime/secrets/secret.h"
 #include "runtime/sense/board_sense.h"
 #include "runtime/tasks/tasks.h"
 #include "runtime/volume.h"
@@ -169,6 +170,13 @@ class Engine {
   virtual void RemoveVolume(const FunctionKey& key, std::function<void(Status)> done) = 0;
   virtual void Volumes(std::function<void(Result<VolumeList>)> done) = 0;
   virtual void Volume(const FunctionKey& key, std::function<void(Result<VolumeView>)> done) = 0;
+
+  // --- secrets: their values come in and never out
+  virtual void PutSecret(const FunctionKey& secret, std::string value, SecretWrite write,
+                         std::function<void(Result<SecretPut>)> done) = 0;
+  virtual void RemoveSecret(const FunctionKey& secret, SecretRemoval removal,
+                            std::function<void(Status)> done) = 0;
+  virtual std::vector<SecretView> Secrets() const = 0;
 
   // When functions were called lately, as policy/trace.h has it, in an unnamed file at 0.
   virtual void History(std::function<void(Result<UniqueFd>)> done) = 0;

@@ -107,6 +107,18 @@ void EngineImpl::Volume(const FunctionKey& key, std::function<void(Result<Volume
   parts_.volumes.Show(key, std::move(done));
 }
 
+void EngineImpl::PutSecret(const FunctionKey& secret, std::string value, SecretWrite write,
+                           std::function<void(Result<SecretPut>)> done) {
+  if (stopping_) return done(Stopping());
+  parts_.secrets.Put(secret, std::move(value), write, std::move(done));
+}
+
+void EngineImpl::RemoveSecret(const FunctionKey& secret, SecretRemoval removal,
+                              std::function<void(Status)> done) {
+  if (stopping_) return done(Stopping());
+  parts_.secrets.Remove(secret, removal, std::move(done));
+}
+
 void EngineImpl::History(std::function<void(Result<UniqueFd>)> done) {
   FactsByKey facts;
   for (const auto& [key, entry] : parts_.registry.functions()) {

@@ -14,6 +14,7 @@
 #include "runtime/image_catalog.h"
 #include "runtime/image_pulls.h"
 #include "runtime/image_service.h"
+#include "runtime/secrets/secret_service.h"
 #include "runtime/sense/board_sense.h"
 #include "runtime/volume_service.h"
 
@@ -39,6 +40,7 @@ struct EngineParts {
   HabitKeeper& habits;
   Namespaces& namespaces;
   Tasks& tasks;
+  SecretService& secrets;
 };
 
 // What changes while the daemon runs and nobody else knows.
@@ -84,6 +86,12 @@ class EngineImpl final : public Engine {
   void RemoveVolume(const FunctionKey& key, std::function<void(Status)> done) override;
   void Volumes(std::function<void(Result<VolumeList>)> done) override;
   void Volume(const FunctionKey& key, std::function<void(Result<VolumeView>)> done) override;
+
+  void PutSecret(const FunctionKey& secret, std::string value, SecretWrite write,
+                 std::function<void(Result<SecretPut>)> done) override;
+  void RemoveSecret(const FunctionKey& secret, SecretRemoval removal,
+                    std::function<void(Status)> done) override;
+  std::vector<SecretView> Secrets() const override { return parts_.secrets.List(); }
 
   void History(std::function<void(Result<UniqueFd>)> done) override;
 

@@ -3,6 +3,8 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/log_store.h"
+
 namespace pulga {
 namespace {
 
@@ -28,6 +30,7 @@ void FunctionLogs::Append(const FunctionKey& key, LogLine line) {
     const auto on_line = it->second.second;
     on_line(line);
   }
+  if (store_ != nullptr) return store_->Append(key, line);
   Ring& ring = rings_[key];
   ring.bytes += CostOf(line);
   ring.lines.push_back(std::move(line));
@@ -36,6 +39,12 @@ void FunctionLogs::Append(const FunctionKey& key, LogLine line) {
     ring.lines.pop_front();
     ++ring.dropped;
   }
+}
+
+void FunctionLogs::Read(const FunctionKey& key, const LogQuery& query,
+                        std::function<void(std::deque<LogLine>)> done) const {
+  if (store_ != nullptr) return store_->Read(key, query, std::move(done));
+  done(SelectLines(Tail(key, SIZE_MAX), query));
 }
 
 std::deque<LogLine> FunctionLogs::Tail(const FunctionKey& key, size_t max_lines) const {
@@ -60,6 +69,9 @@ FunctionLogs::FollowId FunctionLogs::Follow(const FunctionKey& key,
 
 void FunctionLogs::Unfollow(FollowId id) { followers_.erase(id); }
 
-void FunctionLogs::Forget(const FunctionKey& key) { rings_.erase(key); }
+void FunctionLogs::Forget(const FunctionKey& key) {
+  rings_.erase(key);
+  if (store_ != nullptr) store_->Forget(key);
+}
 
 }  // namespace pulga

@@ -1,5 +1,6 @@
-// What functions write to stderr (and http functions to stdout): a bounded ring of lines per
-// function in memory, rate-limited, plus followers. Loop thread.
+// What functions write to stderr (and http functions to stdout): kept in a store on disk, or, where
+// there is none (tests, benchmarks), as a bounded ring of lines per function in memory; and told to
+// followers. Loop thread.
 #pragma once
 
 #include <cstdint>
@@ -10,16 +11,11 @@
 #include <string_view>
 
 #include "runtime/function_spec.h"
+#include "runtime/log_line.h"
 
 namespace pulga {
 
-struct LogLine {
-  int64_t unix_ms = 0;
-  uint32_t version = 0;
-  std::string call_id;  // "" where the line belongs to no one call (http)
-  std::string stream;   // "stdout", "stderr", "pulga" (our own remarks on this function)
-  std::string text;     // without newline; bytes as written, cut at 4 KiB
-};
+class LogStore;
 
 class FunctionLogs {
  public:
@@ -27,8 +23,15 @@ class FunctionLogs {
   explicit FunctionLogs(size_t max_bytes_per_function = 256 * 1024)
       : max_bytes_(max_bytes_per_function) {}
 
+  // From now on lines go there, and no more into memory; nullptr: the other way round.
+  void SetStore(LogStore* store) { store_ = store; }
+
   void Append(const FunctionKey& key, LogLine line);  // drops the oldest; counts what it dropped
-  // The newest `max_lines`, oldest first.
+  // Oldest first: all that was appended before this call, and nothing after it; `done` is called at
+  // once or later.
+  void Read(const FunctionKey& key, const LogQuery& query,
+            std::function<void(std::deque<LogLine>)> done) const;
+  // Without a store: the newest `max_lines`, oldest first.
   std::deque<LogLine> Tail(const FunctionKey& key, size_t max_lines) const;
   uint64_t dropped(const FunctionKey& key) const;
   FollowId Follow(const FunctionKey& key, std::function<void(const LogLine&)> on_line);
@@ -42,6 +45,7 @@ class FunctionLogs {
     uint64_t dropped = 0;
   };
   size_t max_bytes_;
+  LogStore* store_ = nullptr;
   FollowId next_id_ = 1;
   std::map<FunctionKey, Ring> rings_;
   std::map<FollowId, std::pair<FunctionKey, std::function<void(const LogLine&)>>> followers_;

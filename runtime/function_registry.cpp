@@ -89,4 +89,16 @@ std::vector<std::string> FunctionRegistry::UsersOfVolume(const FunctionKey& volu
   return names;
 }
 
+std::vector<std::string> FunctionRegistry::UsersOfSecret(const FunctionKey& secret) const {
+  std::vector<std::string> names;
+  for (const auto& [key, entry] : functions_) {
+    if (key.owner != secret.owner || key.name_space != secret.name_space) continue;
+    const std::vector<std::string>& secrets = entry.active->spec.secrets;
+    if (std::find(secrets.begin(), secrets.end(), secret.name) != secrets.end()) {
+      names.push_back(key.name);
+    }
+  }
+  return names;
+}
+
 }  // namespace pulga

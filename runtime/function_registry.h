@@ -42,6 +42,7 @@ class FunctionRegistry {
   std::string UserOf(const std::string& image_digest) const;
   // Names of the functions whose active version has this volume or data set.
   std::vector<std::string> UsersOfVolume(const FunctionKey& volume) const;
+  std::vector<std::string> UsersOfSecret(const FunctionKey& secret) const;
 
  private:
   std::map<FunctionKey, FunctionEntry> functions_;

@@ -19,11 +19,6 @@ namespace {
 // Deleting answers when everything is gone, or after this long if calls are still running.
 constexpr Duration kDeletePatience = std::chrono::seconds(3);
 
-int64_t UnixMillis(const Clock& clock) {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(clock.WallTime().time_since_epoch())
-      .count();
-}
-
 std::string Title(const Version& version) {
   return version.key.name + " version " + std::to_string(version.number);
 }
@@ -261,12 +256,20 @@ void FunctionService::Put(const FunctionKey& key, FunctionSpec spec, PutDone don
       done(checked.error());
       return next();
     }
-    Provide(key, spec, [this, key, spec, done, next](const Result<VolumeService::Hold>& there) {
-      // What was provided stays for as long as the deploy takes.
-      if (there.ok()) return PutNow(key, spec, done, [hold = *there, next] { next(); });
-      done(there.error());
-      next();
-    });
+    const auto secrets = parts_.secrets.HoldFor(key, spec.secrets);
+    if (!secrets.ok()) {
+      done(secrets.error());
+      return next();
+    }
+    Provide(key, spec,
+            [this, key, spec, done, next,
+             secrets = *secrets](const Result<VolumeService::Hold>& there) {
+              // What was provided stays for as long as the deploy takes.
+              if (there.ok())
+                return PutNow(key, spec, done, [hold = *there, secrets, next] { next(); });
+              done(there.error());
+              next();
+            });
   });
 }
 
@@ -332,16 +335,18 @@ void FunctionService::Rollback(const FunctionKey& key, std::optional<uint32_t> n
     };
     const auto target = parts_.registry.RollbackTarget(key, number);
     if (!target.ok()) return refuse(target.error());
-    parts_.volumes.Ensure(
-        key, (*target)->spec.access.volumes,
-        [this, key, number, done, next, refuse](const Result<VolumeService::Hold>& there) {
-          if (!there.ok()) return refuse(there.error());
-          auto planned = PlanRollback(key, number);
-          if (!planned.ok()) return refuse(planned.error());
-          (*planned)->done = done;
-          (*planned)->next = [hold = *there, next] { next(); };
-          Deploy(*planned);
-        });
+    const auto secrets = parts_.secrets.HoldFor(key, (*target)->spec.secrets);
+    if (!secrets.ok()) return refuse(secrets.error());
+    parts_.volumes.Ensure(key, (*target)->spec.access.volumes,
+                          [this, key, number, done, next, refuse,
+                           secrets = *secrets](const Result<VolumeService::Hold>& there) {
+                            if (!there.ok()) return refuse(there.error());
+                            auto planned = PlanRollback(key, number);
+                            if (!planned.ok()) return refuse(planned.error());
+                            (*planned)->done = done;
+                            (*planned)->next = [hold = *there, secrets, next] { next(); };
+                            Deploy(*planned);
+                          });
   });
 }
 

@@ -21,6 +21,7 @@
 #include "runtime/function_registry.h"
 #include "runtime/image_catalog.h"
 #include "runtime/op_queue.h"
+#include "runtime/secrets/secret_service.h"
 #include "runtime/state_store.h"
 #include "runtime/volume_service.h"
 
@@ -43,6 +44,7 @@ struct FunctionParts {
   Board board;
   std::vector<Feature> features;  // what this kernel offers
   VolumeService& volumes;
+  SecretService& secrets;
   // An image from its registry; `done` is called later, with an import's report.
   std::function<void(const std::string& ref, std::function<void(ImportReport)> done)> pull;
 };

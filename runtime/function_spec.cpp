@@ -1,10 +1,12 @@
 #include "runtime/function_spec.h"
 
 #include <chrono>
+#include <set>
 
 #include "base/text.h"
 #include "base/units.h"
 #include "runtime/openfaas_readiness.h"
+#include "sandbox/secret_file.h"
 
 namespace pulga {
 namespace {
@@ -180,6 +182,18 @@ Status CheckScale(const ScaleSpec& scale) {
   return CheckDuration("scale.freeze_after", scale.freeze_after, {Duration::zero(), kMonth});
 }
 
+Status CheckSecrets(const std::vector<std::string>& secrets) {
+  if (secrets.size() > kMaxSecretsPerVersion) {
+    return Bad("secrets", "more than " + std::to_string(kMaxSecretsPerVersion));
+  }
+  std::set<std::string> names;
+  for (const std::string& name : secrets) {
+    if (!IsSecretName(name)) return Bad("secrets", Printable(name, 80) + " is no name of a secret");
+    if (!names.insert(name).second) return Bad("secrets", name + " is there twice");
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
 Status CheckLabels(std::string_view field, const std::map<std::string, std::string>& labels) {
@@ -229,6 +243,7 @@ Status Validate(const FunctionSpec& spec) {
   if (spec.scale.cpu_target != 0 && spec.sandbox.cpu_millis == 0) {
     return Bad("scale.cpu_target", "there is no limits.cpu that it could be a part of; set one");
   }
+  PULGA_RETURN_IF_ERROR(CheckSecrets(spec.secrets));
   PULGA_RETURN_IF_ERROR(CheckAccess(spec.access));
   PULGA_RETURN_IF_ERROR(CheckLabels("labels", spec.labels));
   if (spec.openfaas) {

@@ -96,7 +96,8 @@ struct FunctionSpec {
   InvocationLimits limits;
   bool allow_unenforced = false;  // cpu and io limits this kernel can not hold: a warning, no error
   ScaleSpec scale;
-  AccessSpec access;  // network, volumes, devices, capabilities
+  std::vector<std::string> secrets;  // names
+  AccessSpec access;                 // network, volumes, devices, capabilities
   std::map<std::string, std::string> labels;
   std::map<std::string, std::string> annotations;
   std::optional<OpenFaasSpec> openfaas;  // only where such a client deployed it

@@ -13,11 +13,6 @@
 namespace pulga {
 namespace {
 
-int64_t UnixMillis(const Clock& clock) {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(clock.WallTime().time_since_epoch())
-      .count();
-}
-
 ImportReason ReasonOf(Code code) {
   switch (code) {
     case Code::kInvalidArgument:

@@ -103,22 +103,20 @@ void LogPipe::EmitLine() {
     return;
   }
   --lines_left_;
-  using std::chrono::duration_cast;
-  const auto wall = clock_.WallTime().time_since_epoch();
-  logs_.Append(source_.key,
-               {duration_cast<std::chrono::milliseconds>(wall).count(), source_.version,
-                source_.call_id, source_.stream, std::exchange(line_, std::string())});
+  Append(source_.stream, std::exchange(line_, std::string()));
+}
+
+void LogPipe::Append(const std::string& stream, std::string text) {
+  logs_.Append(source_.key, {UnixMillis(clock_), source_.version, source_.call_id, stream,
+                             std::move(text), source_.instance});
 }
 
 void LogPipe::ReportDropped() {
   if (dropped_ == 0) return;
-  using std::chrono::duration_cast;
-  const auto wall = clock_.WallTime().time_since_epoch();
   const std::string text = std::to_string(std::exchange(dropped_, 0)) + " lines of " +
                            source_.stream + " dropped: more than " + std::to_string(rate_.lines) +
                            " in a second";
-  logs_.Append(source_.key, {duration_cast<std::chrono::milliseconds>(wall).count(),
-                             source_.version, source_.call_id, "pulga", text});
+  Append("pulga", text);
 }
 
 }  // namespace pulga

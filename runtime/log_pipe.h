@@ -21,6 +21,7 @@ struct LogSource {
   uint32_t version = 0;
   std::string call_id;
   std::string stream;  // "stdout" or "stderr"
+  std::string instance = {};
 };
 
 // How fast one output may be; refilled every second.
@@ -48,6 +49,7 @@ class LogPipe {
   void Take(std::string_view bytes);
   void EmitLine();
   void Refill();
+  void Append(const std::string& stream, std::string text);
   void ReportDropped();
   void Close();
 

@@ -43,6 +43,7 @@ VersionSpec SpecOf(const Version& version, uint64_t id, uint32_t slots, const In
   spec.function = version.key.name_space + "/" + version.key.name;
   spec.access = version.spec.access;
   spec.access.volumes = version.volumes;
+  for (const std::string& name : version.spec.secrets) spec.secrets.push_back({name, ""});
   spec.limits = version.spec.sandbox;
   spec.most = {spec.limits.memory_bytes, spec.limits.cpu_millis};
   spec.limits.memory_bytes = size.memory_bytes;
@@ -72,10 +73,6 @@ Status CheckHostPort(uint16_t port) {
   if (bound == 0 || errno != EADDRINUSE) return OkStatus();
   return Error{Code::kAlreadyExists, EBUSY,
                "port " + std::to_string(port) + " of the host is in use by another program"};
-}
-
-LogSource SourceOf(const Version& version, std::string call_id, std::string stream) {
-  return {version.key, version.number, std::move(call_id), std::move(stream)};
 }
 
 }  // namespace
@@ -305,6 +302,11 @@ void Pool::StartServer(uint16_t slot, PoolAction::Urgency urgency) {
   NoteFailure({OutcomeKind::kSetupFailed, started.error().sys_errno, "start"}, facts);
 }
 
+LogSource Pool::SourceOf(const Instance& instance, std::string call_id, std::string stream) const {
+  return {version_->key, version_->number, std::move(call_id), std::move(stream),
+          std::to_string(version_->number) + "-" + std::to_string(instance.slot)};
+}
+
 Status Pool::StartServerIn(Instance& instance) {
   const bool frames = version_->mode == SandboxMode::kFrames;
   if (!frames && version_->spec.access.network.mode == NetworkMode::kHost) {
@@ -318,7 +320,7 @@ Status Pool::StartServerIn(Instance& instance) {
   options.stderr_fd = std::move(err.theirs);
   const auto open_log = [&](UniqueFd fd, const char* stream, std::unique_ptr<LogPipe>* log) {
     *log = std::make_unique<LogPipe>(context_.loop, context_.clock, context_.logs,
-                                     SourceOf(*version_, "", stream));
+                                     SourceOf(instance, "", stream));
     return (*log)->Open(std::move(fd));
   };
   PULGA_RETURN_IF_ERROR(open_log(std::move(out.ours), "stdout", &instance.stdout_log));
@@ -553,10 +555,8 @@ void Pool::NoteFailure(const Outcome& outcome, const FailureFacts& facts) {
 }
 
 void Pool::Remark(std::string text) {
-  using std::chrono::duration_cast;
-  const auto wall = context_.clock.WallTime().time_since_epoch();
-  context_.logs.Append(version_->key, {duration_cast<std::chrono::milliseconds>(wall).count(),
-                                       version_->number, "", "pulga", std::move(text)});
+  context_.logs.Append(
+      version_->key, {UnixMillis(context_.clock), version_->number, "", "pulga", std::move(text)});
 }
 
 bool Pool::AnythingUsable() const {

@@ -139,6 +139,7 @@ class Pool final : private SpawnerEvents {
   void DropSpawner();
   void StartForCall(uint16_t slot);
   void StartServer(uint16_t slot, PoolAction::Urgency urgency);
+  LogSource SourceOf(const Instance& instance, std::string call_id, std::string stream) const;
   Status StartServerIn(Instance& instance);
   void Park(uint16_t slot, PoolAction::Urgency urgency);
   void Stop(Instance& instance);

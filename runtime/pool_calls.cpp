@@ -151,9 +151,9 @@ void Pool::Assign(Call& call, Instance& instance, StartKind start) {
 Status Pool::Launch(Instance& instance, const Call& call, StartOptions options) {
   PULGA_ASSIGN_OR_RETURN(FunctionPipe err, MakeOutputPipe());
   options.stderr_fd = std::move(err.theirs);
-  instance.stderr_log = std::make_unique<LogPipe>(
-      context_.loop, context_.clock, context_.logs,
-      LogSource{version_->key, version_->number, call.request().call_id, "stderr"});
+  instance.stderr_log =
+      std::make_unique<LogPipe>(context_.loop, context_.clock, context_.logs,
+                                SourceOf(instance, call.request().call_id, "stderr"));
   PULGA_RETURN_IF_ERROR(instance.stderr_log->Open(std::move(err.ours)));
   if (spawner_ == nullptr) return Error{Code::kUnavailable, 0, "the spawner is gone"};
   instance.launched = context_.clock.Now();

@@ -37,10 +37,9 @@ class StrictWatch {
 
 }  // namespace
 
-Status CheckSpecDocument(std::string_view text) {
-  if (text.size() > kMaxSpecBytes) {
-    return Error{Code::kTooLarge, 0,
-                 "the function's description is larger than " + FormatBytes(kMaxSpecBytes)};
+Status CheckSpecDocument(std::string_view text, size_t max_bytes) {
+  if (text.size() > max_bytes) {
+    return Error{Code::kTooLarge, 0, "the document is larger than " + FormatBytes(max_bytes)};
   }
   StrictWatch watch;
   const Json json = Json::parse(

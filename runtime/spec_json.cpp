@@ -548,7 +548,7 @@ Result<FunctionSpec> SpecFromJson(std::string_view text) {
           .TakeObject("scale", [&spec](const Json& j) { return ReadScale(j, spec.scale); })
           .TakeObject("network", [&spec](const Json& j) { return ReadNetwork(j, spec.access); })
           .TakeOnly("root", "read-only")
-          .TakeOnly("secrets", Json::array())
+          .Take("secrets", ReadWords, &spec.secrets)
           .Take("volumes", ReadVolumes, &spec.access.volumes)
           .Take("devices", ReadDevices, &spec.access.devices)
           .Take("capabilities", ReadCapabilities, &spec.access.capabilities)
@@ -574,6 +574,7 @@ std::string SpecToJson(const FunctionSpec& spec) {
                      {"limits", LimitsToJson(spec)},
                      {"scale", ScaleToJson(spec.scale)},
                      {"network", NetworkToJson(spec.access.network)},
+                     {"secrets", spec.secrets},
                      {"volumes", VolumesToJson(spec.access.volumes)},
                      {"devices", DevicesToJson(spec.access.devices)},
                      {"capabilities", CapabilityNames(spec.access.capabilities)},

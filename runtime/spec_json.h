@@ -16,7 +16,7 @@ inline constexpr size_t kMaxSpecBytes = 256 * 1024;
 
 // Is it one JSON object, neither deep nor huge, with no field given twice? All that can not be told
 // any more of what a lenient parser made of it.
-Status CheckSpecDocument(std::string_view text);
+Status CheckSpecDocument(std::string_view text, size_t max_bytes = kMaxSpecBytes);
 // kInvalidArgument or kTooLarge. What is absent keeps its default. Does not Validate().
 Result<FunctionSpec> SpecFromJson(std::string_view text);
 // Every field, quantities as people write them ("64Mi"); reading it back gives the same spec.

@@ -207,7 +207,24 @@ CREATE TABLE namespaces (
 ) STRICT, WITHOUT ROWID;
 )sql";
 
-constexpr const char* kMigrations[] = {kSchema1, kSchema2, kSchema3, kSchema4, kSchema5, kSchema6};
+// Values are sealed by runtime/secrets; the row says with which key, so that keys can be changed.
+constexpr const char* kSchema7 = R"sql(
+CREATE TABLE secrets (
+  owner TEXT NOT NULL,
+  name_space TEXT NOT NULL,
+  name TEXT NOT NULL,
+  key_id TEXT NOT NULL,
+  nonce BLOB NOT NULL,
+  sealed BLOB NOT NULL,
+  size_bytes INTEGER NOT NULL,
+  created_unix_ms INTEGER NOT NULL,
+  changed_unix_ms INTEGER NOT NULL,
+  PRIMARY KEY (owner, name_space, name)
+) STRICT;
+)sql";
+
+constexpr const char* kMigrations[] = {kSchema1, kSchema2, kSchema3, kSchema4,
+                                       kSchema5, kSchema6, kSchema7};
 
 Status CheckOwnership(Database& database) {
   PULGA_ASSIGN_OR_RETURN(const int64_t id, database.QueryInt("PRAGMA application_id"));

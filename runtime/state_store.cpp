@@ -115,6 +115,7 @@ Result<StoredState> StateStore::Load() {
     PULGA_RETURN_IF_ERROR(LoadImages(state));
     PULGA_RETURN_IF_ERROR(LoadFunctions(state));
     PULGA_RETURN_IF_ERROR(LoadVolumes(state));
+    PULGA_RETURN_IF_ERROR(LoadSecrets(state));
     PULGA_RETURN_IF_ERROR(LoadHabits(state));
     PULGA_RETURN_IF_ERROR(LoadNamespaces(state));
     PULGA_RETURN_IF_ERROR(transaction.Commit());

@@ -60,6 +60,16 @@ struct StoredVolume {
   bool data_set() const { return !image_digest.empty(); }
 };
 
+struct StoredSecret {
+  FunctionKey key;
+  std::string key_id;  // of the key that it is sealed with
+  std::string nonce;   // this and what follows: not of those that Load() tells of
+  std::string sealed;
+  uint64_t bytes = 0;  // of its value
+  int64_t created_unix_ms = 0;
+  int64_t changed_unix_ms = 0;
+};
+
 struct StoredHabit {
   FunctionKey key;
   Learned learned;  // read back: without the minutes
@@ -77,6 +87,7 @@ struct StoredState {
   std::vector<ImageRecord> images;
   std::vector<StoredFunction> functions;
   std::vector<StoredVolume> volumes;
+  std::vector<StoredSecret> secrets;
   std::vector<StoredHabit> habits;  // without those that are damaged
   std::vector<NamespaceRecord> namespaces;
 };
@@ -127,6 +138,12 @@ class StateStore {
   Status SetVolumeSize(uint64_t id, uint64_t bytes);
   Status DeleteVolume(uint64_t id);
 
+  // Creates it, or replaces what it holds.
+  Status PutSecret(const StoredSecret& secret);
+  Result<StoredSecret> Secret(const FunctionKey& key);
+  Result<int64_t> CountSecrets();
+  Status DeleteSecret(const FunctionKey& key);
+
  private:
   StateStore(std::unique_ptr<Database> database, const std::string& data_dir)
       : database_(std::move(database)), ballast_(data_dir) {}
@@ -141,6 +158,7 @@ class StateStore {
   Status LoadImages(StoredState& state);
   Status LoadFunctions(StoredState& state);
   Status LoadVolumes(StoredState& state);
+  Status LoadSecrets(StoredState& state);
   Status LoadHabits(StoredState& state);
   Status LoadNamespaces(StoredState& state);
   Status StoreHabit(int64_t function_id, const Learned& learned);

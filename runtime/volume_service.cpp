@@ -12,11 +12,6 @@
 namespace pulga {
 namespace {
 
-int64_t UnixMillis(const Clock& clock) {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(clock.WallTime().time_since_epoch())
-      .count();
-}
-
 uint64_t NewId() {
   uint64_t id = 0;
   while (id == 0) {

@@ -1,6 +1,7 @@
 #include "sandbox/launch_protocol.h"
 
 #include <algorithm>
+#include <set>
 
 #include "base/text.h"
 #include "sandbox/access_wire.h"
@@ -74,6 +75,23 @@ bool IsFunction(std::string_view text) {
          IsPlainName(text.substr(slash + 1));
 }
 
+std::vector<std::string> NamesOf(const std::vector<SecretFile>& secrets) {
+  std::vector<std::string> names;
+  for (const SecretFile& secret : secrets) names.push_back(secret.name);
+  return names;
+}
+
+Status CheckSecrets(const std::vector<SecretFile>& secrets) {
+  if (secrets.size() > kMaxSecretsPerVersion) return Invalid("secrets: more than 64");
+  std::set<std::string_view> names;
+  for (const SecretFile& secret : secrets) {
+    if (!IsSecretName(secret.name)) return Invalid("secrets: an entry is no name of one");
+    if (!names.insert(secret.name).second) return Invalid("secrets: one is named twice");
+    if (secret.value.size() > kMaxSecretBytes) return Invalid("secrets: one is above 1 MiB");
+  }
+  return OkStatus();
+}
+
 WireReader BodyOf(std::string_view message) {
   WireReader reader(message);
   reader.Take<LaunchHeader>();
@@ -132,6 +150,7 @@ Status CheckVersionSpec(const VersionSpec& spec) {
     return Invalid("unknown meter");
   }
   PULGA_RETURN_IF_ERROR(CheckMost(spec));
+  PULGA_RETURN_IF_ERROR(CheckSecrets(spec.secrets));
   return CheckLimits(spec.limits);
 }
 
@@ -154,6 +173,9 @@ WireWriter EncodeBuildVersion(uint64_t request, const VersionSpec& spec) {
   body.argv_bytes = static_cast<uint32_t>(WireSizeOf(spec.argv));
   body.envc = static_cast<uint32_t>(spec.env.size());
   body.env_bytes = static_cast<uint32_t>(WireSizeOf(spec.env));
+  const std::vector<std::string> secrets = NamesOf(spec.secrets);
+  body.secrets = static_cast<uint32_t>(secrets.size());
+  body.secret_name_bytes = static_cast<uint32_t>(WireSizeOf(secrets));
   body.user_bytes = static_cast<uint16_t>(spec.user.size());
   body.working_dir_bytes = static_cast<uint16_t>(spec.working_dir.size());
   body.hostname_bytes = static_cast<uint16_t>(spec.hostname.size());
@@ -170,6 +192,7 @@ WireWriter EncodeBuildVersion(uint64_t request, const VersionSpec& spec) {
   for (const LayerId& id : spec.layers) PutLayer(writer, id);
   writer.PutStrings(spec.argv);
   writer.PutStrings(spec.env);
+  writer.PutStrings(secrets);
   writer.PutBytes(spec.user);
   writer.PutBytes(spec.working_dir);
   writer.PutBytes(spec.hostname);
@@ -273,6 +296,10 @@ Result<VersionSpec> DecodeBuildVersion(std::string_view message) {
       body.env_bytes > kMaxStringBytes) {
     return Invalid("build-version: argv or env is too large");
   }
+  if (body.secrets > kMaxSecretsPerVersion ||
+      body.secret_name_bytes > kMaxSecretsPerVersion * (kMaxSecretName + 1)) {
+    return Invalid("build-version: too many secrets");
+  }
   VersionSpec spec;
   spec.version_id = body.version_id;
   spec.mode = static_cast<SandboxMode>(body.mode);
@@ -286,6 +313,9 @@ Result<VersionSpec> DecodeBuildVersion(std::string_view message) {
   for (uint32_t i = 0; i < body.layer_count; ++i) spec.layers.push_back(TakeLayer(reader));
   spec.argv = reader.TakeStrings(body.argc, body.argv_bytes);
   spec.env = reader.TakeStrings(body.envc, body.env_bytes);
+  for (std::string& name : reader.TakeStrings(body.secrets, body.secret_name_bytes)) {
+    spec.secrets.push_back({std::move(name), ""});
+  }
   spec.user = std::string(reader.TakeBytes(body.user_bytes));
   spec.working_dir = std::string(reader.TakeBytes(body.working_dir_bytes));
   spec.hostname = std::string(reader.TakeBytes(body.hostname_bytes));

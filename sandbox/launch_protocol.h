@@ -58,7 +58,8 @@ struct LaunchHeader {
   uint64_t request = 0;  // echoed in the reply
 };
 
-// Layers, argv, env, the texts and an AccessHeader (access_wire.h) follow, in that order.
+// Layers, argv, env, names of secrets, the texts and an AccessHeader (access_wire.h) follow, in
+// that order.
 struct BuildVersionBody {
   uint64_t version_id;
   uint64_t memory_bytes;
@@ -77,6 +78,8 @@ struct BuildVersionBody {
   uint32_t argv_bytes;
   uint32_t envc;
   uint32_t env_bytes;
+  uint32_t secrets;
+  uint32_t secret_name_bytes;
   uint16_t user_bytes;
   uint16_t working_dir_bytes;
   uint16_t hostname_bytes;

@@ -230,8 +230,8 @@ void LauncherClient::Build(const VersionSpec& spec, SpawnerEvents& events, Build
   const uint64_t request = next_request_++;
   const auto on_reply = [this, &events, id = spec.version_id, slots = spec.slots,
                          swap = spec.limits.swap_bytes, wishes = Wishes{spec.function, spec.access},
-                         done = std::move(done)](const LaunchReply& reply,
-                                                 std::vector<UniqueFd> fds) {
+                         owner = spec.owner, secrets = spec.secrets, done = std::move(done)](
+                            const LaunchReply& reply, std::vector<UniqueFd> fds) {
     if (!reply.status.ok()) {
       // It was built, but its descriptors found no place here.
       if (reply.status.error().sys_errno == EMFILE) Drop(id, nullptr);
@@ -246,16 +246,39 @@ void LauncherClient::Build(const VersionSpec& spec, SpawnerEvents& events, Build
     parts.records = std::move(fds[1]);
     parts.report = reply.text;
     parts.wishes = wishes;
+    parts.secrets = {id, owner, wishes.function, {}};
+    for (const SecretFile& secret : secrets) parts.secrets.names.push_back(secret.name);
     auto spawner = SpawnerClient::Create(loop_, *this, events, std::move(parts));
     if (!spawner.ok()) {
       Drop(id, nullptr);
       return done(spawner.error());
     }
     spawners_.push_back(spawner->get());
+    const Status given = secrets.empty() ? OkStatus() : (*spawner)->SetSecrets(secrets);
+    if (!given.ok()) return done(given.error());
     done(std::unique_ptr<Spawner>(std::move(*spawner)));
   };
   Call(EncodeBuildVersion(request, spec), request, on_reply, {},
        [this, id = spec.version_id] { Drop(id, nullptr); });
+}
+
+std::vector<SecretUse> LauncherClient::SecretUses() const {
+  std::vector<SecretUse> uses;
+  for (const SpawnerClient* spawner : spawners_) {
+    if (!spawner->secrets().names.empty()) uses.push_back(spawner->secrets());
+  }
+  return uses;
+}
+
+void LauncherClient::SetSecrets(uint64_t version_id, const std::vector<SecretFile>& secrets) {
+  for (SpawnerClient* spawner : spawners_) {
+    if (spawner->version_id() != version_id) continue;
+    const Status sent = spawner->SetSecrets(secrets);
+    if (!sent.ok()) {
+      LogWarning("secrets of " + spawner->secrets().function + ": " + sent.error().message);
+    }
+    return;
+  }
 }
 
 void LauncherClient::Forget(const SpawnerClient* spawner) {

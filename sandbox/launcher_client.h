@@ -53,6 +53,8 @@ class LauncherClient final : public Sandbox, public VolumeHost {
 
   bool available() const override { return socket_.valid(); }
   void BuildVersion(const VersionSpec& spec, SpawnerEvents& events, BuildDone done) override;
+  std::vector<SecretUse> SecretUses() const override;
+  void SetSecrets(uint64_t version_id, const std::vector<SecretFile>& secrets) override;
   uint64_t RunUnpack(UnpackJob job, std::function<void(Status)> done) override;
   void CancelUnpack(uint64_t job) override;
   void ListLayers(std::function<void(Result<std::vector<LayerId>>)> done) override;

@@ -250,6 +250,12 @@ std::vector<MountEntry> InstanceMounts(const InstanceMountOptions& options) {
   plan.push_back(Tmpfs({"tmp", "mount-tmp", kSafe, limits.tmp_bytes, OwnedBy("1777", 0, 0)}));
   plan.push_back(
       Tmpfs({"run", "mount-run", kInert, kRunBytes, OwnedBy("755", options.uid, options.gid)}));
+  if (options.secrets) {
+    plan.push_back({.kind = MountKind::kSymlink,
+                    .source = kSecretsDirectory,
+                    .target = kSecretsAlias + 1,
+                    .step = "link-secrets"});
+  }
   plan.push_back(Tmpfs({"dev/shm", "mount-shm", kInert,
                         std::min(kMostShmBytes, limits.memory_bytes), OwnedBy("1777", 0, 0)}));
   return plan;

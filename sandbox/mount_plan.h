@@ -79,6 +79,7 @@ struct InstanceMountOptions {
   std::vector<CgroupView> views;
   uid_t uid = 0;  // whose /run is
   gid_t gid = 0;
+  bool secrets = false;  // found in kSecretsDirectory: a link in /run leads there
 };
 // Per instance, inside its own namespaces, root = the template: proc (read-only, masked), what it
 // sees of its cgroup, and all it can write to: the tmpfs /tmp, /run and /dev/shm.

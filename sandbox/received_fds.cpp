@@ -27,7 +27,7 @@ ReceivedFds::ReceivedFds(msghdr& message) {
       proper_ = false;
     }
   }
-  if (count_ != 0 && count_ != kStdioFds && count_ != kStdioAndChannelFds) proper_ = false;
+  if (count_ > 1 && count_ != kStdioFds && count_ != kStdioAndChannelFds) proper_ = false;
   if (!proper_) CloseAll();
 }
 

@@ -1,7 +1,8 @@
 // The descriptors that came with one message, for code that may not allocate: a forked child and
-// the spawner's request path. Takes what a msghdr holds after recvmsg: none, the three of stdio, or
-// these and a channel; of anything else every one is closed at once. Async-signal-safe. The kernel
-// rounds a control buffer up, so that one may hold more than was sized for: no count is trusted.
+// the spawner's request path. Takes what a msghdr holds after recvmsg: none, one, the three of
+// stdio, or these and a channel; of anything else every one is closed at once. Async-signal-safe.
+// The kernel rounds a control buffer up, so that one may hold more than was sized for: no count is
+// trusted.
 #pragma once
 
 #include <sys/socket.h>

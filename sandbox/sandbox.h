@@ -22,6 +22,7 @@
 #include "base/unpack_job.h"
 #include "sandbox/access_spec.h"
 #include "sandbox/kernel_features.h"
+#include "sandbox/secret_file.h"
 
 namespace pulga {
 
@@ -76,10 +77,11 @@ struct VersionSpec {
   std::string owner;     // whose it is, for volumes; "" = nobody's
   std::string function;  // "NAMESPACE/NAME", for grants; "" = nobody's, so no grant fits
   AccessSpec access;
-  SandboxLimits limits;      // when its slots are made
-  InstanceSize most;         // what Resize may make of them; 0: no more than they have
-  uint16_t slots = 4;        // instances (parked ones too) that may exist at once
-  uint16_t spare_netns = 1;  // http: network namespaces kept ready
+  SandboxLimits limits;             // when its slots are made
+  InstanceSize most;                // what Resize may make of them; 0: no more than they have
+  uint16_t slots = 4;               // instances (parked ones too) that may exist at once
+  uint16_t spare_netns = 1;         // http: network namespaces kept ready
+  std::vector<SecretFile> secrets;  // what instances find in kSecretsDirectory
   enum class Meter : uint8_t { kNone, kCpu } meter = Meter::kNone;  // kCpu: Spawner::Cpu tells
 };
 
@@ -216,6 +218,14 @@ class Spawner {
   virtual std::vector<Feature> layers() const { return {}; }
 };
 
+// A built version that has secrets.
+struct SecretUse {
+  uint64_t version_id = 0;
+  std::string owner;  // as its VersionSpec had them
+  std::string function;
+  std::vector<std::string> names;
+};
+
 class Sandbox {
  public:
   virtual ~Sandbox() = default;
@@ -224,6 +234,10 @@ class Sandbox {
   // `events` must outlive the Spawner. Errors name the step ("mount overlay: ...").
   using BuildDone = std::function<void(Result<std::unique_ptr<Spawner>>)>;
   virtual void BuildVersion(const VersionSpec& spec, SpawnerEvents& events, BuildDone done) = 0;
+  // Those that live now, and new values for one of them, in the order of its names; its instances
+  // see them a moment later. A version that cannot take them is gone (OnGone).
+  virtual std::vector<SecretUse> SecretUses() const { return {}; }
+  virtual void SetSecrets(uint64_t /*version_id*/, const std::vector<SecretFile>& /*secrets*/) {}
   // Runs a confined helper. Ok: it exited 0 and, for kUnpackLayer, the layer is published.
   // Returns the job's number for CancelUnpack.
   virtual uint64_t RunUnpack(UnpackJob job, std::function<void(Status)> done) = 0;

@@ -21,6 +21,7 @@ enum class SpawnKind : uint32_t {
   kWake = 3,     // on the wake socket; fds as kStart
   kSignal = 4,   // number = signal
   kSockets = 5,  // number = how many
+  kSecrets = 6,  // 1 fd: what MakeSecretBundle made; of a version that has secrets
 };
 
 struct SpawnRequest {
@@ -41,6 +42,7 @@ enum class SpawnEventKind : uint32_t {
   kFreezerFds = 5,  // `number` pairs, FreezerFds of the slots from `slot` on
   kStatFds = 6,  // `number` MemoryFds of the slots from `slot` on; sys_errno = fds of each, 1 or 2
   kCpuFds = 7,   // the same with CpuFds, of a metered version
+  kSecrets = 8,  // the answer to each kSecrets; sys_errno: why they are not in place
 };
 
 inline constexpr size_t kStepBytes = 32;

@@ -41,6 +41,12 @@ struct Slot {
   SlotCounters counters;
 };
 
+int FdsOf(SpawnKind kind, SandboxMode mode) {
+  const int of_start = mode == SandboxMode::kFrames ? kStdioAndChannelFds : kStdioFds;
+  if (kind == SpawnKind::kStart) return of_start;
+  return kind == SpawnKind::kSecrets ? 1 : 0;
+}
+
 // Of the instance as a whole: PID 1 has waited for everybody else in it.
 Duration CpuTime(const rusage& usage) {
   const auto of = [](const timeval& t) {
@@ -70,6 +76,7 @@ class SpawnerLoop {
   void Clone(uint16_t number, ChildRun& run);
   bool AwaitLauncher();
   void MakeSockets(uint16_t slot, uint16_t count);
+  void ReplaceSecrets(const ReceivedFds& fds);
   void ReapChildren();
   void ReportExit(uint16_t number, int wait_status, Duration cpu_time = Duration::zero());
   void SendEvent(const SpawnEvent& event, const int* fds, int count);
@@ -287,6 +294,13 @@ void SpawnerLoop::MakeSockets(uint16_t number, uint16_t count) {
   SendEvent(event, fds, event.number);
 }
 
+void SpawnerLoop::ReplaceSecrets(const ReceivedFds& fds) {
+  SpawnEvent event = {};
+  event.kind = SpawnEventKind::kSecrets;
+  event.sys_errno = state_->secrets.Replace(fds.fds()[0]);
+  SendEvent(event, nullptr, 0);
+}
+
 // Our init passes on every signal, though while it waits for one /proc shows none as blocked;
 // before the program is there it has nobody to pass it to.
 int SpawnerLoop::SignalFor(uint16_t number, int signo) const {
@@ -298,16 +312,15 @@ int SpawnerLoop::SignalFor(uint16_t number, int signo) const {
 void SpawnerLoop::ServeRequest(const SpawnRequest& request, size_t blob_size,
                                const ReceivedFds& fds) {
   if (request.slot >= slots_.size()) _exit(1);
-  const bool frames = state_->spec.mode == SandboxMode::kFrames;
-  const int of_start = frames ? kStdioAndChannelFds : kStdioFds;
-  if (fds.count() != (request.kind == SpawnKind::kStart ? of_start : 0)) _exit(1);
+  if (fds.count() != FdsOf(request.kind, state_->spec.mode)) _exit(1);
   Slot& slot = slots_[request.slot];
   switch (request.kind) {
     case SpawnKind::kStart:
       if (slot.pid != 0) _exit(1);
       return Start(request, blob_size, fds);
     case SpawnKind::kPark:
-      if (slot.pid != 0 || frames) _exit(1);  // what is woken gets no channel
+      // What is woken gets no channel.
+      if (slot.pid != 0 || state_->spec.mode == SandboxMode::kFrames) _exit(1);
       return Park(request.slot);
     case SpawnKind::kSignal:
       if (request.number < 1 || request.number > 64) _exit(1);
@@ -316,6 +329,9 @@ void SpawnerLoop::ServeRequest(const SpawnRequest& request, size_t blob_size,
     case SpawnKind::kSockets:
       if (request.number < 1 || request.number > kMaxSocketsPerRequest) _exit(1);
       return MakeSockets(request.slot, request.number);
+    case SpawnKind::kSecrets:
+      if (!state_->secrets.mounted()) _exit(1);
+      return ReplaceSecrets(fds);
     case SpawnKind::kWake:
       break;
   }

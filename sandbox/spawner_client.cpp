@@ -16,6 +16,7 @@
 #include "sandbox/cgroup_dialect.h"
 #include "sandbox/isolation.h"
 #include "sandbox/launcher_client.h"
+#include "sandbox/secrets_mount.h"
 #include "sandbox/swap_devices.h"
 #include "sandbox/wire.h"
 
@@ -58,7 +59,8 @@ SpawnerClient::SpawnerClient(EventLoop& loop, LauncherClient& launcher, SpawnerE
       slots_(parts.slots),
       warnings_(SplitLayers(parts.report).warnings),
       report_(std::move(parts.report)),
-      wishes_(std::move(parts.wishes)) {}
+      wishes_(std::move(parts.wishes)),
+      secrets_(std::move(parts.secrets)) {}
 
 Result<std::unique_ptr<SpawnerClient>> SpawnerClient::Create(EventLoop& loop,
                                                              LauncherClient& launcher,
@@ -182,6 +184,18 @@ Status SpawnerClient::MakeSockets(uint16_t slot, uint16_t count) {
   request.slot = slot;
   request.number = count;
   return outgoing_.SendPod(request);
+}
+
+Status SpawnerClient::SetSecrets(const std::vector<SecretFile>& secrets) {
+  if (!socket_.valid()) return Error{Code::kUnavailable, 0, "the spawner is gone"};
+  if (secrets.size() != secrets_.names.size()) {
+    return Error{Code::kInternal, 0, "secrets: other ones than the version's"};
+  }
+  PULGA_ASSIGN_OR_RETURN(const UniqueFd bundle, MakeSecretBundle(secrets));
+  SpawnRequest request = {};
+  request.kind = SpawnKind::kSecrets;
+  const int fd = bundle.get();
+  return outgoing_.Send(std::as_bytes(std::span(&request, 1)), std::span(&fd, 1));
 }
 
 Status SpawnerClient::Signal(uint16_t slot, int signo) {
@@ -370,6 +384,13 @@ bool SpawnerClient::OnEvent(const SpawnEvent& event, std::vector<UniqueFd> fds) 
       if (slot.state == State::kRunning) events_.OnSockets(event.slot, std::move(fds));
       return true;
     }
+    case SpawnEventKind::kSecrets:
+      if (event.sys_errno == 0) return !secrets_.names.empty();
+      // It would go on with old ones, or none; a new spawner tries anew.
+      LogWarning(
+          ErrnoError("put the secrets of " + wishes_.function + " into place", event.sys_errno)
+              .message);
+      return false;
     case SpawnEventKind::kExit: {
       if (slot.state == State::kFree) return false;
       CloseWake(slot);

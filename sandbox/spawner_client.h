@@ -32,6 +32,7 @@ class SpawnerClient final : public Spawner {
     UniqueFd records;
     std::string report;  // as the launcher sent it
     Wishes wishes;
+    SecretUse secrets;
   };
   static Result<std::unique_ptr<SpawnerClient>> Create(EventLoop& loop, LauncherClient& launcher,
                                                        SpawnerEvents& events, Parts parts);
@@ -57,6 +58,10 @@ class SpawnerClient final : public Spawner {
   std::vector<Feature> layers() const override;  // by the grants in force now
 
   uint64_t version_id() const { return version_id_; }
+  const SecretUse& secrets() const { return secrets_; }
+  // In the order of secrets().names, before whatever is started after this call. What fails later
+  // ends the version: OnGone.
+  Status SetSecrets(const std::vector<SecretFile>& secrets);
   // The launcher above it is gone. May destroy this object.
   void Gone(const Error& why);
 
@@ -100,6 +105,7 @@ class SpawnerClient final : public Spawner {
   std::vector<std::string> warnings_;
   std::string report_;  // with the layers: a fifth of what they take when it is split
   Wishes wishes_;
+  SecretUse secrets_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // false once destroyed
 };
 

@@ -258,14 +258,18 @@ Status TryOne(SpawnerState& state) {
 // mounted ahead.
 Status PlanMounts(SpawnerState& state) {
   PULGA_RETURN_IF_ERROR(TryOne(state));
-  state.plan.mounts = InstanceMounts({state.spec.limits, ReadProcEntries("/proc"), state.views,
-                                      state.plan.ids.uid, state.plan.ids.gid});
+  state.plan.mounts =
+      InstanceMounts({state.spec.limits, ReadProcEntries("/proc"), state.views, state.plan.ids.uid,
+                      state.plan.ids.gid, state.secrets.mounted()});
   std::vector<MountEntry> ahead;
   for (const MountEntry& entry : state.plan.mounts) {
-    (entry.fstype == "tmpfs" ? ahead : state.plan.late_mounts).push_back(entry);
+    const bool is_ahead = entry.fstype == "tmpfs" || entry.kind == MountKind::kSymlink;
+    (is_ahead ? ahead : state.plan.late_mounts).push_back(entry);
   }
   std::vector<std::string> writable;
-  for (const MountEntry& entry : ahead) writable.push_back("/" + entry.target);
+  for (const MountEntry& entry : ahead) {
+    if (entry.kind == MountKind::kMount) writable.push_back("/" + entry.target);
+  }
   for (const VolumeMount& volume : state.spec.access.volumes) {
     if (!volume.read_only) writable.push_back(volume.path);
   }
@@ -355,6 +359,9 @@ Result<std::unique_ptr<SpawnerState>> SetUpSpawner(SpawnerInput& input) {
   state->lifeline_fd = input.lifeline_fd;
   PULGA_RETURN_IF_ERROR(TakeIdentity(input.ids, state->spec.hostname, &state->keyring));
   PULGA_RETURN_IF_ERROR(MountOwnProc());
+  if (!state->spec.secrets.empty()) {
+    PULGA_RETURN_IF_ERROR(state->secrets.Mount(state->spec.secrets));
+  }
   if (!input.ids.on_host) HalveInotify();
   PULGA_RETURN_IF_ERROR(HideCommandLine());
   PULGA_RETURN_IF_ERROR(ResolveProgram(input.ids, *state));

@@ -18,6 +18,7 @@
 #include "sandbox/netns_pool.h"
 #include "sandbox/refusals.h"
 #include "sandbox/same_cpu.h"
+#include "sandbox/secrets_mount.h"
 #include "sandbox/spare_namespaces.h"
 #include "sandbox/spawner.h"
 
@@ -41,6 +42,7 @@ struct SpawnerState {
   SpareNamespaces spares;
   SameCpu same_cpu;
   RefusalListener refusals;
+  SecretsMount secrets;
   SlotRecord* records = nullptr;
   RefusalRecord* refusal_record = nullptr;
   int socket_fd = -1;

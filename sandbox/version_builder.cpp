@@ -25,6 +25,7 @@
 #include "sandbox/isolation.h"
 #include "sandbox/mount_apply.h"
 #include "sandbox/privileges.h"
+#include "sandbox/secrets_mount.h"
 #include "sandbox/skeleton.h"
 #include "sandbox/spawner.h"
 #include "sandbox/volumes/version_volumes.h"
@@ -125,6 +126,17 @@ Status EnterBuildDirectory() {
   return OkStatus();
 }
 
+Status PlaceSecrets(const SkeletonOptions& options, const std::vector<VolumeMount>& volumes) {
+  auto inside = AddMountPoint(options, kSecretsDirectory);
+  if (!inside.ok()) return Prefix("secrets", inside.error());
+  for (const VolumeMount& volume : volumes) {
+    if (!IsBelow(*inside, volume.path) && !IsBelow(volume.path, *inside)) continue;
+    return Error{Code::kInvalidArgument, 0,
+                 "volume at " + volume.path + ": the secrets are in " + kSecretsDirectory};
+  }
+  return OkStatus();
+}
+
 // Current directory: the tmpfs that holds skeleton/ and root/. Ends with the overlay on root/.
 // Returns the working directory as resolved.
 Result<std::string> MountRoot(VersionBuild& build, const std::vector<UniqueFd>& layers) {
@@ -152,6 +164,9 @@ Result<std::string> MountRoot(VersionBuild& build, const std::vector<UniqueFd>& 
     if (build.router) options.router = FormatIpv4(*build.router);
     PULGA_ASSIGN_OR_RETURN(working_dir, FillSkeleton(options));
     PULGA_RETURN_IF_ERROR(PlaceVolumes(options, build.spec.access.volumes));
+    if (!build.spec.secrets.empty()) {
+      PULGA_RETURN_IF_ERROR(PlaceSecrets(options, build.spec.access.volumes));
+    }
   }
   if (PULGA_SYS(umount2, "image", MNT_DETACH) != 0) return LastError("skeleton: umount");
   PULGA_RETURN_IF_ERROR(Mount("mount-overlay", "overlay", "root", "overlay", flags,
@@ -364,6 +379,9 @@ Status Build(VersionBuild& build) {
   options.slots = build.spec.slots;
   options.limits = build.spec.limits;
   options.spawner_memory_bytes = kSpawnerMemory + build.spec.slots * kBirthMemory;
+  if (!build.spec.secrets.empty()) {
+    options.spawner_memory_bytes += SecretsMountBytes(build.spec.secrets.size());
+  }
   options.spawner_pids = build.spec.slots + 16U;
   options.spawner_uid = build.ids.SpawnerHostId(build.spec.version_id);
   options.disk = build.disk;

@@ -5,6 +5,8 @@
 #include "api/cli/commands.h"
 #include "api/cli/output.h"
 #include "api/cli/reply_json.h"
+#include "api/json_codec.h"
+#include "base/clock.h"
 #include "base/text.h"
 #include "base/units.h"
 
@@ -217,6 +219,14 @@ void PrintLogLine(const std::string& line, const Style& style) {
            "\n");
 }
 
+// "10m" ago, or a time as the daemon takes it.
+std::string SinceOf(const std::string& text) {
+  const auto ago = ParseDuration(text);
+  if (!ago.ok()) return text;
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(*ago).count();
+  return Rfc3339(UnixMillis(SystemClock()) - ms);
+}
+
 int RunLogs(const Args& args) {
   auto client = DaemonClient::FromArgs(args);
   if (!client.ok()) return UsageError(client.error().message);
@@ -225,6 +235,9 @@ int RunLogs(const Args& args) {
   ClientRequest request;
   request.target = "/v1/functions/" + PercentEncode(args.words()[0]) + "/logs?tail=" + tail +
                    (args.Has("follow") ? "&follow=1" : "");
+  if (const auto since = args.Value("since")) {
+    request.target += "&since=" + PercentEncode(SinceOf(*since));
+  }
   if (!client->key().empty())
     request.headers.emplace_back("Authorization", "Bearer " + client->key());
   const Style style = Style::ForFd(STDOUT_FILENO);
@@ -262,6 +275,7 @@ std::vector<Command> FunctionCommands() {
        ClientOptions(), 1, 1, &RunDescribe},
       {"logs", "NAME [-f]", "Show what a function wrote to stderr.", "",
        std::vector<Option>{{"follow", 'f', "", "go on as new lines come"},
+                           {"since", 0, "TIME", "not what is older: 10m, 2026-01-31T12:00:00Z"},
                            {"tail", 'n', "N", "the last N lines first (100)"}} +
            ClientOptions(),
        1, 1, &RunLogs},

@@ -32,14 +32,6 @@ std::string Storage(const Json& volume) {
   return name;
 }
 
-std::string UsedBy(const Json& volume) {
-  std::vector<std::string> names;
-  for (const Json& name : ListIn(volume, "used_by")) {
-    if (name.is_string()) names.push_back(name.get<std::string>());
-  }
-  return names.empty() ? "-" : Join(names, ", ");
-}
-
 int RunList(const Args& args) {
   auto client = DaemonClient::FromArgs(args);
   if (!client.ok()) return UsageError(client.error().message);

@@ -147,6 +147,7 @@ Status ApplyAccessFlags(const Args& args, Json* spec) {
   for (const std::string& text : args.Values("device")) {
     (*spec)["devices"].push_back(DeviceOf(text));
   }
+  if (args.Has("secret")) (*spec)["secrets"] = args.Values("secret");
   if (args.Has("volume")) (*spec)["volumes"] = Json::array();
   for (const std::string& text : args.Values("volume")) {
     PULGA_ASSIGN_OR_RETURN(Json volume, VolumeOf(text));
@@ -192,6 +193,7 @@ std::vector<Option> DeploySpecOptions() {
       {"label", 0, "K=V", "a label; may be repeated"},
       {"annotation", 0, "K=V", "an annotation; may be repeated"},
       {"allow", 0, "PEER", "egress to: [udp:]ADDRESS[/BITS]|NAME[:PORT[-PORT]]; may be repeated"},
+      {"secret", 0, "NAME", "a file in /var/openfaas/secrets; may be repeated"},
       {"volume", 0, "SPEC", "NAME|data-set=NAME|/HOST/DIR:PATH[:ro][:size=SIZE]; may be repeated"},
       {"device", 0, "DEVICE", "[GRANT:]/dev/PATH[,exclusive|,shared]; may be repeated"},
       {"capability", 0, "NAME", "e.g. NET_BIND_SERVICE; may be repeated"}};

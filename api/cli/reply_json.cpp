@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "api/cli/output.h"
+#include "base/text.h"
 
 namespace pulga::cli {
 
@@ -34,6 +35,14 @@ uint64_t NumberIn(const Json& object, const char* name) {
 Json ListIn(const Json& object, const char* name) {
   const Json& value = Field(object, name);
   return value.is_array() ? value : Json::array();
+}
+
+std::string UsedBy(const Json& object) {
+  std::vector<std::string> names;
+  for (const Json& name : ListIn(object, "used_by")) {
+    if (name.is_string()) names.push_back(name.get<std::string>());
+  }
+  return names.empty() ? "-" : Join(names, ", ");
 }
 
 void PrintWarnings(const Json& object) {

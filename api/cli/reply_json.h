@@ -14,6 +14,7 @@ const nlohmann::json& Field(const nlohmann::json& object, const char* name);
 std::string TextIn(const nlohmann::json& object, const char* name);     // "" = no such text
 uint64_t NumberIn(const nlohmann::json& object, const char* name);      // 0 = no such number
 nlohmann::json ListIn(const nlohmann::json& object, const char* name);  // empty = no such list
+std::string UsedBy(const nlohmann::json& object);  // "a, b" of its "used_by", or "-"
 void PrintWarnings(const nlohmann::json& object);  // its "warnings", each a line on stderr
 
 }  // namespace pulga::cli

@@ -116,7 +116,7 @@ void AddFunctionRoutes(Router& router, Engine& engine) {
   AddKeyed(router, engine, "POST", "/v1/functions/{name}/rollback", &RollBack);
   AddKeyed(router, engine, "POST", "/v1/functions/{name}/scale", &Scale);
   AddKeyed(router, engine, "GET", "/v1/functions/{name}/logs", &MakeLogHandler,
-           {{"tail"}, {"follow", QueryParam::Kind::kFlag}});
+           {{"tail"}, {"since"}, {"follow", QueryParam::Kind::kFlag}});
 }
 
 }  // namespace pulga

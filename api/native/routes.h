@@ -19,6 +19,7 @@ void AddFunctionRoutes(Router& router, Engine& engine);
 // Before AddImageRoutes: an image may be called "x/export", its other routes end with {ref...}.
 void AddUpkeepRoutes(Router& router, Engine& engine);
 void AddVolumeRoutes(Router& router, Engine& engine);
+void AddSecretRoutes(Router& router, Engine& engine);
 // What all calls work with; outlives them.
 struct CallContext {
   Engine& engine;

@@ -5,7 +5,6 @@
 #include <chrono>
 
 #include "api/openfaas/replies.h"
-#include "base/text.h"
 #include "base/units.h"
 
 namespace pulga {
@@ -79,13 +78,9 @@ Result<Deployment> ParseDeployment(const JsonObject& body, std::string_view quer
   spec.access.network.mode = room.network;
   spec.limits.timeout = kUsualTimeout;
   spec.limits.start_timeout = kStartTimeout;
+  spec.secrets = body.Texts("secrets");
   spec.openfaas = WordsOf(body);
-  const std::vector<std::string> secrets = body.Texts("secrets");
   PULGA_RETURN_IF_ERROR(body.status());
-  if (!secrets.empty()) {  // there are none: better no function than one that lacks them
-    return Error{Code::kInvalidArgument, 0,
-                 "unable to find secret: " + Printable(secrets.front(), 80)};
-  }
   if (out.key.name.empty()) return Error{Code::kInvalidArgument, 0, "service: missing"};
   PULGA_RETURN_IF_ERROR(ValidateFunctionName(out.key.name));
   if (!spec.openfaas->env_process.empty()) {

@@ -53,6 +53,7 @@ Json StatusOf(const FunctionStatus& status, NameLabel label) {
   Json out = {{"name", status.key.name},
               {"namespace", status.key.name_space},
               {"image", version.image_ref}};
+  if (!spec.secrets.empty()) out["secrets"] = spec.secrets;
   if (spec.openfaas) {
     AddSaid(spec, *spec.openfaas, &out);
   } else {

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/text.h"
-#include "runtime/spec_json.h"
 
 namespace pulga {
 
@@ -24,11 +23,11 @@ JsonObject::~JsonObject() = default;
 JsonObject::JsonObject(JsonObject&&) noexcept = default;
 JsonObject& JsonObject::operator=(JsonObject&&) noexcept = default;
 
-Result<JsonObject> JsonObject::Parse(std::string_view text) {
+Result<JsonObject> JsonObject::Parse(std::string_view text, size_t max_bytes) {
   auto document = std::make_unique<Document>();
   document->json = Json::object();
   if (Trim(text).empty()) return JsonObject(std::move(document));
-  PULGA_RETURN_IF_ERROR(CheckSpecDocument(text));
+  PULGA_RETURN_IF_ERROR(CheckSpecDocument(text, max_bytes));
   document->json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   return JsonObject(std::move(document));
 }

@@ -12,13 +12,14 @@
 #include <vector>
 
 #include "base/result.h"
+#include "runtime/spec_json.h"
 
 namespace pulga {
 
 class JsonObject {
  public:
   // kInvalidArgument: no JSON, no object, nested too deeply, a field twice. Nothing: an empty one.
-  static Result<JsonObject> Parse(std::string_view text);
+  static Result<JsonObject> Parse(std::string_view text, size_t max_bytes = kMaxSpecBytes);
   ~JsonObject();
   JsonObject(JsonObject&&) noexcept;
   JsonObject& operator=(JsonObject&&) noexcept;

@@ -4,7 +4,6 @@
 
 #include "api/error_mapping.h"
 #include "base/text.h"
-#include "runtime/spec_json.h"
 
 namespace pulga {
 namespace {
@@ -52,12 +51,13 @@ HttpReply WrongMethodReply(std::string allow) {
   return reply;
 }
 
-std::unique_ptr<HttpHandler> WithJsonBody(HttpExchange& exchange, JsonHandler handle) {
+std::unique_ptr<HttpHandler> WithJsonBody(HttpExchange& exchange, JsonHandler handle,
+                                          size_t max_bytes) {
   const auto refuse = [](const Error& error) { return TextErrorReply(error, "body"); };
   return WithBody(
-      exchange, kMaxSpecBytes,
-      [handle = std::move(handle)](const std::string& text, ReplyDone done) {
-        const auto body = JsonObject::Parse(text);
+      exchange, max_bytes,
+      [handle = std::move(handle), max_bytes](const std::string& text, ReplyDone done) {
+        const auto body = JsonObject::Parse(text, max_bytes);
         if (!body.ok()) return done(TextErrorReply(400, body.error().message));
         handle(*body, std::move(done));
       },

@@ -25,10 +25,11 @@ HttpReply PageNotFoundReply();        // 404 of an unknown path
 // 405 without a body. `allow`: "GET, HEAD".
 HttpReply WrongMethodReply(std::string allow);
 
-// The request's body, a JSON object of at most kMaxSpecBytes, however it is framed; 400 with the
+// The request's body, a JSON object of at most `max_bytes`, however it is framed; 400 with the
 // parser's words for anything else, 413 beyond.
 using JsonHandler = std::function<void(const JsonObject& body, ReplyDone done)>;
-std::unique_ptr<HttpHandler> WithJsonBody(HttpExchange& exchange, JsonHandler handle);
+std::unique_ptr<HttpHandler> WithJsonBody(HttpExchange& exchange, JsonHandler handle,
+                                          size_t max_bytes = kMaxSpecBytes);
 
 // What the body names, else the query's last "namespace=", else the default one.
 std::string NamespaceOf(const JsonObject& body, std::string_view query);

@@ -29,6 +29,8 @@ void AddOpenFaasFunctionRoutes(Router& router, Engine& engine, const OpenFaasOpt
 void AddOpenFaasNamespaceRoutes(Router& router, Engine& engine);
 // GET /metrics, behind the login or the admin key.
 void AddMetricsRoute(Router& router, Engine& engine, std::shared_ptr<GatewayMetrics> metrics);
+void AddOpenFaasSecretRoutes(Router& router, Engine& engine);
+void AddOpenFaasLogRoutes(Router& router, Engine& engine);
 // All others; those below /system are counted and timed.
 void AddOpenFaasRoutes(Router& router, Engine& engine, const OpenFaasContext& context);
 

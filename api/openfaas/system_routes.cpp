@@ -70,6 +70,8 @@ void AddOpenFaasRoutes(Router& router, Engine& engine, const OpenFaasContext& co
   Router managed;
   AddOpenFaasFunctionRoutes(managed, engine, context.options);
   AddOpenFaasNamespaceRoutes(managed, engine);
+  AddOpenFaasSecretRoutes(managed, engine);
+  AddOpenFaasLogRoutes(managed, engine);
   AddSystemRoutes(managed, engine, context.options);
   for (const Route& route : managed.routes()) {
     router.Add(route.method, route.pattern, Counted(route, context), route.query);

@@ -43,7 +43,7 @@ struct DaemonConfig {
   Duration idle = std::chrono::seconds(60);
   Duration drain_timeout = std::chrono::seconds(60);
   uint32_t keep_versions = 10;
-  uint64_t log_bytes_per_function = 256 << 10;
+  uint64_t log_bytes_per_function = 1 << 20;
   Ipv4Range network_range = {{0x0A530000}, 16};  // of functions with outbound network: 10.83.0.0/16
 
   // The board's pressure (docs/board.md).

@@ -22,7 +22,9 @@
 #include "runtime/habit_keeper.h"
 #include "runtime/image_pulls.h"
 #include "runtime/image_service.h"
+#include "runtime/log_store.h"
 #include "runtime/namespace_service.h"
+#include "runtime/secrets/secret_sandbox.h"
 #include "runtime/sense/board_sense.h"
 #include "runtime/state_store.h"
 #include "runtime/tasks/schedule_keeper.h"
@@ -69,6 +71,7 @@ class Daemon {
   void OnLauncherLost();
   void ServeGateway(UniqueFd gateway);
   void Sweep();
+  void SweepLogs();
   void OnSignal(int signo);
   void Reload();
   void BeginStop();
@@ -101,7 +104,9 @@ class Daemon {
   FunctionRegistry registry_;
   std::unique_ptr<WorkQueue> storage_;
   std::unique_ptr<WorkQueue> spool_;
+  std::unique_ptr<LogStore> log_store_;
   std::unique_ptr<LauncherClient> sandbox_;
+  std::unique_ptr<SecretSandbox> with_secrets_;
   std::unique_ptr<Dispatcher> dispatcher_;
   std::unique_ptr<UnpackBridge> runner_;
   std::unique_ptr<ImporterWorker> worker_;
@@ -109,6 +114,7 @@ class Daemon {
   std::unique_ptr<ImagePulls> pulls_;
   std::unique_ptr<ResumableUploads> uploads_;
   std::unique_ptr<VolumeService> volumes_;
+  std::unique_ptr<SecretService> secrets_;
   std::unique_ptr<FunctionService> functions_;
   std::unique_ptr<HabitKeeper> habits_;
   std::unique_ptr<NamespaceService> namespaces_;
@@ -288,12 +294,16 @@ void Daemon::BuildSense() {
 void Daemon::BuildServices() {
   storage_ = std::make_unique<WorkQueue>("pulga-storage", *loop_);
   spool_ = std::make_unique<WorkQueue>("pulga-spool", *loop_);
+  log_store_ = std::make_unique<LogStore>(
+      *loop_, *storage_, LogFiles(config_.data_dir, config_.log_bytes_per_function));
+  logs_.SetStore(log_store_.get());
   DispatcherConfig dispatch;
   dispatch.memory_budget_bytes = board_.budget_bytes;
   dispatch.max_instances = config_.max_instances;
   dispatch.idle = config_.idle;
   dispatch.drain_timeout = config_.drain_timeout;
-  dispatcher_ = Dispatcher::Create(dispatch, *loop_, clock_, *sandbox_, logs_);
+  with_secrets_ = std::make_unique<SecretSandbox>(*sandbox_);
+  dispatcher_ = Dispatcher::Create(dispatch, *loop_, clock_, *with_secrets_, logs_);
   runner_ = std::make_unique<UnpackBridge>(*loop_, *sandbox_);
   worker_ = std::make_unique<ImporterWorker>(*runner_, config_.data_dir);
   images_ = std::make_unique<ImageService>(
@@ -311,9 +321,13 @@ void Daemon::BuildServices() {
                   [this](const FunctionKey& volume) { return registry_.UsersOfVolume(volume); }},
       config_.reserve_bytes);
   BuildSense();
+  secrets_ = std::make_unique<SecretService>(
+      SecretParts{*loop_, clock_, *storage_, *store_, config_.data_dir,
+                  [this](const FunctionKey& secret) { return registry_.UsersOfSecret(secret); }});
+  with_secrets_->SetService(*secrets_);
   functions_ = std::make_unique<FunctionService>(
       FunctionParts{*loop_, clock_, *storage_, *store_, catalog_, registry_, *dispatcher_, logs_,
-                    board_, features_, *volumes_,
+                    board_, features_, *volumes_, *secrets_,
                     [this](const std::string& ref, std::function<void(ImportReport)> done) {
                       PullForDeploy(ref, std::move(done));
                     }},
@@ -322,10 +336,16 @@ void Daemon::BuildServices() {
       HabitParts{*loop_, *storage_, *store_, *dispatcher_, config_.data_dir});
   namespaces_ = std::make_unique<NamespaceService>(NamespaceParts{*storage_, *store_, registry_});
   BuildTasks();
-  engine_ = std::make_unique<EngineImpl>(
-      EngineParts{*loop_, clock_, catalog_, *images_, *pulls_, *uploads_, registry_, *volumes_,
-                  *functions_, *dispatcher_, logs_, admin_key_, gateway_login_, board_.budget_bytes,
-                  features_, *sense_, *habits_, *namespaces_, *tasks_});
+  engine_ = std::make_unique<EngineImpl>(EngineParts{*loop_,         clock_,
+                                                     catalog_,       *images_,
+                                                     *pulls_,        *uploads_,
+                                                     registry_,      *volumes_,
+                                                     *functions_,    *dispatcher_,
+                                                     logs_,          admin_key_,
+                                                     gateway_login_, board_.budget_bytes,
+                                                     features_,      *sense_,
+                                                     *habits_,       *namespaces_,
+                                                     *tasks_,        *secrets_});
 }
 
 Status Daemon::Listen(const FrontFactory& make_front) {
@@ -355,10 +375,12 @@ Status Daemon::Start(const DaemonOptions& options, const FrontFactory& make_fron
       [this](std::vector<GrantLine> grants) { engine_->SetGrants(std::move(grants)); });
   BuildServices();
   PULGA_RETURN_IF_ERROR(uploads_->Open());
-  volumes_->Load(stored_.volumes);           // functions need them
+  volumes_->Load(stored_.volumes);  // functions need them
+  secrets_->Load(stored_.secrets);
   habits_->Load(std::move(stored_.habits));  // likewise
   namespaces_->Load(stored_.namespaces);
   functions_->Load(stored_.functions);
+  SweepLogs();
   stored_ = {};
   PULGA_RETURN_IF_ERROR(tasks_->Load());
   keeper_ = std::make_unique<KeeperLink>(
@@ -418,6 +440,12 @@ void Daemon::Sweep() {
     if (done.ok()) return;
     LogWarning("the layers on disk could not be compared: " + done.error().message);
   });
+}
+
+void Daemon::SweepLogs() {
+  std::set<FunctionKey> functions;
+  for (const auto& [key, entry] : registry_.functions()) functions.insert(key);
+  log_store_->Sweep(std::move(functions));
 }
 
 // --- signals
@@ -507,6 +535,8 @@ void Daemon::TearDown() {
   if (loop_ == nullptr) return;
   if (runner_ != nullptr) runner_->Stop();
   if (habits_ != nullptr) habits_->Save();
+  logs_.SetStore(nullptr);
+  log_store_.reset();
   int busy = 0;
   for (WorkQueue* queue : {spool_.get(), storage_.get()}) {
     if (queue == nullptr) continue;
@@ -528,11 +558,13 @@ void Daemon::TearDown() {
   habits_.reset();
   sense_.reset();
   functions_.reset();
+  secrets_.reset();
   volumes_.reset();
   pulls_.reset();
   uploads_.reset();
   images_.reset();
   dispatcher_.reset();
+  with_secrets_.reset();
   keeper_.reset();
   sandbox_.reset();
 }

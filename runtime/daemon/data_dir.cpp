@@ -83,7 +83,7 @@ std::string RandomPassword(size_t size) {
 }
 
 bool IsLeftover(std::string_view name) {
-  return name.substr(0, 5) == ".tmp-" || name == "admin.key.new";
+  return name.substr(0, 5) == ".tmp-" || name == "admin.key.new" || name == "secrets.key.new";
 }
 
 }  // namespace

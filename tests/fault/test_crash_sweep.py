@@ -1,9 +1,11 @@
 """The daemon, then the launcher, killed before its n-th change of a file, for every n, during an
-import, a deploy, a deletion, a prune and the making and removal of a volume; then started again.
+import, a deploy, a deletion, a prune and the making and removal of a volume and of a secret with
+its key; then started again.
 Whatever was acknowledged is there, what was under way is there whole or not at all, and nothing
 else is left: docs/security.md.
 """
 
+import hashlib
 import http.client
 import itertools
 import os
@@ -55,6 +57,9 @@ class CrashSweep(OwnDaemonCase):
             ("make a volume", lambda: self.call("PUT", "/v1/volumes/v", b'{"size": "4Mi"}',
                                                 (201,)), None),
             ("remove it", lambda: self.call("DELETE", "/v1/volumes/v", None, (204,)), None),
+            ("make a secret", lambda: self.call("PUT", "/v1/secrets/s", b"one", (201,)), None),
+            ("change it", lambda: self.call("PUT", "/v1/secrets/s", b"two", (200,)), None),
+            ("remove it", lambda: self.call("DELETE", "/v1/secrets/s", None, (204,)), None),
             ("undeploy", lambda: self.call("DELETE", "/v1/functions/f", None, (204,)), None),
             ("move the tag", lambda: post(second), {"kept:1", "a:1", "-"}),
             ("prune", lambda: self.call("POST", "/v1/images/prune", None, (200,)),
@@ -93,6 +98,7 @@ class CrashSweep(OwnDaemonCase):
         layers = {chain: (disk, record) for chain, disk, record in
                   ask("SELECT chain_id, disk_bytes, record_bytes FROM layers")}
         self.check_volumes(ask("SELECT id, state FROM volumes"), where)
+        self.check_secrets(ask("SELECT key_id, length(sealed) FROM secrets"), where)
         base.close()
         wait_until(lambda: sorted(p.name for p in (data / "layers").iterdir())
                    == sorted([".mnt", *layers]), 30,
@@ -105,8 +111,8 @@ class CrashSweep(OwnDaemonCase):
                                   capture_output=True, text=True, check=True).stdout
             self.assertEqual(int(used.split()[0]), disk, f"{where}: {chain}")
         known = {"pulga.db", "pulga.db-wal", "pulga.db-shm", "admin.key", "lock", "layers",
-                 "layer-records", "secrets", "spare-room", "tasks.db", "tasks.db-wal",
-                 "tasks.db-shm", "volumes"}
+                 "layer-records", "logs", "secrets", "secrets.key", "spare-room", "tasks.db",
+                 "tasks.db-wal", "tasks.db-shm", "volumes"}
         unknown = [p.name for p in data.iterdir() if p.name not in known and not self.empty(p)]
         self.assertEqual(unknown, [], where)
         done = self.daemon.cli("image", "verify")
@@ -122,6 +128,14 @@ class CrashSweep(OwnDaemonCase):
         wait_until(lambda: sorted(os.listdir(folder)) == sorted([".mnt", *ready]), 30,
                    lambda: f"{where}: {os.listdir(folder)}, rows {rows}")
 
+    def check_secrets(self, rows, where):
+        """One or none, whole (its value has three bytes), and the key that opens it."""
+        if not rows:
+            return
+        raw = bytes.fromhex((self.daemon.data / "secrets.key").read_text())
+        key_id = hashlib.sha256(b"pulga seal key " + raw).hexdigest()[:16]
+        self.assertEqual((len(raw), rows), (32, [(key_id, 3 + 16)]), where)
+
     @staticmethod
     def empty(path):
         return path.is_dir() and not any(path.iterdir())
@@ -129,6 +143,9 @@ class CrashSweep(OwnDaemonCase):
     def reset(self):
         self.daemon.api("DELETE", "/v1/functions/f")
         self.daemon.api("DELETE", "/v1/volumes/v")
+        self.daemon.api("DELETE", "/v1/secrets/s")
+        # So that each story makes the key, too.
+        (self.daemon.data / "secrets.key").unlink(missing_ok=True)
         reply = self.daemon.api("DELETE", "/v1/images/a:1")
         self.assertIn(reply.status, (204, 404), repr(reply))
         self.daemon.api("POST", "/v1/images/prune")

@@ -119,6 +119,27 @@ TEST_F(HostileDaemon, IsRefusedWithAnyFieldOfBuildVersionWrong) {
   EXPECT_TRUE(IsRefused(With(good, &B::most_cpu_millis, 1)));
 }
 
+TEST_F(HostileDaemon, IsRefusedWithSecretsThatAreNone) {
+  using B = BuildVersionBody;
+  VersionSpec spec = world_.Spec();
+  spec.secrets = {{"good", ""}};
+  const std::string good = Text(EncodeBuildVersion(1, spec));
+  for (const uint32_t v : {0U, 2U, 65U, 0x7fffffffU, UINT32_MAX}) {
+    EXPECT_TRUE(IsRefused(With(good, &B::secrets, v))) << v;
+    EXPECT_TRUE(IsRefused(With(good, &B::secret_name_bytes, v))) << v;
+  }
+  for (const std::string& name :
+       {std::string(), std::string(".."), std::string("../../canary/file"), std::string("/etc/x"),
+        std::string(254, 'a')}) {
+    spec.secrets = {{name, ""}};
+    EXPECT_TRUE(IsRefused(Text(EncodeBuildVersion(1, spec)))) << name;
+  }
+  spec.secrets = {{"twice", ""}, {"twice", ""}};
+  EXPECT_TRUE(IsRefused(Text(EncodeBuildVersion(1, spec))));
+  spec.secrets.assign(65, {"a", ""});
+  EXPECT_TRUE(IsRefused(Text(EncodeBuildVersion(1, spec))));
+}
+
 TEST_F(HostileDaemon, IsRefusedWithAnySizeThatDoesNotFit) {
   using B = BuildVersionBody;
   const std::string good = Text(EncodeBuildVersion(1, world_.Spec()));

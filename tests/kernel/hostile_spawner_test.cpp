@@ -11,6 +11,7 @@
 #include <fstream>
 #include <random>
 
+#include "sandbox/secrets_mount.h"
 #include "sandbox/spawn_protocol.h"
 #include "tests/kernel/launcher_fixture.h"
 
@@ -51,6 +52,7 @@ class HostileSpawner : public ::testing::Test {
     }
     VersionSpec spec = world_.Spec();
     spec.version_id = ++version_;
+    spec.secrets = secrets_;
     ASSERT_TRUE(to_launcher_.Send(EncodeBuildVersion(1, spec).bytes()).ok());
     auto reply = to_launcher_.Receive(16384);
     ASSERT_TRUE(reply.ok());
@@ -138,6 +140,7 @@ class HostileSpawner : public ::testing::Test {
   MessageSocket to_launcher_;
   MessageSocket socket_;
   std::vector<UniqueFd> fds_;
+  std::vector<SecretFile> secrets_;  // of the next version
   uint64_t version_ = 0;
   pid_t spawner_ = -1;
 };
@@ -150,6 +153,7 @@ TEST_F(HostileSpawner, RefusesAnyOtherNumberOfDescriptorsThanItsKindHas) {
     EXPECT_TRUE(EndsSpawner(Request(SpawnKind::kPark), count)) << count;
     EXPECT_TRUE(EndsSpawner(Request(SpawnKind::kSignal, 0, SIGTERM), count)) << count;
     EXPECT_TRUE(EndsSpawner(Request(SpawnKind::kSockets, 0, 1), count)) << count;
+    EXPECT_TRUE(EndsSpawner(Request(SpawnKind::kSecrets), count)) << count << ", without secrets";
   }
 }
 
@@ -166,6 +170,26 @@ TEST_F(HostileSpawner, RefusesWrongKindsSlotsNumbersAndSizes) {
   EXPECT_TRUE(EndsSpawner(Request(SpawnKind::kStart).substr(0, 20), 3));
   EXPECT_TRUE(EndsSpawner(Request(SpawnKind::kStart) + "surplus", 3));
   EXPECT_TRUE(EndsSpawner(std::string(kMaxSpawnMessage + 1, 'x'), 3));
+}
+
+TEST_F(HostileSpawner, TakesNoSecretsThatDoNotAddUp) {
+  secrets_ = {{"a", ""}, {"b", ""}};
+  BuildNext();
+  for (const size_t count : {0, 2, 3, 4}) {
+    EXPECT_TRUE(EndsSpawner(Request(SpawnKind::kSecrets), count)) << count;
+  }
+  const auto one = MakeSecretBundle({{"a", "1"}});
+  const auto three = MakeSecretBundle({{"a", "1"}, {"b", "2"}, {"c", "3"}});
+  const auto large = MakeSecretBundle({{"a", std::string(kMaxSecretBytes + 1, 'x')}, {"b", ""}});
+  const auto good = MakeSecretBundle({{"a", "1"}, {"b", "2"}});
+  const std::string request = Request(SpawnKind::kSecrets);
+  for (const int fd :
+       {canary_.get(), one->get(), three->get(), large->get(), socket_.fd(), good->get()}) {
+    ASSERT_TRUE(socket_.Send(std::as_bytes(std::span(request)), std::span(&fd, 1)).ok());
+    const SpawnEvent answer = Next();
+    ASSERT_EQ(answer.kind, SpawnEventKind::kSecrets);
+    EXPECT_EQ(answer.sys_errno == 0, fd == good->get()) << answer.sys_errno;
+  }
 }
 
 TEST_F(HostileSpawner, EndsOrStaysButNeverLeaksWithRandomBytes) {

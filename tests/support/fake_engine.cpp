@@ -285,6 +285,38 @@ void FakeEngine::RemoveVolume(const FunctionKey& key, std::function<void(Status)
   done(Error{Code::kNotFound, 0, "volume " + key.name + " does not exist"});
 }
 
+void FakeEngine::PutSecret(const FunctionKey& secret, std::string value, SecretWrite write,
+                           std::function<void(Result<SecretPut>)> done) {
+  const Status named = CheckSecretName(secret.name);
+  if (!named.ok()) return done(named.error());
+  const bool there = secrets.contains(secret);
+  if (there && write == SecretWrite::kCreate) {
+    return done(Error{Code::kAlreadyExists, 0, "secret " + secret.name + " exists"});
+  }
+  if (!there && write == SecretWrite::kReplace) {
+    return done(Error{Code::kNotFound, 0, "unable to find secret: " + secret.name});
+  }
+  const uint64_t bytes = value.size();
+  secrets[secret] = std::move(value);
+  done(SecretPut{there ? SecretPut::Effect::kReplaced : SecretPut::Effect::kCreated,
+                 {secret, bytes, 1000, 2000, {}}});
+}
+
+void FakeEngine::RemoveSecret(const FunctionKey& secret, SecretRemoval removal,
+                              std::function<void(Status)> done) {
+  if (secret.name == "busy" && removal == SecretRemoval::kUnused) {
+    return done(Error{Code::kAlreadyExists, 0, "secret busy is in use by function hello"});
+  }
+  if (secrets.erase(secret) != 0) return done(OkStatus());
+  done(Error{Code::kNotFound, 0, "unable to find secret: " + secret.name});
+}
+
+std::vector<SecretView> FakeEngine::Secrets() const {
+  std::vector<SecretView> out;
+  for (const auto& [key, value] : secrets) out.push_back({key, value.size(), 1000, 2000, {}});
+  return out;
+}
+
 void FakeEngine::Volumes(std::function<void(Result<VolumeList>)> done) {
   VolumeList list;
   for (const auto& [name, view] : volumes) list.volumes.push_back(view);

@@ -68,6 +68,11 @@ class FakeEngine final : public Engine {
   void RemoveVolume(const FunctionKey& key, std::function<void(Status)> done) override;
   void Volumes(std::function<void(Result<VolumeList>)> done) override;
   void Volume(const FunctionKey& key, std::function<void(Result<VolumeView>)> done) override;
+  void PutSecret(const FunctionKey& secret, std::string value, SecretWrite write,
+                 std::function<void(Result<SecretPut>)> done) override;
+  void RemoveSecret(const FunctionKey& secret, SecretRemoval removal,
+                    std::function<void(Status)> done) override;
+  std::vector<SecretView> Secrets() const override;
   void History(std::function<void(Result<UniqueFd>)> done) override;
   Status Scale(const FunctionKey& key, uint32_t instances) override;
   Namespaces& namespaces() override { return namespaces_; }
@@ -87,6 +92,7 @@ class FakeEngine final : public Engine {
   std::map<std::string, ImageRecord> images;
   std::map<std::string, FunctionStatus> functions;
   std::map<std::string, VolumeView> volumes;  // "busy" is in use by "hello"
+  std::map<FunctionKey, std::string> secrets;
   std::vector<std::shared_ptr<CallRecord>> calls;
   std::string uploaded;
   ImportOptions upload_options;  // of resumable ones

@@ -116,8 +116,6 @@ TEST_F(OpenFaas, DeploysReplacesAndRemovesWithTheStatusesTheCliExpects) {
   EXPECT_TRUE(Has(answer("PUT", R"({"service":"f","image":"gone:1"})"), "500 unable to pull"));
   EXPECT_EQ(answer("POST", "{"), "400 this is not valid JSON\n");
   EXPECT_EQ(answer("POST", R"({"image":"hello"})"), "400 service: missing\n");
-  EXPECT_EQ(answer("POST", R"({"service":"s","image":"hello","secrets":["key"]})"),
-            "400 unable to find secret: key\n");
   EXPECT_EQ(answer("DELETE", R"({"functionName":"f"})"), "200 ");
   EXPECT_EQ(answer("DELETE", R"({"functionName":"f"})"), "404 service f not found\n");
 }
@@ -344,6 +342,131 @@ TEST(WatchdogTimeouts, AreTheLongestOfWhatTheWatchdogIsTold) {
   EXPECT_EQ(WatchdogTimeout({"exec_timeout=0"}, seconds(60)), std::chrono::hours(24));
   EXPECT_EQ(WatchdogTimeout({"read_timeout=0", "exec_timeout=soon"}, seconds(60)), seconds(60));
   EXPECT_EQ(WatchdogTimeout({"exec_timeout=99999999999999"}, seconds(60)), std::chrono::hours(24));
+}
+
+TEST_F(OpenFaas, KeepsSecretsAsFaasCliSendsThem) {
+  Start();
+  const auto value = [this](const char* name) {
+    return OnLoop([&] { return engine_->secrets[{"admin", "openfaas-fn", name}]; });
+  };
+  EXPECT_EQ(BodyOf(Login("GET /system/secrets")), "[]\n");
+  const std::string made = Login("POST /system/secrets", R"({"name":"a.b","value":"hunter2"})");
+  EXPECT_EQ(StatusOf(made), 200) << made;
+  EXPECT_EQ(value("a.b"), "hunter2");
+  EXPECT_EQ(StatusOf(Login("POST /system/secrets", R"({"name":"a.b","value":"again"})")), 200);
+  EXPECT_EQ(StatusOf(Login("PUT /system/secrets",
+                           R"({"name":"a.b","value":"\ufffd","rawValue":"AP8K","namespace":""})")),
+            200);
+  EXPECT_EQ(value("a.b"), std::string("\0\xff\n", 3)) << "the bytes win over the text";
+  EXPECT_EQ(BodyOf(Login("GET /system/secrets?namespace=openfaas-fn")),
+            R"([{"name":"a.b","namespace":"openfaas-fn"}])"
+            "\n");
+  EXPECT_EQ(StatusOf(Login("GET /system/secrets?namespace=other")), 400);
+  const std::string absent = Login("PUT /system/secrets", R"({"name":"absent","value":"x"})");
+  EXPECT_EQ(StatusOf(absent), 404);
+  EXPECT_EQ(BodyOf(absent), "unable to find secret: absent\n");
+  EXPECT_EQ(StatusOf(Login("DELETE /system/secrets", R"({"name":"a.b"})")), 200);
+  EXPECT_EQ(StatusOf(Login("DELETE /system/secrets", R"({"name":"a.b"})")), 404);
+}
+
+TEST_F(OpenFaas, TakesASecretsNamespaceFromTheBodyThenTheQuery) {
+  Start();
+  const std::string early = Login("POST /system/secrets?namespace=q", R"({"name":"s"})");
+  EXPECT_EQ(BodyOf(early), "namespace not valid\n");
+  for (const char* body :
+       {R"({"name":"q","labels":{"openfaas":"1"}})", R"({"name":"b","labels":{"openfaas":"1"}})"}) {
+    EXPECT_EQ(StatusOf(Login("POST /system/namespace/", body)), 201);
+  }
+  EXPECT_EQ(StatusOf(Login("POST /system/secrets?namespace=q", R"({"name":"s","value":"1"})")),
+            200);
+  EXPECT_EQ(StatusOf(Login("POST /system/secrets?namespace=q",
+                           R"({"name":"s","namespace":"b","value":"2"})")),
+            200);
+  EXPECT_EQ(BodyOf(Login("GET /system/secrets?namespace=b")),
+            "[{\"name\":\"s\",\"namespace\":\"b\"}]\n");
+  EXPECT_EQ(StatusOf(Login("DELETE /system/secrets?namespace=q", R"({"name":"s"})")), 200);
+  EXPECT_EQ(BodyOf(Login("GET /system/secrets?namespace=q")), "[]\n");
+}
+
+TEST_F(OpenFaas, RefusesSecretsInItsOwnWords) {
+  Start();
+  EXPECT_EQ(StatusOf(Call("POST /system/secrets")), 401);
+  for (const char* name : {"../x", "a/b", ".."}) {
+    const std::string reply =
+        Login("POST /system/secrets", std::string(R"({"value":"x","name":")") + name + "\"}");
+    EXPECT_EQ(StatusOf(reply), 400);
+    EXPECT_EQ(BodyOf(reply), "directory traversal found in name\n");
+  }
+  for (const char* body :
+       {"", "{", "[]", R"({"name":""})", R"({"name":" "})", R"({"name":1})",
+        R"({"name":"a","rawValue":"!"})", R"({"name":"a","namespace":"../b"})"}) {
+    EXPECT_EQ(StatusOf(Login("POST /system/secrets", body)), 400) << body;
+  }
+  EXPECT_EQ(StatusOf(Login("POST /system/secrets", R"({"name":"busy","value":"x"})")), 200);
+  EXPECT_EQ(StatusOf(Login("DELETE /system/secrets", R"({"name":"busy"})")), 409);
+  const std::string large = R"({"name":"large","value":")" + std::string(1 << 20, 'x') + "\"}";
+  EXPECT_EQ(StatusOf(Login("POST /system/secrets", large)), 200);
+  EXPECT_EQ(StatusOf(Login("POST /system/secrets", std::string((8 << 20) + 1, ' '))), 413);
+}
+
+class OpenFaasLogs : public OpenFaas {
+ protected:
+  void SetUp() override {
+    OpenFaas::SetUp();
+    Start();
+    OnLoop([this] {
+      const int64_t now = UnixMillis(SystemClock());
+      Append("old", now - 3600 * 1000, "1-0");
+      Append("one", now - 2000, "1-0");
+      Append("two \xff", now - 1000, "1-1");
+      return 0;
+    });
+  }
+  void Append(const std::string& text, int64_t unix_ms, const std::string& instance) {
+    engine_->logs().Append({"admin", "openfaas-fn", "f"},
+                           {unix_ms, 1, "", "stderr", text, instance});
+  }
+  size_t Lines(const std::string& query) {
+    const std::string reply = Login("GET /system/logs?name=f" + query);
+    EXPECT_EQ(StatusOf(reply), 200) << reply;
+    size_t count = 0;
+    for (size_t at = 0; (at = reply.find(R"({"name":"f")", at)) != std::string::npos; ++at) ++count;
+    return count;
+  }
+};
+
+TEST_F(OpenFaasLogs, AreLinesAsFaasCliReadsThem) {
+  const std::string reply = Login("GET /system/logs?name=f&instance=1-0");
+  EXPECT_TRUE(Has(reply, "Content-Type: application/x-ndjson\r\n")) << reply;
+  EXPECT_TRUE(
+      Has(reply, R"({"name":"f","namespace":"openfaas-fn","instance":"1-0","timestamp":")"));
+  EXPECT_TRUE(Has(reply, R"(Z","text":"one"})"));
+  EXPECT_EQ(StatusOf(Call("GET /system/logs?name=f")), 401);
+}
+
+TEST_F(OpenFaasLogs, BeginWhereTheyAreAskedTo) {
+  EXPECT_EQ(Lines(""), 2U) << "five minutes back";
+  EXPECT_EQ(Lines("&tail=-1"), 2U);
+  EXPECT_EQ(Lines("&tail=0"), 2U);
+  EXPECT_EQ(Lines("&tail=1"), 1U);
+  EXPECT_EQ(Lines("&tail=3"), 3U) << "who says how many is not asked when";
+  EXPECT_EQ(Lines("&since=1970-01-01T00:00:00Z"), 3U);
+  EXPECT_EQ(Lines("&since=2999-01-01T00:00:00.123456789%2B02:00"), 0U);
+  EXPECT_EQ(Lines("&instance=1-1"), 1U);
+  EXPECT_EQ(Lines("&tail=1&tail=3&since=&follow="), 3U) << "the last of a parameter counts";
+  EXPECT_EQ(Lines("&namespace=other"), 0U);
+  EXPECT_EQ(Lines("&name=unknown"), 0U);
+}
+
+TEST_F(OpenFaasLogs, RefuseWhatTheyCannotRead) {
+  for (const char* query :
+       {"&tail=x", "&tail=1.5", "&tail=--1", "&follow=maybe", "&since=yesterday",
+        "&since=2026-13-01T00:00:00Z", "&since=2026-01-01T00:00:00", "&since=2026-01-01",
+        "&tail=99999999999999999999"}) {
+    const std::string reply = Login(std::string("GET /system/logs?name=f") + query);
+    EXPECT_EQ(StatusOf(reply), 422) << query;
+    EXPECT_EQ(BodyOf(reply), "could not parse the log request\n");
+  }
 }
 
 TEST(LenientJson, ReadsWhatClientsOfAllAgesSend) {

@@ -351,5 +351,31 @@ TEST_F(RoutesTest, MakesShowsAndRemovesVolumes) {
   EXPECT_TRUE(Has(Admin("PUT /v1/volumes/..%2fx", R"({"size":"64Mi"})"), "invalid_name"));
 }
 
+TEST_F(RoutesTest, TakesSecretsAndNeverShowsTheirValues) {
+  Start();
+  const std::string made = Admin("PUT /v1/secrets/db.key?only=new", "hunter2");
+  EXPECT_EQ(StatusOf(made), 201) << made;
+  EXPECT_EQ(BodyOf(made),
+            R"({"name":"db.key","namespace":"openfaas-fn","size_bytes":7,"used_by":[],)"
+            R"("created_at":"1970-01-01T00:00:01.000Z",)"
+            R"("changed_at":"1970-01-01T00:00:02.000Z"})"
+            "\n");
+  EXPECT_TRUE(Has(Admin("PUT /v1/secrets/db.key?only=new", "x"), "secret_conflict"));
+  EXPECT_EQ(StatusOf(Admin("PUT /v1/secrets/db.key?only=existing", "x")), 200);
+  EXPECT_EQ(StatusOf(Admin("PUT /v1/secrets/db.key", "hunter2")), 200);
+  EXPECT_EQ(StatusOf(Admin("PUT /v1/secrets/absent?only=existing", "x")), 404);
+  EXPECT_TRUE(Has(Admin("PUT /v1/secrets/absent?only=old", "x"), "invalid_argument"));
+  EXPECT_TRUE(Has(Admin("PUT /v1/secrets/..%2fx", "x"), "directory traversal found in name"));
+  EXPECT_EQ(StatusOf(Admin("PUT /v1/secrets/big", std::string((1 << 20) + 1, 'x'))), 413);
+  const std::string list = Admin("GET /v1/secrets");
+  EXPECT_TRUE(Has(list, R"({"secrets":[{"name":"db.key",)")) << list;
+  EXPECT_FALSE(Has(list, "hunter2"));
+  EXPECT_EQ(StatusOf(Admin("PUT /v1/secrets/busy", "x")), 201);
+  EXPECT_TRUE(Has(Admin("DELETE /v1/secrets/busy"), "secret_in_use"));
+  EXPECT_EQ(StatusOf(Admin("DELETE /v1/secrets/busy?force=1")), 204);
+  EXPECT_EQ(StatusOf(Admin("DELETE /v1/secrets/db.key")), 204);
+  EXPECT_TRUE(Has(Admin("DELETE /v1/secrets/db.key"), "secret_not_found"));
+}
+
 }  // namespace
 }  // namespace pulga::testing

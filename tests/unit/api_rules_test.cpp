@@ -253,10 +253,10 @@ TEST(Json, AnImportTellsEachImageAndLayer) {
 }
 
 TEST(Json, LogLinesAreOneRecordEach) {
-  const LogLine line{1767323045678, 2, "id", "stderr", "a\nb\x1b[31m"};
+  const LogLine line{1767323045678, 2, "id", "stderr", "a\nb\x1b[31m", "2-0"};
   EXPECT_EQ(LogLineJson(line),
             "{\"time\":\"2026-01-02T03:04:05.678Z\",\"version\":2,\"call_id\":\"id\","
-            "\"stream\":\"stderr\",\"text\":\"a\\nb\\u001b[31m\"}\n");
+            "\"stream\":\"stderr\",\"instance\":\"2-0\",\"text\":\"a\\nb\\u001b[31m\"}\n");
 }
 
 TEST(Json, SmallBodiesAreReadStrictly) {

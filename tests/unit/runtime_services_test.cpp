@@ -203,6 +203,7 @@ class ServicesTest : public ::testing::Test {
     images_.reset();
     functions_.reset();
     volumes_.reset();
+    secrets_.reset();
     storage_.reset();
     spool_.reset();
     store_.reset();
@@ -231,6 +232,10 @@ class ServicesTest : public ::testing::Test {
                     [this](const FunctionKey& key) { return registry_.UsersOfVolume(key); }},
         0);
     volumes_->Load(state.volumes);
+    secrets_ = std::make_unique<SecretService>(
+        SecretParts{*loop_, clock_, *storage_, *store_, dir_->path(),
+                    [this](const FunctionKey& key) { return registry_.UsersOfSecret(key); }});
+    secrets_->Load(state.secrets);
     functions_ = std::make_unique<FunctionService>(FunctionParts{*loop_,
                                                                  clock_,
                                                                  *storage_,
@@ -242,6 +247,7 @@ class ServicesTest : public ::testing::Test {
                                                                  board,
                                                                  {},
                                                                  *volumes_,
+                                                                 *secrets_,
                                                                  {}},
                                                    FunctionLimits{});
     functions_->Load(state.functions);
@@ -303,6 +309,13 @@ class ServicesTest : public ::testing::Test {
     WaitFor([&] { return report.has_value(); });
     return *report;
   }
+  Status PutSecret(const std::string& name) {
+    std::optional<Status> done;
+    secrets_->Put(Key(name), "x", SecretWrite::kEither,
+                  [&](const Result<SecretPut>& put) { done = Status(put); });
+    WaitFor([&] { return done.has_value(); });
+    return *done;
+  }
   Status Delete(const std::string& name) {
     std::optional<Status> done;
     functions_->Delete(Key(name), [&](Status s) { done = std::move(s); });
@@ -333,6 +346,7 @@ class ServicesTest : public ::testing::Test {
   std::unique_ptr<WorkQueue> storage_, spool_;
   std::unique_ptr<ImageService> images_;
   std::unique_ptr<VolumeService> volumes_;
+  std::unique_ptr<SecretService> secrets_;
   std::unique_ptr<FunctionService> functions_;
   testing::FakeVolumeHost host_;
 };
@@ -658,6 +672,20 @@ TEST_F(ServicesTest, AStopBetweenReadyAndStoredLeavesTheOldVersion) {
   Restart();
   EXPECT_EQ(functions_->Describe(Key("f"))->active->number, 1U);
   EXPECT_THAT(functions_->Describe(Key("f"))->versions, SizeIs(1));
+}
+
+TEST_F(ServicesTest, ADeployWantsItsSecretsAndUsesThemWhileActive) {
+  ASSERT_TRUE(Import("hello a 1").ok());
+  FunctionSpec spec = Spec();
+  spec.secrets = {"token"};
+  EXPECT_EQ(Put("f", spec).error().message, "unable to find secret: token");
+  ASSERT_TRUE(PutSecret("token").ok());
+  ASSERT_TRUE(Put("f", spec).ok());
+  EXPECT_THAT(secrets_->List()[0].used_by, ElementsAre("f"));
+  ASSERT_TRUE(Put("f", Spec("without")).ok());
+  EXPECT_THAT(secrets_->List()[0].used_by, IsEmpty());
+  EXPECT_TRUE(Rollback("f", std::nullopt).ok());
+  EXPECT_THAT(secrets_->List()[0].used_by, ElementsAre("f"));
 }
 
 TEST_F(ServicesTest, AFirstDeployThatFailsLeavesNothing) {

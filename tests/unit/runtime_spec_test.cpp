@@ -101,7 +101,7 @@ TEST(SpecJson, ReadsTheDocumentedExample) {
     "scale":{"min":1,"max":3,"concurrency":1,"queue":7,"queue_wait":"2s","parked":2,"idle":"10m",
              "freeze_after":"250ms","weight":250},
     "network":{"mode":"egress","allow":["203.0.113.0/24:443","udp:example.org:53"]},
-    "root":"read-only","secrets":[],
+    "root":"read-only","secrets":["db.password","token"],
     "volumes":[{"name":"data","path":"/data","size":"64Mi"},{"data_set":"models","path":"/models"},
       {"host":"/srv/x","path":"/x","read_only":true}],
     "devices":["gpio:/dev/gpiochip0",{"device":"/dev/i2c-1","lease":"shared"}],
@@ -118,6 +118,8 @@ TEST(SpecJson, ReadsTheDocumentedExample) {
   EXPECT_EQ(spec->scale.weight, 250U);
   EXPECT_EQ(SpecFromJson(SpecToJson(*spec))->scale.weight, 250U);
   EXPECT_EQ(spec->labels.at("x"), "y");
+  EXPECT_EQ(spec->secrets, (std::vector<std::string>{"db.password", "token"}));
+  EXPECT_EQ(SpecFromJson(SpecToJson(*spec))->secrets, spec->secrets);
   EXPECT_TRUE(spec->allow_unenforced);
   EXPECT_EQ(ErrorOf(Validate(*spec)), "");
   EXPECT_EQ(spec->access.network.mode, NetworkMode::kEgress);
@@ -298,7 +300,7 @@ TEST(SpecJson, SaysWhichFieldIsWrongAndWhy) {
       {R"({"network":{"allow":["1.2.3.4","1.2.3.4/8"]}})", "network.allow[1]: \"1.2.3.4/8\": the"},
       {R"({"network":{"allow":"x"}})", "network.allow: an array of strings is expected"},
       {R"({"network":{"deny":[]}})", "network.deny: unknown field"},
-      {R"({"secrets":["x"]})", "secrets: only []"},
+      {R"({"secrets":"x"})", "secrets: an array of strings"},
       {R"({"volumes":["x"]})", "volumes[0]: an object is expected"},
       {R"({"volumes":[{"path":"/x"}]})", "volumes[0]: one of \"name\", \"data_set\" and"},
       {R"({"volumes":[{"name":"a","host":"/x","path":"/x"}]})", "volumes[0]: one of \"name\""},

@@ -38,6 +38,7 @@ VersionSpec Spec() {
   spec.most = {128 << 20, 900};
   spec.slots = 7;
   spec.meter = VersionSpec::Meter::kCpu;
+  spec.secrets = {{"token", "never sent"}, {"b", ""}};
   return spec;
 }
 
@@ -60,6 +61,9 @@ TEST(LaunchProtocol, CarriesAVersionUnchanged) {
   EXPECT_EQ(got->slots, spec.slots);
   EXPECT_EQ(got->meter, spec.meter);
   EXPECT_EQ(got->most, spec.most);
+  ASSERT_EQ(got->secrets.size(), 2U);
+  EXPECT_EQ(got->secrets[0].name, "token");
+  EXPECT_EQ(got->secrets[0].value, "") << "the launcher has no use for values";
 }
 
 TEST(LaunchProtocol, CarriesAJobAndAReply) {

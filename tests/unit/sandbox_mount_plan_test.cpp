@@ -96,6 +96,17 @@ TEST(InstanceMounts, AreProcItsMasksAndTmp) {
   EXPECT_EQ(plan[2].source, "/dev/null");
 }
 
+TEST(InstanceMounts, LeadToTheSecretsFromRunWhereThereAreAny) {
+  InstanceMountOptions options;
+  EXPECT_EQ(Find(InstanceMounts(options), "run/secrets"), nullptr);
+  options.secrets = true;
+  const auto plan = InstanceMounts(options);
+  const MountEntry* link = Find(plan, "run/secrets", MountKind::kSymlink);
+  ASSERT_NE(link, nullptr);
+  EXPECT_EQ(link->source, "/var/openfaas/secrets");
+  EXPECT_GT(link, Find(plan, "run")) << "it is made in what is mounted there";
+}
+
 TEST(InstanceMounts, ProcIsReadOnlyAndInert) {
   const auto plan = InstanceMounts({});
   EXPECT_EQ(Find(plan, "proc")->flags, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC);
