@@ -44,7 +44,8 @@ class Secrets(Case):
 
     def drop(self, *names):
         for name in names:
-            self.daemon.api("DELETE", f"/v1/functions/{name}")
+            reply = self.daemon.api("DELETE", f"/v1/functions/{name}")
+            self.assertEqual(reply.status, 204, reply.text)
 
     def say(self, name, deed):
         return self.daemon.call(name, deed.encode()).body
