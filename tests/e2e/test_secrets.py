@@ -107,7 +107,8 @@ class Secrets(Case):
         seen = self.seen_by_servers()
         self.assertEqual([path.read_bytes() for path in seen], [b"old"])
         self.keep("token", b"new value", expect=(200,))
-        self.assertEqual(self.say("parked", f"cat {HERE}/token"), b"new value")
+        wait_until(lambda: self.say("parked", f"cat {HERE}/token") == b"new value", 30,
+                   "the change, in a sandbox")
         wait_until(lambda: seen[0].read_bytes() == b"new value", 30, "the change, in the server")
         self.assertEqual(shown()["step"], "frozen")
         self.drop("parked", "web")
@@ -174,7 +175,7 @@ class Secrets(Case):
         path = self.daemon.data.parent / "value"
         path.write_bytes(BYTES)
         self.daemon.cli_ok("secret", "update", "pass.word", "--from-file", str(path))
-        self.assertEqual(self.say("reader", f"cat {HERE}/pass.word"), BYTES)
+        wait_until(lambda: self.say("reader", f"cat {HERE}/pass.word") == BYTES, 30, "the update")
         listed = self.daemon.cli_ok("secret", "ls")
         self.assertIn("pass.word", listed)
         self.assertIn("reader", listed)
@@ -222,7 +223,7 @@ class Deaths(OwnDaemonCase):
         os.kill(self.daemon.launcher_pid(), signal.SIGKILL)
         wait_until(lambda: self.read().body == BYTES, 60, "the secret after the launcher's death")
         self.keep("token", b"changed")
-        self.assertEqual(self.read().body, b"changed")
+        wait_until(lambda: self.read().body == b"changed", 60, "the change")
         self.daemon.stop()
         self.daemon.start()
         self.assertEqual(self.read().body, b"changed")
