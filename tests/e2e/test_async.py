@@ -1,5 +1,7 @@
 """Asynchronous calls: taken with 202 once they are on disk, run later, asked about, cancelled."""
 
+import http.client
+import os
 import signal
 import unittest
 
@@ -152,11 +154,17 @@ class Queue(OwnDaemonCase):
             self.assertEqual(ended(self.daemon, task_id)["state"], "done")
 
     def test_what_ran_when_the_daemon_was_killed_runs_again(self):
-        task_id = submit(self.daemon, "probe", b"sleep-ms 1500; say done").headers["x-call-id"]
+        task_id = submit(self.daemon, "probe", b"sleep 100").headers["x-call-id"]
         wait_until(lambda: self.daemon.open_calls("probe") == 1, 30, "it runs")
-        self.restart(signal.SIGKILL)
-        task = ended(self.daemon, task_id)
-        self.assertEqual((task["state"], task["attempts"]), ("done", 2))
+        # Not the keeper: where that dies the daemon stops as if told to, and cuts nothing short.
+        os.kill(self.daemon.daemon_pid(), signal.SIGKILL)
+        wait_until(lambda: self.attempts(task_id) == 2, 60, "it runs again")
+
+    def attempts(self, task_id):
+        try:
+            return task_of(self.daemon, task_id)["attempts"]
+        except (OSError, http.client.HTTPException):
+            return None  # the next daemon is not there yet
 
     def test_a_call_passes_the_tasks_that_wait(self):
         for _ in range(20):
