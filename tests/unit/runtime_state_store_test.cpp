@@ -330,6 +330,7 @@ TEST_F(StateStoreTest, OneOfTwoThatCreateANamespaceAtOnceIsRefused) {
     loop->RunOnce(std::chrono::milliseconds(10));
   }
   ASSERT_EQ(told.size(), 2U);
+  ASSERT_FALSE(told[0].ok()) << "the refusal comes at once";
   EXPECT_EQ(told[0].error().code, Code::kAlreadyExists);
   EXPECT_TRUE(told[1].ok());
   EXPECT_TRUE(service.Find("dev").ok());
