@@ -19,7 +19,7 @@ from harness import (Case, IMAGES, PULGA, command_line, descendants, image_archi
 from test_tus import CuttingProxy, archive_of
 
 COMMANDS = ("serve", "doctor", "image", "deploy", "invoke", "ls", "describe", "logs", "rm", "run",
-            "scale", "rollback", "pull", "policy replay")
+            "scale", "rollback", "pull", "policy replay", "export")
 LATER = ("top", "events")
 
 

@@ -3,10 +3,12 @@ images as OpenFaaS' functions are: a watchdog's name as their command, a server 
 
 import base64
 import json
+import threading
 import time
 import unittest
+from pathlib import Path
 
-from harness import BIN, Case, image_archive, image_of, wait_until
+from harness import BIN, Case, image_archive, image_of, status_of, wait_until
 
 CLI = {"User-Agent": "faas-cli/0.18.12", "Content-Type": "application/json"}
 SDK = {"User-Agent": "openfaas-go-sdk", "Content-Type": "application/json"}
@@ -172,6 +174,24 @@ class OpenFaas(Case):
                          {"openfaas": "1", "a": "b"})
         self.expect(202, "DELETE", "/system/namespace/kept", {"name": "kept"})
 
+    def test_an_export_deploys_the_same_functions_again(self):
+        said = {"envVars": {"a": "yes", "n": "3"}, "envProcess": "cat", "labels": {"l": "x"},
+                "annotations": {"note": "{\n\t\"multi\": \"line\"\n}"},
+                "limits": {"memory": "40Mi"}}
+        self.deploy("moves", **said)
+        stack = self.daemon.cli_ok("export", "--openfaas", "--gateway", "http://cluster:8080")
+        self.assertIn('gateway: "http://cluster:8080"', stack)
+        self.assertIn('  "moves":\n    lang: dockerfile\n    skip_build: true\n', stack)
+        for text in ("docker.io/functions/env:1", said["annotations"]["note"], "40Mi"):
+            self.assertIn(json.dumps(text), stack)
+        self.assertNotIn("faas_function", stack)
+        self.daemon.deploy_probe("stays")
+        self.addCleanup(self.daemon.api, "DELETE", "/v1/functions/stays")
+        done = self.daemon.cli("export", "--openfaas")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"left out: stays: mode exec", done.stderr)
+        self.assertEqual(self.daemon.cli("export").returncode, 2)
+
     # --- namespaces
 
     def test_namespaces(self):
@@ -269,6 +289,55 @@ class OpenFaas(Case):
         self.expect(200, "DELETE", "/system/functions", {"functionName": "slow-end"})
         wait_until(lambda: not started & set(self.daemon.processes()), 60,
                    "it is gone long before its grace is over")
+
+    def test_the_images_user_is_found_by_name_and_its_health_check_is_ignored(self):
+        files = {"usr/bin/fwatchdog": (BIN / "rootfs/http-hello").read_bytes(),
+                 "etc/passwd": b"root:x:0:0::/:/bin/sh\napp:x:100:101::/srv:/bin/sh\n",
+                 "srv/handler": b""}
+        image = image_of(files, "user:1", Cmd=["fwatchdog"], User="app", WorkingDir="/srv",
+                         Env=["PATH=/usr/bin"],
+                         Healthcheck={"Test": ["CMD-SHELL", "exit 1"], "Interval": 1000000})
+        self.daemon.import_archive(image_archive.docker_archive([image]),
+                                   query="?ref=functions/user:1")
+        self.deploy("user", image="functions/user:1")
+        self.assertEqual(self.daemon.call("user", path="/").status, 200)
+        self.assertEqual(self.ids_of("fwatchdog"), {(100, 101)})
+        self.assertEqual(self.status("user")["availableReplicas"], 1)
+
+    def ids_of(self, name):
+        """As the processes of that name have them inside their user namespaces."""
+        def inside(pid, kind, field):
+            host = int(status_of(pid)[field].split()[1])
+            for line in Path(f"/proc/{pid}/{kind}_map").read_text().splitlines():
+                within, outside, count = map(int, line.split())
+                if outside <= host < outside + count:
+                    return within + host - outside
+            return None
+        return {(inside(pid, "uid", "Uid"), inside(pid, "gid", "Gid"))
+                for pid, comm in self.daemon.processes().items() if comm == name}
+
+    def test_an_update_fails_no_call(self):
+        self.deploy("rolls", image="functions/env:1")
+        stop, statuses, tags = threading.Event(), set(), set()
+
+        def call():
+            while not stop.is_set():
+                reply = self.daemon.call("rolls", path="/env")
+                statuses.add(reply.status)
+                tags.update(line for line in reply.text.splitlines() if line.startswith("TAG="))
+
+        caller = threading.Thread(target=call)
+        caller.start()
+        try:
+            wait_until(lambda: statuses, 30, "the first call is answered")
+            for tag in ("env:2", "env:1", "env:2"):
+                self.expect(200, "PUT", "/system/functions",
+                            {"service": "rolls", "image": "functions/" + tag})
+            wait_until(lambda: len(tags) == 2, 30, "both versions have answered")
+        finally:
+            stop.set()
+            caller.join()
+        self.assertEqual(statuses, {200})
 
     def test_the_functions_own_timeout_is_the_longer_one(self):
         self.deploy("patient", envVars={"exec_timeout": "2m"})

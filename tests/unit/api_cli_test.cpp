@@ -1,4 +1,5 @@
 // The command line's pure parts, and its HTTP client against the real front.
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "api/cli/args.h"
@@ -7,6 +8,7 @@
 #include "api/cli/deploy_spec.h"
 #include "api/cli/http_reply_parser.h"
 #include "api/cli/output.h"
+#include "api/cli/stack_export.h"
 #include "base/file_io.h"
 #include "base/temp_dir.h"
 #include "tests/support/loopback.h"
@@ -69,6 +71,60 @@ TEST(CliArgs, EveryCommandHasHelpAndJson) {
     EXPECT_TRUE(names.contains("help") && names.contains("json")) << command.name;
     EXPECT_NE(HelpText(command).find("Usage: pulga " + command.name), std::string::npos);
   }
+}
+
+TEST(StackExport, WritesWhatFaasCliDeploysAgain) {
+  const auto gateway = nlohmann::json::parse(R"([{"name":"f","namespace":"openfaas-fn",
+      "image":"docker.io/me/f:1","envProcess":"cat","envVars":{"a":"yes","multi":"x\n\ty: \"z\""},
+      "secrets":["key"],"constraints":["c"],"labels":{"faas_function":"f","l":"1"},
+      "annotations":{},"limits":{"memory":"40Mi"},"readOnlyRootFilesystem":true}])");
+  const auto native = nlohmann::json::parse(
+      R"([{"name":"f","namespace":"openfaas-fn","mode":"http","port":8080,"spec":{}}])");
+  const StackExport made = MakeStack({gateway, native}, "http://gw:8080");
+  EXPECT_EQ(made.yaml, R"(version: 1.0
+provider:
+  name: openfaas
+  gateway: "http://gw:8080"
+functions:
+  "f":
+    lang: dockerfile
+    skip_build: true
+    namespace: "openfaas-fn"
+    image: "docker.io/me/f:1"
+    fprocess: "cat"
+    environment:
+      "a": "yes"
+      "multi": "x\n\ty: \"z\""
+    secrets:
+      - "key"
+    constraints:
+      - "c"
+    labels:
+      "l": "1"
+    limits:
+      "memory": "40Mi"
+    readonly_root_filesystem: true
+)");
+  EXPECT_TRUE(made.left_out.empty());
+}
+
+TEST(StackExport, LeavesOutWhatOpenFaasCanNotRunAndSaysWhy) {
+  const auto left_out = [](const std::string& fields) {
+    const auto gateway = nlohmann::json::parse(R"([{"name":"f","namespace":"n"}])");
+    const auto native = nlohmann::json::parse(R"([{"name":"f","namespace":"n",)" + fields + "}]");
+    const StackExport made = MakeStack({gateway, native}, "http://gw");
+    EXPECT_NE(made.yaml.find(made.left_out.empty() ? "\"f\":" : "functions: {}\n"),
+              std::string::npos);
+    return made.left_out.empty() ? "" : made.left_out.front();
+  };
+  EXPECT_EQ(left_out(R"("mode":"http","port":8080)"), "");
+  EXPECT_EQ(left_out(R"("mode":"exec","port":null)"),
+            "f: mode exec: there functions are servers on port 8080");
+  EXPECT_EQ(left_out(R"("mode":"http","port":3000)"), "f: it listens on port 3000, not on 8080");
+  EXPECT_EQ(left_out(R"("mode":"http","port":8080,"spec":{"args":["x"]})"),
+            "f: its spec has args of its own");
+  EXPECT_EQ(left_out(R"("mode":"http","port":8080,"spec":{"volumes":[{"name":"v"}]})"),
+            "f: it has volumes of this board");
 }
 
 TEST(CliTable, AlignsAndTamesCells) {

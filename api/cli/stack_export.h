@@ -1,0 +1,24 @@
+// A stack.yml for faas-cli out of what the daemon shows of its functions. Pure.
+// Source: docs.openfaas.com, "OpenFaaS YAML reference". Texts are written as JSON writes them,
+// which YAML reads as the same texts.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+namespace pulga::cli {
+
+struct StackExport {
+  std::string yaml;
+  std::vector<std::string> left_out;  // "NAME: why it can not be a function of OpenFaaS'"
+};
+
+// What the two APIs show of the functions of one namespace.
+struct ShownFunctions {
+  const nlohmann::json& gateway;  // GET /system/functions: as they would be deployed
+  const nlohmann::json& native;   // the list of GET /v1/functions, of all namespaces
+};
+StackExport MakeStack(const ShownFunctions& functions, const std::string& gateway_url);
+
+}  // namespace pulga::cli
