@@ -12,6 +12,29 @@ namespace {
 
 constexpr size_t kMaxBehind = 256 * 1024;
 
+// Text that is sent bit by bit, while more of it may come.
+class Outgoing {
+ public:
+  size_t size() const { return text_.size() - sent_; }
+  void Add(std::string_view more) {
+    // What was sent goes before there is more: else a reader that never quite catches up has us
+    // keep it all.
+    text_.erase(0, std::exchange(sent_, 0));
+    text_ += more;
+  }
+  size_t Take(char* buffer, size_t capacity) {
+    const size_t taken = std::min(capacity, size());
+    memcpy(buffer, text_.data() + sent_, taken);
+    sent_ += taken;
+    if (size() == 0) *this = Outgoing();
+    return taken;
+  }
+
+ private:
+  std::string text_;
+  size_t sent_ = 0;
+};
+
 class LogStream final : public ReplyingHandler {
  public:
   LogStream(HttpExchange& exchange, Engine& engine, LogRequest request)
@@ -39,17 +62,10 @@ class LogStream final : public ReplyingHandler {
 
   ReadResult Read(char* buffer, size_t capacity) override {
     if (overrun_) return {ReadState::kAborted, 0};
-    if (waiting_.size() == sent_) {
-      return {follow_ != 0 || !read_ ? ReadState::kWait : ReadState::kEnd, 0};
-    }
-    const size_t size = std::min(capacity, waiting_.size() - sent_);
-    memcpy(buffer, waiting_.data() + sent_, size);
-    sent_ += size;
-    if (sent_ == waiting_.size()) {
-      waiting_.clear();
-      sent_ = 0;
-    }
-    return {ReadState::kData, size};
+    size_t size = kept_.Take(buffer, capacity);
+    if (size == 0 && read_) size = live_.Take(buffer, capacity);
+    if (size != 0) return {ReadState::kData, size};
+    return {follow_ != 0 || !read_ ? ReadState::kWait : ReadState::kEnd, 0};
   }
 
  private:
@@ -57,22 +73,18 @@ class LogStream final : public ReplyingHandler {
     if (follow_ != 0) engine_.logs().Unfollow(std::exchange(follow_, 0));
   }
 
-  // What was kept, and behind it what came while it was read.
   void OnRead(const std::deque<LogLine>& lines) {
     read_ = true;
-    for (const LogLine& line : lines) waiting_ += request_.format(line);
-    waiting_ += std::exchange(meanwhile_, std::string());
+    for (const LogLine& line : lines) kept_.Add(request_.format(line));
     if (replied_) exchange().ContinueReply();
   }
 
   void OnLine(const LogLine& line) {
     if (!request_.query.Wants(line)) return;
-    std::string& to = read_ ? waiting_ : meanwhile_;
-    const size_t sent = read_ ? sent_ : 0;
-    if (to.size() - sent > kMaxBehind) {
+    if (live_.size() > kMaxBehind) {
       overrun_ = true;
     } else {
-      to += request_.format(line);
+      live_.Add(request_.format(line));
     }
     if (replied_) exchange().ContinueReply();
   }
@@ -80,9 +92,8 @@ class LogStream final : public ReplyingHandler {
   Engine& engine_;
   const LogRequest request_;
   FunctionLogs::FollowId follow_ = 0;
-  std::string waiting_;
-  std::string meanwhile_;
-  size_t sent_ = 0;
+  Outgoing kept_;  // what there was: goes first, and is no debt of the reader's
+  Outgoing live_;  // what came since
   bool read_ = false;
   bool replied_ = false;
   bool overrun_ = false;

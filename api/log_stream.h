@@ -17,7 +17,7 @@ struct LogRequest {
   enum class Follow { kNo, kYes } follow = Follow::kNo;
   std::function<std::string(const LogLine&)> format;  // a line of JSON
 };
-// A follower that is 256 KiB behind is cut off: the buffer is ours, not its own.
+// A follower that is 256 KiB behind what came since it began is cut off: the buffer is ours.
 std::unique_ptr<HttpHandler> StreamLog(HttpExchange& exchange, Engine& engine, LogRequest request);
 
 // RFC 3339 with a time zone: milliseconds since 1970, or nothing.
