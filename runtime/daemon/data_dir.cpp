@@ -11,6 +11,7 @@
 #include "base/file_io.h"
 #include "base/ids.h"
 #include "base/log.h"
+#include "base/own_file.h"
 #include "base/text.h"
 
 namespace pulga {
@@ -31,36 +32,17 @@ Result<bool> IsShared(const std::string& data_dir) {
   return IsSharedWithItsUser(dir);
 }
 
-Error NotOurs(const std::string& path) {
-  return {Code::kPermission, 0,
-          path + " belongs to another user than the daemon: chown " + std::to_string(geteuid()) +
-              " " + path};
-}
-
-// A file that somebody else put there, readable to us, is theirs to open or close to others.
-Status SetMode(int fd, const std::string& path, mode_t mode) {
-  struct stat st = {};
-  if (fstat(fd, &st) != 0) return LastError("stat " + path);
-  if ((st.st_mode & 07777) == mode) return OkStatus();
-  if (st.st_uid == geteuid()) {
-    return fchmod(fd, mode) == 0 ? OkStatus() : Status(LastError("chmod " + path));
-  }
-  return NotOurs(path);
-}
-
 // The file's only line. It gets `mode`, and is made where it is missing.
 Result<std::string> LoadLine(const std::string& path, mode_t mode,
                              const std::function<std::string()>& make) {
-  const auto file = OpenFile(path, O_RDONLY | O_NOFOLLOW);
+  const auto file = OpenOwnFile(path, mode);
   if (!file.ok() && file.error().code == Code::kNotFound) {
     std::string line = make();
     PULGA_RETURN_IF_ERROR(WriteFileDurably(path, line, mode));
     LogInfo("made a new " + path.substr(path.rfind('/') + 1));
     return line;
   }
-  if (!file.ok() && file.error().sys_errno == EACCES) return NotOurs(path);
   if (!file.ok()) return file.error();
-  PULGA_RETURN_IF_ERROR(SetMode(file->get(), path, mode));
   PULGA_ASSIGN_OR_RETURN(std::string line, ReadFd(file->get(), 4096));
   while (!line.empty() && std::string_view("\r\n ").find(line.back()) != std::string_view::npos) {
     line.pop_back();

@@ -1,11 +1,9 @@
 #include "runtime/secrets/secret_vault.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-
 #include "base/file_io.h"
 #include "base/ids.h"
 #include "base/log.h"
+#include "base/own_file.h"
 
 namespace pulga {
 namespace {
@@ -32,10 +30,9 @@ Error KeyMissing(int64_t secrets) {
 
 Result<std::optional<SealKey>> SecretVault::ReadKey() const {
   const std::string path = data_dir_ + "/" + kSecretsKeyFile;
-  const auto file = OpenFile(path, O_RDONLY | O_NOFOLLOW);
+  const auto file = OpenOwnFile(path, 0600);
   if (!file.ok() && file.error().code == Code::kNotFound) return std::optional<SealKey>();
-  if (!file.ok()) return file.error();
-  if (fchmod(file->get(), 0600) != 0) return LastError("chmod " + path);
+  if (!file.ok()) return Error{Code::kUnavailable, 0, file.error().message};
   PULGA_ASSIGN_OR_RETURN(std::string text, ReadFd(file->get(), 4096));
   while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
   auto key = SealKey::FromHex(text);
