@@ -1,5 +1,6 @@
 #include "runtime/namespace_service.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/text.h"
@@ -12,6 +13,14 @@ constexpr size_t kMostNamespaces = 1000;
 
 Error NoSuch(const std::string& name) {
   return Error{Code::kNotFound, 0, "namespace " + Printable(name, 80) + " not found"};
+}
+
+// Of what is kept by FunctionKey.
+template <typename Map>
+size_t CountIn(const Map& all, const std::string& name_space) {
+  return static_cast<size_t>(std::count_if(all.begin(), all.end(), [&](const auto& entry) {
+    return entry.first.name_space == name_space;
+  }));
 }
 
 }  // namespace
@@ -27,6 +36,7 @@ std::map<std::string, NamespaceRecord> NamespaceService::All() const {
   };
   add(kDefaultNamespace);
   for (const auto& [key, entry] : parts_.registry.functions()) add(key.name_space);
+  for (const auto& [key, secret] : parts_.secrets.secrets()) add(key.name_space);
   return all;
 }
 
@@ -77,12 +87,13 @@ void NamespaceService::Remove(const std::string& name, std::function<void(Status
   }
   const auto found = Find(name);
   if (!found.ok()) return done(found.error());
-  size_t functions = 0;
-  for (const auto& [key, entry] : parts_.registry.functions()) functions += key.name_space == name;
-  if (functions != 0) {
+  const size_t functions = CountIn(parts_.registry.functions(), name);
+  const size_t secrets = CountIn(parts_.secrets.secrets(), name);
+  if (functions + secrets != 0) {
     return done(Error{Code::kAlreadyExists, 0,
                       "namespace " + name + " has " + std::to_string(functions) +
-                          " functions: remove them first"});
+                          " functions and " + std::to_string(secrets) +
+                          " secrets: remove them first"});
   }
   parts_.storage.Run([&store = parts_.store, row = *found] { return store.DeleteNamespace(row); },
                      [this, name, done = std::move(done)](Status gone) {

@@ -10,6 +10,7 @@
 #include "base/work_queue.h"
 #include "runtime/function_registry.h"
 #include "runtime/namespaces.h"
+#include "runtime/secrets/secret_service.h"
 #include "runtime/state_store.h"
 
 namespace pulga {
@@ -19,6 +20,7 @@ struct NamespaceParts {
   WorkQueue& storage;
   StateStore& store;  // used on `storage` only
   const FunctionRegistry& registry;
+  const SecretService& secrets;
 };
 
 class NamespaceService final : public Namespaces {

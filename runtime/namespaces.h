@@ -1,5 +1,6 @@
 // Namespaces of functions, with what OpenFaaS' clients attach to them. The default one is always
-// there, and so is one that has functions. Loop thread; rows are written before `done` is called.
+// there, and so is one that has functions or secrets. Loop thread; rows are written before `done`
+// is called.
 #pragma once
 
 #include <functional>
@@ -27,7 +28,8 @@ class Namespaces {
   enum class Write { kCreate, kReplace };
   // kAlreadyExists, kNotFound; kInvalidArgument for names and labels that are none; kNoSpace.
   virtual void Put(NamespaceRecord record, Write write, std::function<void(Status)> done) = 0;
-  // kNotFound; kAlreadyExists while functions are in it; kInvalidArgument for the default one.
+  // kNotFound; kAlreadyExists while functions or secrets are in it; kInvalidArgument for the
+  // default one.
   virtual void Remove(const std::string& name, std::function<void(Status)> done) = 0;
 };
 

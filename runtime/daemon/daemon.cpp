@@ -334,7 +334,8 @@ void Daemon::BuildServices() {
       LimitsOfFunctions());
   habits_ = std::make_unique<HabitKeeper>(
       HabitParts{*loop_, *storage_, *store_, *dispatcher_, config_.data_dir});
-  namespaces_ = std::make_unique<NamespaceService>(NamespaceParts{*storage_, *store_, registry_});
+  namespaces_ =
+      std::make_unique<NamespaceService>(NamespaceParts{*storage_, *store_, registry_, *secrets_});
   BuildTasks();
   engine_ = std::make_unique<EngineImpl>(EngineParts{*loop_,         clock_,
                                                      catalog_,       *images_,

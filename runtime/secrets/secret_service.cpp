@@ -80,7 +80,7 @@ void SecretService::PutNow(const FunctionKey& secret, std::string value, SecretW
         it->second.bytes = bytes;
         it->second.changed_unix_ms = now;
         LogInfo((is_new ? "created secret " : "updated secret ") + secret.name);
-        if (!is_new && on_changed_) on_changed_(secret);
+        if (on_changed_) on_changed_(secret);
         SecretPut put{is_new ? SecretPut::Effect::kCreated : SecretPut::Effect::kReplaced,
                       it->second};
         put.secret.used_by = parts_.users(secret);

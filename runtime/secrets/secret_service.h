@@ -42,6 +42,8 @@ class SecretService {
   // lives keeps its value, and nothing new starts.
   void Remove(const FunctionKey& secret, SecretRemoval removal, std::function<void(Status)> done);
   std::vector<SecretView> List() const;  // by owner, namespace, name
+  // The same, but that used_by is empty.
+  const std::map<FunctionKey, SecretView>& secrets() const { return secrets_; }
 
   // Of a function being deployed: what it has is there, and stays for as long as the hold is kept.
   // kInvalidArgument: "unable to find secret: NAME".
@@ -50,7 +52,8 @@ class SecretService {
   // The values, in this order. In order of calls with what Put() stores.
   void Reveal(const FunctionKey& function, const std::vector<std::string>& names,
               std::function<void(Result<std::vector<SecretFile>>)> done);
-  // Called when another value is stored, before Put's own answer.
+  // Called when a value is stored, before Put's own answer: of a new secret, too, which instances
+  // may know from before it was removed.
   void SetOnChanged(std::function<void(const FunctionKey&)> on_changed) {
     on_changed_ = std::move(on_changed);
   }

@@ -216,7 +216,12 @@ class OpenFaas(Case):
         self.expect(409, "DELETE", "/system/namespace/dev", {"name": "dev"})
         # An older client names the namespace in the query alone.
         self.expect(200, "DELETE", "/system/functions?namespace=dev", {"functionName": "n"})
+        secret = {"name": "key", "namespace": "dev", "value": "v"}
+        self.expect(200, "POST", "/system/secrets", secret)
+        self.expect(409, "DELETE", "/system/namespace/dev", {"name": "dev"})
+        self.expect(200, "DELETE", "/system/secrets", secret)
         self.expect(202, "DELETE", "/system/namespace/dev", {"name": "dev"})
+        self.expect(400, "POST", "/system/secrets", secret, text="namespace not valid\n")
         self.expect(404, "GET", "/system/namespace/dev")
 
     # --- scale

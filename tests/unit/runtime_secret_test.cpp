@@ -144,6 +144,16 @@ TEST_F(SecretVaultTest, LosesNoRowOverALostKey) {
   EXPECT_EQ(Reveal("a"), "1");
 }
 
+TEST_F(SecretVaultTest, SaysWhoseAKeyIsThatSomebodyElsePutBack) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root gives files away";
+  ASSERT_TRUE(Put("a", "1").ok());
+  ASSERT_EQ(chown(KeyPath().c_str(), 1, 1), 0);
+  EXPECT_EQ(Reveal("a"), "1") << "its mode is right already";
+  ASSERT_EQ(chmod(KeyPath().c_str(), 0644), 0);
+  EXPECT_THAT(Reveal("a"), HasSubstr("chown 0 " + KeyPath()));
+  EXPECT_EQ(Put("b", "2").error().code, Code::kUnavailable);
+}
+
 TEST_F(SecretVaultTest, TellsOfAnotherKeyAndADamagedOne) {
   ASSERT_TRUE(Put("a", "1").ok());
   ASSERT_TRUE(WriteFile(KeyPath(), std::string(64, '7'), 0600).ok());
@@ -357,6 +367,16 @@ TEST_F(SecretSandboxTest, TellsThoseThatLiveOfAChangeAndNobodyElse) {
   ASSERT_TRUE(Put("a", "new").ok());
   Settle();
   EXPECT_THAT(sandbox_.given, ElementsAre("7 a=new", "7 b=2"));
+}
+
+TEST_F(SecretSandboxTest, WhatIsMadeAnewAfterAForcedRemovalReachesThoseThatLive) {
+  ASSERT_TRUE(Put("a", "1").ok());
+  ASSERT_EQ(Build(7, {"a"}), "");
+  users_ = {"f"};
+  ASSERT_TRUE(Remove("a", SecretRemoval::kForced).ok());
+  ASSERT_EQ(Put("a", "2").value().effect, SecretPut::Effect::kCreated);
+  Settle();
+  EXPECT_THAT(sandbox_.given, ElementsAre("7 a=2"));
 }
 
 TEST_F(SecretSandboxTest, AChangeDuringABuildIsNotLost) {

@@ -321,7 +321,9 @@ TEST_F(StateStoreTest, OneOfTwoThatCreateANamespaceAtOnceIsRefused) {
   const FunctionRegistry registry;
   std::vector<Status> told;
   WorkQueue storage("pulga-storage", *loop);
-  NamespaceService service({storage, *store_, registry});
+  const SystemClock clock;
+  const SecretService secrets({*loop, clock, storage, *store_, dir_->path(), {}});
+  NamespaceService service({storage, *store_, registry, secrets});
   const NamespaceRecord dev{kDefaultOwner, "dev", {}, {}};
   const auto note = [&told](Status status) { told.push_back(std::move(status)); };
   service.Put(dev, Namespaces::Write::kCreate, note);
