@@ -236,8 +236,10 @@ void Exchange::Reply(HttpReply reply) {
   if (has_reply_ || gone_) return;
   has_reply_ = true;
   reply_ = std::move(reply);
-  // Others are calls, which have one.
-  if (IsManagementPath(request_.path())) {
+  // Others are calls, which have one; so has a call by a function's name, whatever its path.
+  const auto is_id = [](const auto& header) { return EqualsIgnoreCase(header.first, "X-Call-Id"); };
+  if (IsManagementPath(request_.path()) &&
+      std::none_of(reply_.headers.begin(), reply_.headers.end(), is_id)) {
     reply_.headers.emplace_back("X-Call-Id", CallIdOf(request_));
   }
   if (server_.stopping()) reply_.close = true;

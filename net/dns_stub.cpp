@@ -198,7 +198,8 @@ void DnsStub::Drop(Ipv4 address) {
 // The gateway, or a function behind it: whether there is one, the call tells. What a list names
 // somebody has named on purpose.
 bool DnsStub::MeansRouter(Ipv4 function, const std::string& name) const {
-  return ParseServiceName(name) && policy_.EntriesNaming(function, name).empty();
+  const auto service = ParseServiceName(name);
+  return service && (service->is_gateway() || policy_.EntriesNaming(function, name).empty());
 }
 
 // What needs nobody else. True when it was answered (or deserves no answer).

@@ -509,6 +509,7 @@ class Functions(NetworkCase):
         code, text = self.gateway("GET /v1/system HTTP/1.0\\r\\nAuthorization: Bearer "
                                   + self.daemon.key, "nosuch")
         self.assertRegex(text, "^HTTP/1.[01] 404")
+        self.assertIn("rejected:unknown-function", text)
         hosts = self.sh("cat /etc/hosts")[1]
         self.assertIn(ROUTER + "\tgateway gateway.openfaas pulga", hosts)
 

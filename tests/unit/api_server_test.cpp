@@ -554,7 +554,9 @@ TEST_F(GatewayTest, CallsTheFunctionThatIsAskedByItsName) {
   for (const auto& [host, name_space] : {std::pair("echo:8080", "openfaas-fn"),
                                          {"ECHO.openfaas-fn.", "openfaas-fn"},
                                          {"echo.dev.svc.cluster.local:8080", "dev"}}) {
-    EXPECT_EQ(StatusOf(AskGateway("127.0.0.1", "PUT /v1/functions?a=%2F", host)), 200) << host;
+    const std::string reply = AskGateway("127.0.0.1", "PUT /v1/functions?a=%2F", host);
+    EXPECT_EQ(StatusOf(reply), 200) << host;
+    EXPECT_EQ(reply.find("X-Call-Id: "), reply.rfind("X-Call-Id: ")) << reply;
     const InvocationRequest asked = OnLoop([this] { return engine_->calls.back()->request; });
     EXPECT_EQ(asked.function, (FunctionKey{kDefaultOwner, name_space, "echo"})) << host;
     EXPECT_EQ(asked.method + asked.path + "?" + asked.query, "PUT/v1/functions?a=%2F") << host;

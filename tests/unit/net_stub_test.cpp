@@ -120,6 +120,13 @@ TEST_F(Stub, LeavesANameToWhomTheListMeans) {
   EXPECT_EQ(Ask(QueryFor("printer", 1)), 2) << "there is no resolver to ask";
 }
 
+TEST_F(Stub, TheGatewayIsTheRouterWhateverTheListNames) {
+  AllowEntry entry;
+  entry.name = "gateway";
+  policy_.Admit({kFunction, 1}, {entry});
+  EXPECT_EQ(Ask(QueryFor("gateway", 1)), 0);
+}
+
 TEST_F(Stub, HasNoIPv6AddressForAnybody) {
   policy_.Admit({kFunction, 1}, {});
   size_t answers = 9;
