@@ -49,7 +49,7 @@ std::vector<Command> OpenFaasCommands() {
       {"openfaas", 0, "", "as a stack.yml for faas-cli"},
       {"namespace", 'n', "NAME", "the functions of this one (openfaas-fn)"},
       {"gateway", 'g', "URL", "where they will be deployed (http://127.0.0.1:8080)"}};
-  return {{"export", "--openfaas [options]", "Write down all functions for OpenFaaS elsewhere.",
+  return {{"export", "--openfaas [options]", "Write down a namespace for OpenFaaS elsewhere.",
            "faas-cli deploy -f takes it, with OpenFaaS on Kubernetes too. Images must be in a "
            "registry that\n"
            "cluster reaches, secrets must be there already. What OpenFaaS can not run is left out, "

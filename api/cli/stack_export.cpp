@@ -1,5 +1,6 @@
 #include "api/cli/stack_export.h"
 
+#include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "api/cli/reply_json.h"
@@ -11,8 +12,38 @@ using Json = nlohmann::json;
 
 constexpr uint64_t kWatchdogPort = 8080;
 
+// Of JSON's "\uXXXX" at `at`, its four digits.
+unsigned long UnitAt(const std::string& json, size_t at) {
+  return std::stoul(json.substr(at, 4), nullptr, 16);
+}
+
+// As YAML reads it in double quotes. faas-cli substitutes in the file first ("${X}", "$$", and two
+// backslashes), so neither a '$' nor two backslashes are written; YAML knows no surrogates.
 std::string Quoted(const std::string& text) {
-  return Json(text).dump(-1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace);
+  const std::string json =
+      Json(text).dump(-1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace);
+  std::string out;
+  for (size_t i = 0; i < json.size(); ++i) {
+    if (json[i] == '$') {
+      out += "\\u0024";
+    } else if (json[i] != '\\') {
+      out += json[i];
+    } else if (json[++i] == '\\') {
+      out += "\\u005c";
+    } else if (json[i] != 'u') {
+      out += {'\\', json[i]};
+    } else if (const unsigned long high = UnitAt(json, i + 1); high < 0xd800 || high > 0xdbff) {
+      out += "\\u" + json.substr(i + 1, 4);
+      i += 4;
+    } else {  // and "\uYYYY" behind it: the other half
+      char code[16];
+      snprintf(code, sizeof code, "\\U%08lx",
+               0x10000 + ((high - 0xd800) << 10) + (UnitAt(json, i + 7) - 0xdc00));
+      out += code;
+      i += 10;
+    }
+  }
+  return out;
 }
 
 void AddText(const char* field, const std::string& text, std::string* out) {
@@ -67,6 +98,7 @@ std::string Hindrance(const Json& native) {
   for (const char* field : {"command", "args"}) {
     if (!ListIn(spec, field).empty()) return std::string("its spec has ") + field + " of its own";
   }
+  if (!TextIn(spec, "user").empty()) return "its spec has a user of its own";
   for (const char* field : {"volumes", "devices", "capabilities"}) {
     if (!Field(spec, field).empty()) return std::string("it has ") + field + " of this board";
   }

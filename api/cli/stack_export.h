@@ -1,6 +1,6 @@
 // A stack.yml for faas-cli out of what the daemon shows of its functions. Pure.
-// Source: docs.openfaas.com, "OpenFaaS YAML reference". Texts are written as JSON writes them,
-// which YAML reads as the same texts.
+// Source: docs.openfaas.com, "OpenFaaS YAML reference". Texts are read again as the same
+// texts, after faas-cli's own substitutions in the file.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

@@ -108,6 +108,16 @@ functions:
   EXPECT_TRUE(made.left_out.empty());
 }
 
+TEST(StackExport, WritesNothingThatFaasCliWouldSubstituteOrYamlRefuse) {
+  const auto gateway = nlohmann::json::parse(
+      R"([{"name":"f","envVars":{"a":"\\d ${X} $$","b":"\ud83d\ude00 \u00e9"}}])");
+  const auto native =
+      nlohmann::json::parse(R"([{"name":"f","mode":"http","port":8080,"spec":{}}])");
+  const std::string yaml = MakeStack({gateway, native}, "http://gw").yaml;
+  EXPECT_NE(yaml.find(R"("a": "\u005cd \u0024{X} \u0024\u0024")"), std::string::npos) << yaml;
+  EXPECT_NE(yaml.find(R"("b": "\U0001f600 \u00e9")"), std::string::npos) << yaml;
+}
+
 TEST(StackExport, LeavesOutWhatOpenFaasCanNotRunAndSaysWhy) {
   const auto left_out = [](const std::string& fields) {
     const auto gateway = nlohmann::json::parse(R"([{"name":"f","namespace":"n"}])");
@@ -123,6 +133,8 @@ TEST(StackExport, LeavesOutWhatOpenFaasCanNotRunAndSaysWhy) {
   EXPECT_EQ(left_out(R"("mode":"http","port":3000)"), "f: it listens on port 3000, not on 8080");
   EXPECT_EQ(left_out(R"("mode":"http","port":8080,"spec":{"args":["x"]})"),
             "f: its spec has args of its own");
+  EXPECT_EQ(left_out(R"("mode":"http","port":8080,"spec":{"user":"0"})"),
+            "f: its spec has a user of its own");
   EXPECT_EQ(left_out(R"("mode":"http","port":8080,"spec":{"volumes":[{"name":"v"}]})"),
             "f: it has volumes of this board");
 }
