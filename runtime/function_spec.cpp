@@ -254,7 +254,11 @@ Status Validate(const FunctionSpec& spec) {
   }
   PULGA_RETURN_IF_ERROR(CheckLabels("annotations", spec.annotations));
   const auto probe = ReadyProbeOf(spec.annotations);
-  return probe.ok() ? OkStatus() : Status(probe.error());
+  if (!probe.ok()) return probe.error();
+  if (!*probe || (*probe)->initial_delay < spec.limits.start_timeout) return OkStatus();
+  return Error{Code::kInvalidArgument, 0,
+               "annotations.com.openfaas.ready.http.initialDelaySeconds: not less than "
+               "limits.start_timeout"};
 }
 
 }  // namespace pulga

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "base/units.h"
 
 namespace pulga {
 namespace {
@@ -10,7 +11,7 @@ namespace {
 using Texts = std::map<std::string, std::string>;
 const std::string kPrefix = "com.openfaas.ready.http.";
 constexpr size_t kMostPath = 1024;
-constexpr uint64_t kMostSeconds = 3600;
+constexpr uint64_t kMostSeconds = 3000;  // of the hour that a start may take at most
 
 Error Bad(const std::string& name, const std::string& value, const char* wanted) {
   return Error{
@@ -27,11 +28,13 @@ bool IsPath(const std::string& text) {
 Status ReadSeconds(const Texts& annotations, const std::string& name, Duration* out) {
   const auto it = annotations.find(kPrefix + name);
   if (it == annotations.end()) return OkStatus();
-  const auto seconds = ParseUint(it->second);
-  if (!seconds || *seconds > kMostSeconds) {
-    return Bad(name, it->second, "number of seconds, at most 3600");
+  const auto number = ParseUint(it->second, kMostSeconds);
+  const auto time = number ? Result<Duration>(std::chrono::seconds(*number))
+                           : ParseDuration(it->second);  // "1s", as in older examples
+  if (!time.ok() || *time > std::chrono::seconds(kMostSeconds)) {
+    return Bad(name, it->second, "number of seconds, at most 3000");
   }
-  *out = std::chrono::seconds(*seconds);
+  *out = *time;
   return OkStatus();
 }
 

@@ -6,6 +6,7 @@
 
 #include "api/openfaas/replies.h"
 #include "base/units.h"
+#include "runtime/openfaas_readiness.h"
 
 namespace pulga {
 namespace {
@@ -87,6 +88,8 @@ Result<Deployment> ParseDeployment(const JsonObject& body, std::string_view quer
     spec.env.try_emplace("fprocess", spec.openfaas->env_process);
   }
   PULGA_RETURN_IF_ERROR(ApplyLimits(spec.openfaas->limits, room, spec.sandbox));
+  PULGA_ASSIGN_OR_RETURN(const auto probe, ReadyProbeOf(spec.annotations));
+  if (probe) spec.limits.start_timeout = kStartTimeout + probe->initial_delay;
   PULGA_RETURN_IF_ERROR(Validate(spec));
   return out;
 }

@@ -214,7 +214,11 @@ TEST(ReadyAnnotations, NameAPathAndHowItIsAsked) {
   }
   EXPECT_EQ(read({{"path", "/"}, {"periodSeconds", "soon"}}).error().message,
             "annotations.com.openfaas.ready.http.periodSeconds: \"soon\" is no number of seconds, "
-            "at most 3600");
+            "at most 3000");
+  EXPECT_EQ((*read({{"path", "/"}, {"initialDelay", "1s"}}))->initial_delay,
+            std::chrono::seconds(1));
+  EXPECT_FALSE(read({{"path", "/"}, {"initialDelay", "51m"}}).ok());
+  EXPECT_FALSE(read({{"path", "/"}, {"initialDelay", "3001"}}).ok());
 }
 
 }  // namespace
