@@ -47,7 +47,7 @@ class LogStream final : public ReplyingHandler {
       follow_ = engine_.logs().Follow(request_.key, [this](const LogLine& line) { OnLine(line); });
     }
     engine_.logs().Read(request_.key, request_.query,
-                        WhileOpen([this](const std::deque<LogLine>& lines) { OnRead(lines); }));
+                        WhileOpen([this](std::deque<LogLine> lines) { OnRead(std::move(lines)); }));
     HttpReply reply;
     reply.headers = {{"Content-Type", "application/x-ndjson"}, {"Cache-Control", "no-store"}};
     reply.streamed = true;
@@ -62,6 +62,10 @@ class LogStream final : public ReplyingHandler {
 
   ReadResult Read(char* buffer, size_t capacity) override {
     if (overrun_) return {ReadState::kAborted, 0};
+    while (kept_.size() < capacity && !lines_.empty()) {
+      kept_.Add(request_.format(lines_.front()));
+      lines_.pop_front();
+    }
     size_t size = kept_.Take(buffer, capacity);
     if (size == 0 && read_) size = live_.Take(buffer, capacity);
     if (size != 0) return {ReadState::kData, size};
@@ -73,9 +77,9 @@ class LogStream final : public ReplyingHandler {
     if (follow_ != 0) engine_.logs().Unfollow(std::exchange(follow_, 0));
   }
 
-  void OnRead(const std::deque<LogLine>& lines) {
+  void OnRead(std::deque<LogLine> lines) {
     read_ = true;
-    for (const LogLine& line : lines) kept_.Add(request_.format(line));
+    lines_ = std::move(lines);
     if (replied_) exchange().ContinueReply();
   }
 
@@ -92,7 +96,10 @@ class LogStream final : public ReplyingHandler {
   Engine& engine_;
   const LogRequest request_;
   FunctionLogs::FollowId follow_ = 0;
-  Outgoing kept_;  // what there was: goes first, and is no debt of the reader's
+  // What there was goes first, and is no debt of the reader's. It is formatted as it is read: all
+  // at once, a long log would keep the loop.
+  std::deque<LogLine> lines_;
+  Outgoing kept_;
   Outgoing live_;  // what came since
   bool read_ = false;
   bool replied_ = false;
