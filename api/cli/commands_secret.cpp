@@ -23,8 +23,10 @@ Result<std::string> ReadValue(const Args& args) {
   if (file) return ReadFile(*file, kMaxSecretBytes);
   if (isatty(STDIN_FILENO) == 1) PrintErr("the value, and then Ctrl-D:\n");
   PULGA_ASSIGN_OR_RETURN(std::string value, ReadFd(STDIN_FILENO, kMaxSecretBytes));
-  if (value.ends_with('\n')) value.pop_back();
-  if (value.ends_with('\r')) value.pop_back();
+  if (value.ends_with('\n')) {
+    value.pop_back();
+    if (value.ends_with('\r')) value.pop_back();
+  }
   return value;
 }
 

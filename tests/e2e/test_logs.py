@@ -28,7 +28,7 @@ def texts(daemon, query="", name="probe"):
 
 
 class Logs(Case):
-    flags = ("--log-bytes", "64Ki")
+    flags = ("--log-bytes", "128Ki")
 
     @classmethod
     def prepare(cls):
@@ -63,7 +63,7 @@ class Logs(Case):
         self.assertEqual(numbers, list(range(numbers[0], 300)), "a gap")
         self.assertGreater(len(kept), 20)
         files = [f for f in (self.daemon.data / "logs").iterdir() if ".ring." in f.name]
-        self.assertLessEqual(sum(f.stat().st_size for f in files), 64 << 10)
+        self.assertLessEqual(sum(f.stat().st_size for f in files), 128 << 10)
         self.daemon.api("DELETE", "/v1/functions/ring")
         wait_until(lambda: not [f for f in (self.daemon.data / "logs").iterdir()
                                 if ".ring." in f.name], 30, "the files to go")

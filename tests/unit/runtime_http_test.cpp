@@ -62,10 +62,10 @@ TEST_F(HttpTest, GetsItsFirstCallOnceTheAnnotatedPathSaysThatItIsReady) {
   EXPECT_EQ(Call(Request())->body, "x");
   const std::lock_guard<std::mutex> lock(mutex);
   const std::string probe = "GET /warm?now";
-  ASSERT_EQ(asked.size(), 5U);
-  EXPECT_EQ(asked[1], probe);
-  EXPECT_EQ(asked[2], probe);
-  EXPECT_EQ(asked[3], "GET /");
+  ASSERT_GE(asked.size(), 5U);  // one more for each that the server was too slow for
+  for (size_t i = 0; i < asked.size(); ++i) {
+    EXPECT_EQ(asked[i], i + 2 < asked.size() ? probe : "GET /");
+  }
 }
 
 TEST_F(HttpTest, OneThatNeverSaysItIsReadyIsNotReady) {
