@@ -375,6 +375,8 @@ std::string ImageListJson(const std::vector<ImageRecord>& images) {
 std::string FunctionJson(const FunctionStatus& status, const std::vector<std::string>& warnings) {
   Json out = FunctionToJson(status);
   out.update(ActivityJson(status.activity));
+  const auto& next_run = status.next_run_unix_ms;
+  out["next_run"] = next_run ? Json(Rfc3339(*next_run)) : Json(nullptr);
   out["warnings"] = warnings;
   out["isolation"] = LayerArray(status.activity.isolation);
   return DumpLine(out);

@@ -56,6 +56,14 @@ pulga_library(crypto libcrypto libcrypto.a)
 pulga_library(nettle nettle libnettle.a)
 pulga_library(zlib zlib libz.a)
 pulga_library(zstd libzstd libzstd.a)
+# What Abseil's time library needs in turn, in this order.
+set(absl_parts)
+foreach(part time_zone civil_time strings strings_internal base raw_logging_internal int128
+             throw_delegate spinlock_wait log_severity)
+  find_library(PULGA_absl_${part}_ARCHIVE libabsl_${part}.a)
+  list(APPEND absl_parts ${PULGA_absl_${part}_ARCHIVE})
+endforeach()
+pulga_library(absl_time absl_time libabsl_time.a ${absl_parts})
 
 # pulga_executable(NAME): how a program of ours is linked.
 function(pulga_executable name)

@@ -39,6 +39,7 @@ struct FunctionStatus {
   VersionPtr active;                 // the version new calls get
   std::vector<VersionPtr> versions;  // newest first, the active one included
   FunctionActivity activity;
+  std::optional<int64_t> next_run_unix_ms;  // by its schedule; one function asked for alone only
 };
 
 struct PutReport {

@@ -10,6 +10,7 @@
 #include "runtime/openfaas_timeouts.h"
 #include "runtime/request_head.h"
 #include "runtime/spec_json.h"
+#include "runtime/tasks/schedule_plan.h"
 #include "runtime/tasks/task_rules.h"
 #include "runtime/version_resolver.h"
 
@@ -50,6 +51,15 @@ FunctionStatus StatusOf(const FunctionKey& key, const FunctionEntry& entry,
   status.activity = std::move(activity);
   if (!entry.trouble.empty()) status.activity.trouble = entry.trouble;
   return status;
+}
+
+std::optional<int64_t> NextRun(const Version& version, int64_t now_ms) {
+  constexpr int64_t kMinuteMs = 60'000;
+  const auto schedule = ParseFunctionSchedule(version.spec.annotations);
+  if (!schedule.ok() || !schedule->has_value()) return std::nullopt;
+  const auto next = NextMinute(**schedule, now_ms / kMinuteMs);
+  if (!next) return std::nullopt;
+  return *next * kMinuteMs;
 }
 
 // As the API tells a failed pull.
@@ -182,6 +192,7 @@ Result<FunctionSpec> FunctionService::CheckSpec(const FunctionKey& key,
     spec.sandbox.cpu_millis = DefaultCpuMillis(parts_.board, parts_.features);
   }
   PULGA_RETURN_IF_ERROR(Validate(spec));
+  PULGA_RETURN_IF_ERROR(CheckTimeZones(spec.annotations));
   PULGA_RETURN_IF_ERROR(CheckAgainstBoard(spec, parts_.board));
   PULGA_RETURN_IF_ERROR(CheckEnforceable(spec, parts_.features));
   return spec;
@@ -497,7 +508,9 @@ Result<FunctionStatus> FunctionService::Describe(const FunctionKey& key) const {
   if (entry == nullptr) {
     return Error{Code::kNotFound, 0, "function " + Printable(key.name, 80) + " does not exist"};
   }
-  return StatusOf(key, *entry, parts_.dispatcher.Activity(key));
+  FunctionStatus status = StatusOf(key, *entry, parts_.dispatcher.Activity(key));
+  if (status.active) status.next_run_unix_ms = NextRun(*status.active, UnixMillis(parts_.clock));
+  return status;
 }
 
 std::vector<FunctionStatus> FunctionService::List() const {

@@ -135,6 +135,7 @@ void PrintFacts(const Json& f, const DaemonClient& client) {
   add("scale", Pairs(Field(Field(f, "spec"), "scale")));
   add("calls", Text(f, "invocations") + "  (" + Pairs(Field(f, "outcomes")) + ")");
   add("queued", Text(f, "queued"));
+  if (Field(f, "next_run").is_string()) add("next run", Text(f, "next_run") + "  (its schedule)");
   if (const std::string kept = Text(f, "keep_alive"); !kept.empty()) add("idle", kept);
   if (Field(f, "costs").is_object() && !Field(f, "costs").empty()) {
     add("costs", Costs(Field(f, "costs")));

@@ -1,5 +1,6 @@
 #include "runtime/policy/cron_schedule.h"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <vector>
@@ -10,7 +11,7 @@ namespace pulga {
 namespace {
 
 constexpr int64_t kMinutesPerDay = 24 * 60;
-constexpr int64_t kLongestDays = 5 * 366;
+constexpr int64_t kLongest = 5 * 366 * kMinutesPerDay;
 
 struct Field {
   std::string_view name;
@@ -27,6 +28,11 @@ constexpr std::array<std::array<std::string_view, 2>, 6> kShort = {{{"@yearly", 
                                                                     {"@weekly", "0 0 * * 0"},
                                                                     {"@daily", "0 0 * * *"},
                                                                     {"@hourly", "0 * * * *"}}};
+
+// Also before 1970: a clock may say anything.
+int64_t FloorDay(int64_t minute) {
+  return minute / kMinutesPerDay - (minute % kMinutesPerDay < 0 ? 1 : 0);
+}
 
 bool Has(uint64_t bits, uint64_t value) { return (bits >> value & 1) != 0; }
 
@@ -62,7 +68,8 @@ uint64_t ReadField(std::string_view text, const Field& field) {
 
 }  // namespace
 
-Result<CronSchedule> CronSchedule::Parse(std::string_view text) {
+Result<CronSchedule> CronSchedule::Parse(std::string_view text, const std::string& zone) {
+  const std::string own_zone = TakeTimeZone(&text);
   for (const auto& [name, meaning] : kShort) {
     if (text == name) text = meaning;
   }
@@ -86,8 +93,12 @@ Result<CronSchedule> CronSchedule::Parse(std::string_view text) {
   out.days_ = bits[2];
   out.months_ = bits[3];
   out.weekdays_ = bits[4] | (bits[4] >> 7 & 1);  // Sunday is 0, and 7
+  out.any_hour_ = fields[1].starts_with('*');
   out.any_day_ = fields[2].starts_with('*');
   out.any_weekday_ = fields[4].starts_with('*');
+  if (const std::string& name = own_zone.empty() ? zone : own_zone; !name.empty()) {
+    PULGA_ASSIGN_OR_RETURN(out.zone_, TimeZone::Load(name));
+  }
   return out;
 }
 
@@ -100,12 +111,12 @@ bool CronSchedule::OnDay(int64_t day) const {
   return any_day_ || any_weekday_ ? by_date && by_weekday : by_date || by_weekday;
 }
 
-std::optional<int64_t> CronSchedule::NextAfter(int64_t minute) const {
-  int64_t next = minute + 1;
-  const int64_t last_day = next / kMinutesPerDay + kLongestDays;
-  while (next / kMinutesPerDay <= last_day) {
-    const int64_t day = next / kMinutesPerDay;
-    const int64_t of_day = next % kMinutesPerDay;
+// The first of [from, before).
+std::optional<WallMinute> CronSchedule::NextWall(WallMinute from, WallMinute before) const {
+  WallMinute next = from;
+  while (next < before) {
+    const int64_t day = FloorDay(next);
+    const int64_t of_day = next - day * kMinutesPerDay;
     if (!OnDay(day)) {
       next = (day + 1) * kMinutesPerDay;
     } else if (!Has(hours_, static_cast<uint64_t>(of_day / 60))) {
@@ -115,6 +126,33 @@ std::optional<int64_t> CronSchedule::NextAfter(int64_t minute) const {
     } else {
       return next;
     }
+  }
+  return std::nullopt;
+}
+
+std::optional<int64_t> CronSchedule::NextAfter(int64_t minute) const {
+  if (zone_) return NextInZone(minute);
+  return NextWall(minute + 1, minute + 1 + kLongest);
+}
+
+// From one jump of the clock to the next: between them it goes as ours does.
+std::optional<int64_t> CronSchedule::NextInZone(int64_t minute) const {
+  const int64_t end = minute + kLongest;
+  int64_t since = minute;
+  WallMinute from = zone_->WallAt(minute) + 1;
+  if (const auto last = zone_->LastShift(minute); last && !any_hour_) {
+    from = std::max(from, last->from);  // what came before it comes no second time
+  }
+  while (since < end) {
+    const int64_t ahead = zone_->WallAt(since) - since;
+    const auto shift = zone_->NextShift(since);
+    const int64_t until = shift ? std::min(shift->at, end) : end;
+    if (const auto found = NextWall(from, until + ahead)) return *found - ahead;
+    if (!shift || shift->at >= end) break;
+    const WallMinute skipped_from = std::max(from, shift->from);
+    if (!any_hour_ && NextWall(skipped_from, shift->to)) return shift->at;
+    from = any_hour_ ? shift->to : std::max(skipped_from, shift->to);
+    since = shift->at;
   }
   return std::nullopt;
 }
@@ -130,12 +168,28 @@ std::optional<int64_t> ScheduleMemo::NextAfter(int64_t minute) {
   return next_;
 }
 
+std::string TimeZoneOf(const std::map<std::string, std::string>& annotations) {
+  const auto zone = annotations.find(kTimeZoneAnnotation);
+  return zone == annotations.end() ? "" : std::string(Trim(zone->second));
+}
+
+std::string TakeTimeZone(std::string_view* schedule) {
+  for (const std::string_view name : {"CRON_TZ=", "TZ="}) {
+    if (!schedule->starts_with(name)) continue;
+    const size_t end = std::min(schedule->find(' '), schedule->size());
+    std::string zone(schedule->substr(name.size(), end - name.size()));
+    *schedule = Trim(schedule->substr(end));
+    return zone;
+  }
+  return "";
+}
+
 std::optional<CronSchedule> ScheduleOf(const std::map<std::string, std::string>& annotations) {
   const auto topic = annotations.find("topic");
   const auto schedule = annotations.find("schedule");
   if (topic == annotations.end() || schedule == annotations.end()) return std::nullopt;
   if (topic->second != "cron-function") return std::nullopt;
-  auto parsed = CronSchedule::Parse(schedule->second);
+  auto parsed = CronSchedule::Parse(schedule->second, TimeZoneOf(annotations));
   if (!parsed.ok()) return std::nullopt;
   return std::move(parsed).value();
 }

@@ -10,6 +10,13 @@ namespace {
 constexpr size_t kMostTimes = 16;
 constexpr int64_t kMinutesPerYear = 366 * 24 * 60;
 
+const std::string* TimesOf(const Annotations& annotations) {
+  const auto topic = annotations.find("topic");
+  const auto times = annotations.find("schedule");
+  const bool timed = topic != annotations.end() && topic->second == "cron-function";
+  return timed && times != annotations.end() ? &times->second : nullptr;
+}
+
 // The latest of `schedule` in (last, now].
 std::optional<int64_t> LatestIn(const CronSchedule& schedule, const ScheduleLook& look) {
   std::optional<int64_t> latest;
@@ -23,16 +30,13 @@ std::optional<int64_t> LatestIn(const CronSchedule& schedule, const ScheduleLook
 }  // namespace
 
 Result<std::optional<FunctionSchedule>> ParseFunctionSchedule(const Annotations& annotations) {
-  const auto topic = annotations.find("topic");
-  const auto times = annotations.find("schedule");
-  if (topic == annotations.end() || topic->second != "cron-function" ||
-      times == annotations.end()) {
-    return std::optional<FunctionSchedule>();
-  }
+  const std::string* times = TimesOf(annotations);
+  if (times == nullptr) return std::optional<FunctionSchedule>();
+  const std::string zone = TimeZoneOf(annotations);
   FunctionSchedule schedule;
-  for (const std::string_view text : Split(times->second, ';')) {
+  for (const std::string_view text : Split(*times, ';')) {
     if (Trim(text).empty()) continue;
-    auto parsed = CronSchedule::Parse(Trim(text));
+    auto parsed = CronSchedule::Parse(Trim(text), zone);
     if (!parsed.ok()) return Prefix("annotations.schedule", parsed.error());
     schedule.times.push_back(std::move(*parsed));
   }
@@ -47,6 +51,34 @@ Result<std::optional<FunctionSchedule>> ParseFunctionSchedule(const Annotations&
     if (missed->second == "once") schedule.missed = FunctionSchedule::Missed::kOnce;
   }
   return std::optional<FunctionSchedule>(std::move(schedule));
+}
+
+Status CheckTimeZones(const Annotations& annotations) {
+  const std::string* times = TimesOf(annotations);
+  if (times == nullptr) return OkStatus();
+  if (const std::string zone = TimeZoneOf(annotations); !zone.empty()) {
+    const auto loaded = TimeZone::Load(zone);
+    if (!loaded.ok()) {
+      return Prefix("annotations." + std::string(kTimeZoneAnnotation), loaded.error());
+    }
+  }
+  for (std::string_view text : Split(*times, ';')) {
+    text = Trim(text);
+    const std::string zone = TakeTimeZone(&text);
+    if (zone.empty()) continue;
+    const auto loaded = TimeZone::Load(zone);
+    if (!loaded.ok()) return Prefix("annotations.schedule", loaded.error());
+  }
+  return OkStatus();
+}
+
+std::optional<int64_t> NextMinute(const FunctionSchedule& schedule, int64_t minute) {
+  std::optional<int64_t> first;
+  for (const CronSchedule& times : schedule.times) {
+    const auto next = times.NextAfter(minute);
+    if (next) first = std::min(first.value_or(*next), *next);
+  }
+  return first;
 }
 
 std::optional<int64_t> DueMinute(const FunctionSchedule& schedule, const ScheduleLook& look) {

@@ -44,6 +44,31 @@ class Schedules(OwnDaemonCase):
         passed = int(time.time() // 60) - int(began // 60)
         self.assertLessEqual(len(self.runs("every")), count + passed)
 
+    def test_a_time_zone_moves_the_next_run_and_one_that_is_none_is_refused(self):
+        zone = {"timezone": "Asia/Kolkata"}  # five and a half hours ahead, all year
+        reply = self.deploy("daily", cron("0 3 * * *", **zone), "env")
+        self.assertEqual(reply.status, 201, reply.text)
+        self.assertEqual(reply.json()["warnings"], [])
+        self.assertRegex(reply.json()["next_run"], "T21:30:00")
+        self.deploy("utc", cron("0 3 * * *"), "env")
+        self.deploy("own", cron("CRON_TZ=Asia/Kolkata 0 4 * * *"), "env")
+        self.deploy("plain", {}, "env")
+        told = [self.daemon.api("GET", "/v1/functions/" + name).json()["next_run"]
+                for name in ("daily", "utc", "own")]
+        self.assertEqual([text[10:] for text in told],
+                         ["T21:30:00.000Z", "T03:00:00.000Z", "T22:30:00.000Z"])
+        self.assertIsNone(self.daemon.api("GET", "/v1/functions/plain").json()["next_run"])
+        shown = self.daemon.cli_ok("describe", "daily")
+        self.assertIn(told[0], shown)
+        for annotations, named in ((cron("0 3 * * *", timezone="Europe/Nowhere"), "timezone"),
+                                   (cron("TZ=../../x 0 3 * * *"), "schedule"),
+                                   (cron("0 3 * * *", timezone="../../etc/passwd"), "timezone")):
+            refused = self.daemon.api("PUT", "/v1/functions/bad", {
+                "image": "probe:1", "mode": "exec", "args": ["env"], "annotations": annotations})
+            self.assertEqual(refused.status, 400, refused.text)
+            self.assertIn("annotations." + named + ": no time zone", refused.text)
+        self.assertEqual(self.daemon.api("GET", "/v1/functions/bad").status, 404)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -70,5 +70,32 @@ TEST(DueMinute, WhatWasMissedIsMadeUpForOnceWhereThatIsAskedFor) {
   EXPECT_TRUE(DueMinute(once, {0, int64_t{56} * 365 * 24 * 60}).has_value());
 }
 
+Annotations InZone(const std::string& zone, const std::string& schedule) {
+  Annotations annotations = Cron(schedule, "once");
+  annotations["timezone"] = zone;
+  return annotations;
+}
+
+TEST(FunctionSchedule, AZoneThatIsNoneIsRefusedByName) {
+  EXPECT_TRUE(CheckTimeZones({}).ok());
+  EXPECT_TRUE(CheckTimeZones({{"timezone", "of no matter"}}).ok()) << "it has no schedule";
+  EXPECT_TRUE(CheckTimeZones(InZone("Europe/Madrid", "x; TZ=UTC 0 * * * *")).ok());
+  EXPECT_THAT(CheckTimeZones(InZone("Europe/Nowhere", "0 * * * *")).error().message,
+              HasSubstr("annotations.timezone: no time zone \"Europe/Nowhere\""));
+  EXPECT_THAT(CheckTimeZones(Cron("0 * * * *; CRON_TZ=../x 1 * * * *")).error().message,
+              HasSubstr("annotations.schedule: no time zone"));
+}
+
+// 2026-03-29 in Madrid: the clock goes from 2 to 3 at 01:00 UTC.
+TEST(DueMinute, WhatAZoneSkippedIsMadeUpForLikeAnyOther) {
+  const int64_t jump = 29'579'100;  // minutes from 1970 to 2026-03-29 01:00 UTC
+  const auto schedule = **ParseFunctionSchedule(InZone("Europe/Madrid", "30 2 * * *"));
+  EXPECT_EQ(NextMinute(schedule, jump - 60), jump);
+  EXPECT_FALSE(DueMinute(schedule, {jump - 61, jump - 1}));
+  EXPECT_EQ(DueMinute(schedule, {jump - 1, jump}), jump);
+  EXPECT_EQ(DueMinute(schedule, {jump - 1, jump + 600}), jump) << "the board was off";
+  EXPECT_FALSE(DueMinute(schedule, {jump, jump + 600})) << "and no time comes twice";
+}
+
 }  // namespace
 }  // namespace pulga
