@@ -1,44 +1,60 @@
 #include "api/leaver_watch.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/log.h"
 
 namespace pulga {
 namespace {
-constexpr auto kDelay = std::chrono::milliseconds(10);
+constexpr Duration kLongAfter = std::chrono::milliseconds(10);
+// A busy daemon has more calls at once than it answers in kLongAfter: they are not watched yet.
+constexpr Duration kWatchedAfter = std::chrono::milliseconds(50);
 constexpr size_t kMostSpare = 64;
 }  // namespace
 
 LeaverWatch::Entry LeaverWatch::Begin(int fd, Waiter& waiter) {
-  if (timer_ == 0) timer_ = loop_.CallAfter(kDelay, [this] { WatchOldOnes(); });
+  if (timer_ == 0) timer_ = loop_.CallAfter(kLongAfter, [this] { LookAtOldOnes(); });
   if (spare_.empty()) spare_.emplace_back();
-  fresh_.splice(fresh_.end(), spare_, spare_.begin());
-  fresh_.back() = Wait{fd, loop_.Now(), &waiter};
-  return std::prev(fresh_.end());
+  ListOf(Stage::kFresh).splice(ListOf(Stage::kFresh).end(), spare_, spare_.begin());
+  ListOf(Stage::kFresh).back() = Wait{fd, loop_.Now(), &waiter, Stage::kFresh};
+  return std::prev(ListOf(Stage::kFresh).end());
 }
 
 void LeaverWatch::End(Entry entry) {
-  if (entry->watched) loop_.Unwatch(entry->fd);
-  spare_.splice(spare_.end(), entry->watched ? watched_ : fresh_, entry);
+  if (entry->stage == Stage::kWatched) loop_.Unwatch(entry->fd);
+  spare_.splice(spare_.end(), ListOf(entry->stage), entry);
   if (spare_.size() > kMostSpare) spare_.pop_back();
   // An idle daemon is not woken for a call that is over.
-  if (fresh_.empty()) loop_.Cancel(std::exchange(timer_, 0));
+  if (ListOf(Stage::kFresh).empty() && ListOf(Stage::kLong).empty()) {
+    loop_.Cancel(std::exchange(timer_, 0));
+  }
 }
 
-void LeaverWatch::WatchOldOnes() {
+void LeaverWatch::LookAtOldOnes() {
   timer_ = 0;
-  while (!fresh_.empty() && loop_.Now() - fresh_.front().since >= kDelay) {
-    watched_.splice(watched_.end(), fresh_, fresh_.begin());
-    Wait& wait = watched_.back();
-    wait.watched = true;
-    wait.waiter->OnLongWait();
-    const Status status =
-        loop_.Watch(wait.fd, EPOLLRDHUP, [waiter = wait.waiter](uint32_t) { waiter->OnLeave(); });
-    if (!status.ok()) LogWarning("watch a waiting client: " + status.error().message);
+  std::list<Wait>& fresh = ListOf(Stage::kFresh);
+  std::list<Wait>& longer = ListOf(Stage::kLong);
+  while (!fresh.empty() && loop_.Now() - fresh.front().since >= kLongAfter) {
+    longer.splice(longer.end(), fresh, fresh.begin());
+    longer.back().stage = Stage::kLong;
+    longer.back().waiter->OnLongWait();
   }
-  if (fresh_.empty()) return;
-  timer_ = loop_.CallAt(fresh_.front().since + kDelay, [this] { WatchOldOnes(); });
+  while (!longer.empty() && loop_.Now() - longer.front().since >= kWatchedAfter) {
+    Watch(longer.begin());
+  }
+  TimePoint next = TimePoint::max();
+  if (!fresh.empty()) next = fresh.front().since + kLongAfter;
+  if (!longer.empty()) next = std::min(next, longer.front().since + kWatchedAfter);
+  if (next != TimePoint::max()) timer_ = loop_.CallAt(next, [this] { LookAtOldOnes(); });
+}
+
+void LeaverWatch::Watch(Entry entry) {
+  ListOf(Stage::kWatched).splice(ListOf(Stage::kWatched).end(), ListOf(Stage::kLong), entry);
+  entry->stage = Stage::kWatched;
+  const Status status =
+      loop_.Watch(entry->fd, EPOLLRDHUP, [waiter = entry->waiter](uint32_t) { waiter->OnLeave(); });
+  if (!status.ok()) LogWarning("watch a waiting client: " + status.error().message);
 }
 
 }  // namespace pulga

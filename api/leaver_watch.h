@@ -1,9 +1,11 @@
 // LeaverWatch: tells long waits from short ones, and notices clients that leave during a long one.
 // While a call runs we do not read from its client. Most waits are over in a moment, so a socket is
-// only watched once its wait has lasted some milliseconds: a short call costs two list operations.
+// only watched once its wait has lasted long: a short call costs two list operations.
 // Loop thread.
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <list>
 
 #include "base/event_loop.h"
@@ -15,14 +17,15 @@ class LeaverWatch {
   class Waiter {
    public:
     virtual ~Waiter() = default;
-    virtual void OnLongWait() = 0;  // before its socket is watched; may not End the entry
+    virtual void OnLongWait() = 0;  // some milliseconds; may not End the entry
     virtual void OnLeave() = 0;     // may End the entry
   };
+  enum class Stage : uint8_t { kFresh, kLong, kWatched };
   struct Wait {
     int fd = -1;
     TimePoint since;
     Waiter* waiter = nullptr;
-    bool watched = false;
+    Stage stage = Stage::kFresh;
   };
   using Entry = std::list<Wait>::iterator;
 
@@ -35,11 +38,12 @@ class LeaverWatch {
   void End(Entry entry);
 
  private:
-  void WatchOldOnes();
+  std::list<Wait>& ListOf(Stage stage) { return waits_[static_cast<size_t>(stage)]; }
+  void LookAtOldOnes();
+  void Watch(Entry entry);
   EventLoop& loop_;
-  std::list<Wait> fresh_;  // oldest first
-  std::list<Wait> watched_;
-  std::list<Wait> spare_;  // nodes to use again
+  std::array<std::list<Wait>, 3> waits_;  // by stage; oldest first
+  std::list<Wait> spare_;                 // nodes to use again
   EventLoop::TimerId timer_ = 0;
 };
 

@@ -21,7 +21,7 @@ namespace {
 constexpr Duration kHeldElsewhereDelay = std::chrono::milliseconds(250);
 // The launcher is full, and another function's spawner goes: tried again so soon.
 constexpr Duration kNoPlaceDelay = std::chrono::milliseconds(20);
-constexpr uint32_t kMaxIdleConnections = 64;
+constexpr uint32_t kMaxIdleConnections = 256;
 constexpr uint32_t kWeighEvery = 16;  // of parked ones: they are all alike
 
 VersionSpec SpecOf(const Version& version, uint64_t id, uint32_t slots, const InstanceSize& size) {
