@@ -142,7 +142,7 @@ std::string ReadHead(const UniqueFd& fd) {
 
 // Why an image for `platform` is not for this board; ok when its programs make the board's calls.
 Result<ProgramAbi> AbiOf(const ProgramQuery& query, const std::string& platform) {
-  const Board& board = query.board;
+  const ProgramBoard& board = query.board;
   if (platform == board.platform) return ProgramAbi::kBoard;
   const std::string other = "this image is " + platform + ", this board is " + board.platform;
   if (platform == "linux/arm" && board.platform == "linux/arm64") {

@@ -18,7 +18,7 @@ namespace pulga {
 std::string BoardPlatform();
 
 // What runs here; tests pretend another.
-struct Board {
+struct ProgramBoard {
   std::string platform = BoardPlatform();
   Status (*try_arm32)() = RunArm32Program;  // asked on a 64-bit ARM board only
 };
@@ -31,7 +31,7 @@ struct ProgramQuery {
   std::vector<std::string> env;   // PATH is taken from here; the last one wins
   std::string working_dir = "/";  // for names with a slash but not at the start
   int root_fd = -1;               // the root to look in
-  Board board = {};
+  ProgramBoard board = {};
 };
 
 struct FoundProgram {

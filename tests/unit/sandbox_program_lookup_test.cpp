@@ -50,7 +50,7 @@ class ProgramLookup : public ::testing::Test {
     return found.ok() ? found->path : found.error().message;
   }
   // On a board that is not this one: whose calls the program makes, or why it cannot run.
-  std::string FindOn(const Board& board, const std::string& name) {
+  std::string FindOn(const ProgramBoard& board, const std::string& name) {
     const auto found = FindProgram({name, {}, "/", root_.get(), board});
     if (!found.ok()) return found.error().message;
     return found->abi == ProgramAbi::kArm32 ? "arm32" : "board";
@@ -90,14 +90,16 @@ TEST_F(ProgramLookup, SaysWhichMachineAnImageIsFor) {
             "cannot run \"far\": this image is " + other + ", this board is " + BoardPlatform());
 }
 
-const Board kArm64 = {"linux/arm64", [] { return OkStatus(); }};
+const ProgramBoard kArm64 = {"linux/arm64", [] { return OkStatus(); }};
 
 TEST_F(ProgramLookup, SaysWhoseCallsAProgramMakes) {
   Put("/bin/arm64", ElfHead(183));
   Put("/bin/arm", ElfHead(40, 1));
   EXPECT_EQ(FindOn(kArm64, "arm64"), "board");
   EXPECT_EQ(FindOn(kArm64, "arm"), "arm32");
-  const Board arm = {"linux/arm", [] { return Status(Error{Code::kInternal, 0, "not asked"}); }};
+  const ProgramBoard arm = {"linux/arm", [] {
+                              return Status(Error{Code::kInternal, 0, "not asked"});
+                            }};
   EXPECT_EQ(FindOn(arm, "arm"), "board");
   EXPECT_THAT(FindOn(arm, "arm64"), HasSubstr("this image is linux/arm64"));
 }
@@ -117,9 +119,9 @@ TEST_F(ProgramLookup, AScriptMakesTheCallsOfItsInterpreter) {
 
 TEST_F(ProgramLookup, RefusesThirtyTwoBitProgramsWhereNoneRun) {
   Put("/bin/arm", ElfHead(40, 1));
-  const Board refuses = {"linux/arm64", [] {
-                           return Status(Error{Code::kUnsupported, ENOEXEC, "no COMPAT"});
-                         }};
+  const ProgramBoard refuses = {"linux/arm64", [] {
+                                  return Status(Error{Code::kUnsupported, ENOEXEC, "no COMPAT"});
+                                }};
   EXPECT_THAT(FindOn(refuses, "arm"), HasSubstr("this board is linux/arm64: no COMPAT"));
   EXPECT_THAT(FindOn({"linux/amd64"}, "arm"), HasSubstr("this image is linux/arm, this board is"));
   Put("/bin/i386", ElfHead(3, 1));
