@@ -148,7 +148,7 @@ void Pool::Reclaim(Instance& instance) {
     can_reclaim_ = reclaimed.ok();
     if (!reclaimed.ok()) return Evaluate();
     done->step = InstanceStep::kReclaimed;
-    Weigh(*done, Rung::kReclaimed, reclaimed->after_bytes);
+    Weigh(*done, Rung::kReclaimed, reclaimed->after_bytes + reclaimed->zram_bytes);
     Evaluate();
   });
   instance.reclaim_asked = asked.ok();

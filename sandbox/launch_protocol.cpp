@@ -462,7 +462,7 @@ Result<Reclaimed> DecodeReclaimed(std::string_view text) {
   const auto before = ParseUint(text.substr(0, space));
   const auto after = ParseUint(space == std::string_view::npos ? "" : text.substr(space + 1));
   if (!before || !after) return Invalid("reclaim: no two numbers");
-  return Reclaimed{*before, *after};
+  return Reclaimed{*before, *after, 0};
 }
 
 std::string EncodeGrants(const std::vector<GrantLine>& grants) {

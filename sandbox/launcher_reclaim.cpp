@@ -104,7 +104,7 @@ void Launcher::OnReclaimed(const ExitInfo& info) {
   } else if (failed != 0) {
     Reply(request, ErrnoError("reclaim", failed));
   } else {
-    Reply(request, OkStatus(), EncodeReclaimed({over.before_bytes, over.work.MemoryBytes()}));
+    Reply(request, OkStatus(), EncodeReclaimed({over.before_bytes, over.work.MemoryBytes(), 0}));
   }
   NextReclaim();
 }

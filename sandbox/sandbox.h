@@ -140,6 +140,9 @@ struct RefusedCount {
 struct Reclaimed {
   uint64_t before_bytes = 0;
   uint64_t after_bytes = 0;
+  // Of the board's memory, for what lies in zram now: compressed, as all that is there on average.
+  // No cgroup is charged for it.
+  uint64_t zram_bytes = 0;
 };
 
 // What an instance takes, by its cgroup; 0 where unreadable. A page of a file (a layer's above all)

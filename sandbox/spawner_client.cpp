@@ -250,9 +250,13 @@ Status SpawnerClient::Reclaim(uint16_t slot, ReclaimDone done) {
   }
   const uint64_t number = slots_[slot].reclaim = ++last_reclaim_;
   const auto told = [this, alive = std::weak_ptr(alive_), slot, number,
-                     done = std::move(done)](const Result<Reclaimed>& brought) {
+                     done = std::move(done)](Result<Reclaimed> brought) {
     if (alive.expired() || slots_[slot].reclaim != number) return;
     slots_[slot].reclaim = 0;
+    const auto swap = ReadSwaps();
+    if (brought.ok() && swap.ok() && !swap->zram.empty()) {
+      brought->zram_bytes = TakenInZram(Memory(slot).swapped, ReadZramUse(*swap));
+    }
     done(brought);
   };
   launcher_->Reclaim(version_id_, slot, told);

@@ -11,6 +11,8 @@ namespace pulga {
 namespace {
 
 constexpr std::string_view kBlank = " \t";
+constexpr std::string_view kDevices = "/dev/";
+constexpr uint64_t kUsualRate = 3;  // of lzo-rle, zstd and lz4 on heaps
 
 bool IsOctal(char c) { return c >= '0' && c <= '7'; }
 
@@ -63,7 +65,11 @@ Result<ActiveSwap> ParseSwaps(std::string_view text) {
       return Error{Code::kIo, 0, "/proc/swaps has a line nobody understands"};
     }
     out.any = true;
-    if (out.elsewhere.empty() && !IsZram(path, type)) out.elsewhere = Unescape(path);
+    if (IsZram(path, type)) {
+      out.zram.emplace_back(path.substr(kDevices.size()));
+    } else if (out.elsewhere.empty()) {
+      out.elsewhere = Unescape(path);
+    }
   }
   if (head) return Error{Code::kIo, 0, "/proc/swaps does not begin as it should"};
   return out;
@@ -74,6 +80,31 @@ Result<ActiveSwap> ReadSwaps() {
   if (!text.ok() && text.error().sys_errno == ENOENT) return ActiveSwap();  // a kernel without swap
   if (!text.ok()) return text.error();
   return ParseSwaps(*text);
+}
+
+ZramUse ParseZramUse(std::string_view text) {
+  text = text.substr(0, text.find('\n'));
+  const auto stored = ParseUint(TakeWord(text));  // orig_data_size
+  (void)TakeWord(text);                           // compr_data_size: without the allocator's waste
+  const auto taken = ParseUint(TakeWord(text));   // mem_used_total
+  return stored && taken ? ZramUse{*stored, *taken} : ZramUse();
+}
+
+ZramUse ReadZramUse(const ActiveSwap& swap) {
+  ZramUse out;
+  for (const std::string& device : swap.zram) {
+    const auto text = ReadFile("/sys/block/" + device + "/mm_stat");
+    const ZramUse one = text.ok() ? ParseZramUse(*text) : ZramUse();
+    out.stored_bytes += one.stored_bytes;
+    out.taken_bytes += one.taken_bytes;
+  }
+  return out;
+}
+
+uint64_t TakenInZram(uint64_t swapped, const ZramUse& use) {
+  if (use.stored_bytes == 0) return swapped / kUsualRate;
+  const double rate = static_cast<double>(use.taken_bytes) / static_cast<double>(use.stored_bytes);
+  return static_cast<uint64_t>(static_cast<double>(swapped) * std::min(rate, 1.0));
 }
 
 Status MayPushOut(const ActiveSwap& swap, uint64_t swap_limit) {

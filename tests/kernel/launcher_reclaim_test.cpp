@@ -6,6 +6,7 @@
 
 #include "base/file_io.h"
 #include "sandbox/cgroup.h"
+#include "sandbox/swap_devices.h"
 #include "tests/kernel/launcher_fixture.h"
 
 namespace pulga::testing {
@@ -90,6 +91,9 @@ TEST_F(LauncherReclaim, LeavesLimitsAndInstanceAsTheyWere) {
   ASSERT_TRUE(brought.ok()) << brought.error().message;
   EXPECT_GT(brought->before_bytes, kHeld);
   EXPECT_LE(brought->after_bytes, brought->before_bytes);
+  const auto swap = ReadSwaps();
+  ASSERT_TRUE(swap.ok()) << swap.error().message;
+  EXPECT_EQ(brought->zram_bytes > 0, !swap->zram.empty()) << "no cgroup is charged for that";
   EXPECT_EQ(SwapLimits(), limits);
   ASSERT_TRUE(spawner_->Thaw(0).ok());
   EXPECT_EQ(Answer(stdio), "intact\n");

@@ -101,7 +101,7 @@ class FakeSandbox final : public SandboxWithoutLayers {
   std::string thaw_error;                           // not empty: what is frozen stays so
   std::string reclaim_error = "no swap is active";  // not empty: nothing can be reclaimed
   Duration reclaim_delay{0};
-  Reclaimed reclaimed = {1 << 20, 1 << 16};  // what each reclaim says it brought
+  Reclaimed reclaimed = {1 << 20, 1 << 16, 1 << 14};  // what each reclaim says it brought
   InstanceMemory memory = {1 << 19, 1 << 18, 1 << 18, 1 << 20, 0};  // of each slot
   uint32_t processes = 1;                                           // in each slot
   std::vector<InstanceSize> sizes;                                  // as slots were resized

@@ -53,6 +53,21 @@ TEST(Swaps, OneOfThemIsEnoughToBeInTheWay) {
   }
 }
 
+TEST(Swaps, ZramIsNotForNothing) {
+  EXPECT_EQ(Parsed("/dev/zram0 partition 1 0 1\n/f file 1 0 1\n/dev/zram7 partition 1 0 1\n").zram,
+            (std::vector<std::string>{"zram0", "zram7"}));
+  const ZramUse use = ParseZramUse(
+      "  40960000  9000000 10240000        0 10240000     1234        0        0        0\n");
+  EXPECT_EQ(use.stored_bytes, 40960000U);
+  EXPECT_EQ(use.taken_bytes, 10240000U);
+  EXPECT_EQ(TakenInZram(8 << 20, use), 2U << 20);
+  EXPECT_EQ(TakenInZram(6 << 20, ZramUse()), 2U << 20) << "nothing is stored yet: a guess";
+  EXPECT_EQ(TakenInZram(4096, {4096, 12288}), 4096U) << "the allocator's pages are not this one's";
+  for (const char* text : {"", "\n", "4096", "4096 1", "x 1 2\n", "1 2 -3\n"}) {
+    EXPECT_EQ(ParseZramUse(text).stored_bytes, 0U) << text;
+  }
+}
+
 TEST(Swaps, NamesAreReadable) {
   EXPECT_EQ(Parsed("/my\\040swap\\134\\012\\04 file 1 0 -2\n").elsewhere, "/my swap\\\\012\\04");
 }
