@@ -255,7 +255,13 @@ void Exchange::Reply(HttpReply reply) {
   Resume();
 }
 
+void Exchange::ContinueReply() {
+  if (upgraded_) return upgraded_->Continue();
+  raw_ ? raw_->Continue() : Resume();
+}
+
 void Exchange::ContinueBody() {
+  if (upgraded_) return upgraded_->Continue();
   hold_body_ = false;
   Resume();
 }
@@ -294,7 +300,42 @@ void Exchange::OnRawEnd(RawReply::End end) {
   Resume();
 }
 
+// The library has sent the head. The socket is ours now, and is watched by our own loop.
+void Exchange::OnUpgrade(void* self, MHD_Connection*, void*, const char* received, size_t size,
+                         MHD_socket, MHD_UpgradeResponseHandle* handle) {
+  auto& exchange = *static_cast<Exchange*>(self);
+  exchange.upgrade_ = handle;
+  exchange.BeginUpgraded(size == 0 ? std::string() : std::string(received, size));
+}
+
+void Exchange::BeginUpgraded(std::string received) {
+  // As any reply: it may wait for the function, but not for a client that takes nothing.
+  connection_->clock.Enter(ConnectionClock::Phase::kReply, server_.loop().Now());
+  upgraded_ = std::make_unique<UpgradedConnection>(
+      server_.loop(), UpgradedConnection::Client{connection_->fd, std::move(received)}, *handler_,
+      [this] {
+        shutdown(connection_->fd, SHUT_WR);
+        server_.last_words().Linger(connection_->fd);
+        EndUpgraded();
+      });
+  if (server_.stopping() || !upgraded_->Start().ok()) EndUpgraded();
+}
+
+void Exchange::EndUpgraded() {
+  upgraded_->Stop();
+  server_.Bury(std::move(handler_));
+  if (upgrade_ == nullptr) return;
+  (void)MHD_upgrade_action(std::exchange(upgrade_, nullptr), MHD_UPGRADE_ACTION_CLOSE);
+  server_.NeedRun();
+}
+
 MHD_Response* Exchange::MakeResponse() {
+  if (!reply_.upgrade.empty()) {
+    MHD_Response* response = MHD_create_response_for_upgrade(&Exchange::OnUpgrade, this);
+    if (response != nullptr)
+      (void)MHD_add_response_header(response, "Upgrade", reply_.upgrade.c_str());
+    return response;
+  }
   if (reply_.streamed) {
     const uint64_t size = reply_.stream_size.value_or(MHD_SIZE_UNKNOWN);
     const auto read = [](void* self, uint64_t, char* buffer, size_t capacity) {
@@ -332,7 +373,7 @@ MHD_Result Exchange::Queue() {
   MHD_Response* response = MakeResponse();
   if (response == nullptr) return MHD_NO;
   AddHeaders(reply_.headers, response);
-  if (reply_.close || server_.stopping())
+  if (reply_.upgrade.empty() && (reply_.close || server_.stopping()))
     (void)MHD_add_response_header(response, "Connection", "close");
   state_ = State::kReplying;
   response_ = response;
@@ -441,6 +482,10 @@ void Exchange::StopWatching() {
 void Exchange::Leave() {
   if (!gone_) SaveRest();
   gone_ = true;
+  if (upgraded_) {
+    shutdown(connection_->fd, SHUT_RDWR);
+    return EndUpgraded();
+  }
   if (raw_) raw_->Stop();
   shutdown(connection_->fd, SHUT_RDWR);
   Resume();

@@ -184,6 +184,33 @@ HeaderList EndToEndHeaders(HeaderList headers) {
   return headers;
 }
 
+std::optional<std::string> RequestedUpgrade(const HttpRequest& request) {
+  if (request.version != "HTTP/1.1" || request.has_body() || request.method == "HEAD") {
+    return std::nullopt;
+  }
+  const std::string* protocol = nullptr;
+  bool nominated = false;
+  for (const auto& [name, value] : request.headers) {
+    if (EqualsIgnoreCase(name, "Upgrade")) {
+      if (protocol != nullptr) return std::nullopt;
+      protocol = &value;
+    } else if (EqualsIgnoreCase(name, "Connection")) {
+      for (std::string_view token : Split(value, ',')) {
+        nominated = nominated || EqualsIgnoreCase(Trim(token), "upgrade");
+      }
+    }
+  }
+  if (protocol == nullptr || !nominated) return std::nullopt;
+  const size_t slash = std::min(protocol->find('/'), protocol->size());
+  const std::string_view name = std::string_view(*protocol).substr(0, slash);
+  const std::string_view version = std::string_view(*protocol).substr(slash);
+  const bool fit = IsToken(name) && (version.empty() || IsToken(version.substr(1)));
+  if (!fit || EqualsIgnoreCase(name, "http") || ToLower(name).starts_with("h2")) {
+    return std::nullopt;
+  }
+  return *protocol;
+}
+
 bool IsFitReplyHeader(std::string_view name, std::string_view value) {
   return IsToken(name) && IsGoodValue(value) && !IsHopByHop(name);
 }

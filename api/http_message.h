@@ -38,6 +38,8 @@ struct HttpReply {
   std::string_view lent_body;  // instead: the handler's, valid as long as that lives
   UniqueFd file;               // a regular file, sent from its start
   uint64_t file_size = 0;
+  // Not empty: status 101, and from its head on OnBody and Read carry the bytes of that protocol.
+  std::string upgrade;
   bool streamed = false;                // pulled from HttpHandler::Read
   std::optional<uint64_t> stream_size;  // nothing: chunked
   bool close = false;                   // the connection ends after this reply
@@ -56,6 +58,9 @@ std::optional<HeadProblem> CheckHead(const HttpRequest& request);
 
 // Without hop-by-hop and framing headers and without those that Connection names.
 HeaderList EndToEndHeaders(HeaderList headers);
+// The protocol that a request without a body asks to switch to, if it may: not to another HTTP, in
+// which no request after the first would be seen here. Nothing: answer as if it had not asked.
+std::optional<std::string> RequestedUpgrade(const HttpRequest& request);
 // A header that may be sent to the caller: a token, no control bytes, not about framing.
 bool IsFitReplyHeader(std::string_view name, std::string_view value);
 bool IsToken(std::string_view text);

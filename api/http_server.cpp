@@ -23,6 +23,7 @@ void Server::StopAccepting() {
   listener_->StopAccepting();
   for (Exchange* exchange : Exchanges()) {
     if (exchange->handler() != nullptr) exchange->handler()->OnStopping();
+    if (exchange->upgraded()) exchange->Leave();  // it has no end of its own to wait for
   }
 }
 
@@ -57,8 +58,8 @@ Server::~Server() {
 
 Status Server::Start() {
   // Pedantic, it would drop a target with a space without a word. CheckHead refuses all of that.
-  const unsigned flags =
-      MHD_USE_ERROR_LOG | MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME;
+  const unsigned flags = MHD_USE_ERROR_LOG | MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET |
+                         MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE;
   const unsigned limit = config_.limits.tcp + config_.limits.local + 16;
   daemon_ = MHD_start_daemon(flags, 0, nullptr, nullptr, &Server::OnAccess, this,          //
                              MHD_OPTION_EXTERNAL_LOGGER, &Server::OnLibraryLog, this,      //

@@ -17,6 +17,7 @@
 #include "api/last_words.h"
 #include "api/leaver_watch.h"
 #include "api/raw_reply.h"
+#include "api/upgraded_connection.h"
 
 namespace pulga::http_server {
 
@@ -131,7 +132,7 @@ class Exchange final : public HttpExchange, private LeaverWatch::Waiter {
   HeaderList TakeHeaders() override { return std::move(request_.headers); }
   void Reply(HttpReply reply) override;
   void ContinueBody() override;
-  void ContinueReply() override { raw_ ? raw_->Continue() : Resume(); }
+  void ContinueReply() override;
   void HoldBody() override { hold_body_ = true; }
   bool ClientHasLeft() const override;
 
@@ -158,6 +159,8 @@ class Exchange final : public HttpExchange, private LeaverWatch::Waiter {
     return info->http_status;
   }
   bool answered() const { return raw_ != nullptr || state_ == State::kReplying; }
+  // Another protocol is spoken on it: the library has handed its socket over.
+  bool upgraded() const { return upgraded_ != nullptr; }
   void Leave();
   // The request ends: what its client still got through goes to a handler that wants it.
   void SaveRest();
@@ -179,6 +182,10 @@ class Exchange final : public HttpExchange, private LeaverWatch::Waiter {
   MHD_Result OnFirstCall();
   MHD_Result OnBodyBytes(const char* data, size_t* size);
   MHD_Result OnFinalCall();
+  static void OnUpgrade(void*, MHD_Connection*, void*, const char*, size_t, MHD_socket,
+                        MHD_UpgradeResponseHandle*);
+  void BeginUpgraded(std::string received);
+  void EndUpgraded();
   MHD_Response* MakeResponse();
   bool EndsWithItsHead() const;
   MHD_Result ReplyNow();
@@ -203,6 +210,8 @@ class Exchange final : public HttpExchange, private LeaverWatch::Waiter {
   HttpReply reply_;
   std::unique_ptr<HttpHandler> handler_;
   std::unique_ptr<RawReply> raw_;
+  std::unique_ptr<UpgradedConnection> upgraded_;
+  MHD_UpgradeResponseHandle* upgrade_ = nullptr;  // until the library has its socket back
   State state_ = State::kHead;
   uint64_t body_received_ = 0;
   std::string untaken_;  // for SaveRest: offered, and still the library's

@@ -9,6 +9,8 @@
 //   /env                  the environment         /stats        open, served, cancelled counts
 //   /bad/status|length|chunk|header|cut|early     malformed replies
 //   /exit/N  /crash  /alloc/MIB  /cpu/MS          misdeeds of the whole process
+//   /upgrade/NAME  switches to the protocol NAME, asked for or not, and sends all bytes back; after
+//                  "bye" it closes
 //   /spin        answers, and leaves a child behind that works for ever
 //
 // LISTEN_UNIX=PATH listens there instead. START_DELAY_MS waits before listening; NEVER_LISTEN=1
@@ -20,7 +22,7 @@
 #include "tiny.h"
 
 enum { kMaxConnections = 512, kInSize = 16384, kOutSize = 32768, kSlack = 64 };
-enum phase { kHead, kEcho, kSink, kBig, kDrip, kSleep, kHang, kFinish };
+enum phase { kHead, kEcho, kSink, kBig, kDrip, kSleep, kHang, kFinish, kTunnel };
 enum framing { kNone, kLength, kChunkSize, kChunkData, kChunkEnd, kTrailer };
 
 struct connection {
@@ -214,6 +216,15 @@ static void reply_cold(struct connection* c) {
   c->phase = kFinish;
 }
 
+static void switch_to(struct connection* c, const char* protocol) {
+  struct text t = out_of(c);
+  put(&t, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ");
+  put(&t, protocol);
+  put(&t, "\r\n\r\n");
+  c->out_size = t.size;
+  c->phase = kTunnel;
+}
+
 static void route(struct connection* c, const char* path, size_t line_end, size_t head_end) {
   if (now_ms() < cold_until) return reply_cold(c);
   if (starts_with(path, "/status/")) return reply_text(c, path_number(path, 1), "as asked\n");
@@ -226,6 +237,7 @@ static void route(struct connection* c, const char* path, size_t line_end, size_
   if (starts_with(path, "/alloc/")) allocate(path_number(path, 1));
   if (starts_with(path, "/cpu/")) burn(path_number(path, 1));
   if (equal(path, "/spin")) leave_a_child();
+  if (starts_with(path, "/upgrade/")) return switch_to(c, path + 9);
   if (equal(path, "/hang")) return wait_then(c, kHang, 0);
   if (equal(path, "/env")) return reply_env(c);
   if (equal(path, "/stats")) return reply_stats(c);
@@ -408,6 +420,14 @@ static void advance_echo(struct connection* c) {
   if (c->framing == kNone && out_room(c) > kSlack) end_stream(c);
 }
 
+static void advance_tunnel(struct connection* c) {
+  if (c->in_size >= 3 && starts_with(c->in, "bye")) c->close_after = 1;
+  size_t n = c->in_size < out_room(c) ? c->in_size : out_room(c);
+  if (n == 0) return;
+  add_out(c, c->in, n);
+  take_in(c, n);
+}
+
 static void advance_sink(struct connection* c) {
   while (c->framing != kNone && take_body(c, 0)) {
   }
@@ -432,6 +452,10 @@ static void read_more(struct connection* c) {
   while (c->in_size < kInSize) {
     const long n = sys_read(c->fd, c->in + c->in_size, kInSize - c->in_size);
     if (n == -EAGAIN) return;
+    if (n == 0 && c->phase == kTunnel) {
+      c->close_after = 1;
+      return;
+    }
     if (n <= 0) return drop(c);
     c->in_size += (size_t)n;
   }
@@ -444,11 +468,13 @@ static int step(struct connection* c) {
   if (c->phase == kHead && c->out_size == 0 && c->in_size > 0) take_head(c);
   if (c->phase == kEcho) advance_echo(c);
   if (c->phase == kSink) advance_sink(c);
+  if (c->phase == kTunnel) advance_tunnel(c);
   if (c->phase == kBig) fill_big(c);
   if (c->phase == kDrip) fill_drip(c);
   if (c->phase == kSleep && now_ms() >= c->due) reply_text(c, 200, "slept\n");
   flush(c);
   if (c->fd == 0) return 0;
+  if (c->phase == kTunnel && c->close_after && c->in_size + c->out_size == 0) return drop(c), 0;
   if (c->phase == kFinish) {
     while (c->framing != kNone && take_body(c, 0)) {
     }

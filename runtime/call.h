@@ -79,6 +79,8 @@ class Call : public Invocation, public Notifier::Target {
   virtual bool Movable() const = 0;
   // Back to waiting, after OnInstance and with Movable().
   virtual void OnMoved() = 0;
+  // Does its duration say how long the function takes for a call?
+  virtual bool ShowsLatency() const { return true; }
   // Ends it before it reached a function, or whatever it does now; an answer begun is broken off.
   void Fail(Outcome outcome, AfterCall after, uint32_t retry_after_s = 0);
   void Reject(std::string_view reason, uint32_t retry_after_s);

@@ -24,7 +24,7 @@ Duration LongestCall(const Version& version) {
   return version.spec.scale.queue_wait + limits.start_timeout + limits.timeout;
 }
 
-// A call that never had a pool: unknown function, shutting down.
+// A call that never had a pool: unknown function, no http function for an upgrade, shutting down.
 class RejectedInvocation final : public Call {
  public:
   using Call::Call;
@@ -305,11 +305,14 @@ std::unique_ptr<Invocation> DispatcherImpl::Invoke(InvocationRequest request,
   const Notifier::FrontCall scope(notifier_);
   const auto it = functions_.find(request.function);
   const bool known = it != functions_.end() && it->second.active != nullptr;
-  if (!known || draining_) {
+  const bool upgrades =
+      known && !request.upgrade.empty() && it->second.active->version().mode != SandboxMode::kHttp;
+  if (!known || draining_ || upgrades) {
     auto counts = known ? it->second.counts : nullptr;
     auto call = std::make_unique<RejectedInvocation>(context_, nullptr, std::move(counts),
                                                      std::move(request), observer);
-    call->Reject(draining_ ? kRejectShuttingDown : kRejectUnknownFunction, 0);
+    const std::string_view why = upgrades ? kRejectUpgrade : kRejectUnknownFunction;
+    call->Reject(draining_ ? kRejectShuttingDown : why, 0);
     return call;
   }
   Function& function = it->second;

@@ -26,6 +26,10 @@ std::string Rejection(const std::string& reason, const Version* version) {
   if (reason == kRejectBadArgument) {
     return "the body has a zero byte, which an argument cannot carry; use input \"stdin\"";
   }
+  if (reason == kRejectUpgrade) {
+    return "this function is no server of its own and speaks no other protocol than HTTP; ask "
+           "without Upgrade, or deploy it in mode http";
+  }
   if (reason == kRejectQueueFull) {
     return "all instances are busy and the queue is full; try again, or raise scale.max or "
            "scale.queue";

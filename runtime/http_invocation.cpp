@@ -22,6 +22,7 @@ constexpr uint32_t kMaxInterimAnswers = 16;
 constexpr Duration kLinger = std::chrono::milliseconds(100);
 constexpr Duration kFirstAgain = std::chrono::milliseconds(5);
 constexpr Duration kLastAgain = std::chrono::milliseconds(100);
+constexpr Duration kLastWords = std::chrono::seconds(10);  // of a function, to a client that ended
 
 // A kept-alive connection the server has closed, before epoll told us.
 bool IsStale(const UpstreamConnection& connection) {
@@ -92,6 +93,7 @@ void HttpInvocation::OnMoved() {
 void HttpInvocation::CloseIo() {
   context_.loop.Cancel(std::exchange(linger_timer_, 0));
   context_.loop.Cancel(std::exchange(again_timer_, 0));
+  context_.loop.Cancel(std::exchange(silence_timer_, 0));
   replay_.clear();
   if (waiting_for_connection_ && instance != nullptr) instance->upstream->Cancel(this);
   waiting_for_connection_ = false;
@@ -169,7 +171,7 @@ size_t HttpInvocation::Write(std::string_view bytes) {
     bytes = bytes.substr(0, kMaxHeldBytes - std::min(kMaxHeldBytes, pending_.size()));
     pending_ += bytes;
     taken = bytes.size();
-  } else if (request_.content_length) {
+  } else if (request_.content_length || switched_) {
     taken = SendDirect(bytes);
   } else {
     Flush();
@@ -179,6 +181,7 @@ size_t HttpInvocation::Write(std::string_view bytes) {
       Flush();
     }
   }
+  if (switched_ && taken > 0) spoken_ = context_.clock.Now();
   KeepForReplay(bytes.substr(0, taken));
   if (ended() || body_unwanted_ || !CountBody(taken)) return offered;
   write_refused_ = taken < wanted;
@@ -192,6 +195,10 @@ void HttpInvocation::EndBody() {
   if (ended() || body_unwanted_ || lingering_) return;
   if (!CheckBodyEnd()) return;
   if (connection_ == nullptr) return;
+  if (switched_) {
+    shutdown(connection_->fd(), SHUT_WR);
+    return AwaitSilence();
+  }
   if (!request_.content_length) wire_ += "0\r\n\r\n";
   Flush();
 }
@@ -254,8 +261,9 @@ bool HttpInvocation::Receive() {
 
 // True: the final head is there.
 bool HttpInvocation::ParseHead() {
-  const RequestMethod method =
-      request_.method == "HEAD" ? RequestMethod::kHead : RequestMethod::kOther;
+  const RequestMethod method = !request_.upgrade.empty()   ? RequestMethod::kUpgrade
+                               : request_.method == "HEAD" ? RequestMethod::kHead
+                                                           : RequestMethod::kOther;
   for (;;) {
     const std::string_view bytes(buffer_.get() + begin_, end_ - begin_);
     if (bytes.empty()) return false;
@@ -267,7 +275,7 @@ bool HttpInvocation::ParseHead() {
     seen_ = bytes.size();
     if (parse.state == ParseState::kIncomplete) return false;
     begin_ += parse.size;
-    if (answer_.status >= 200) return true;
+    if (answer_.status >= 200 || answer_.status == 101) return true;
     seen_ = 0;
     if (++interim_ > kMaxInterimAnswers) {
       OnBadResponse("too many interim answers");
@@ -323,6 +331,7 @@ void HttpInvocation::OnFinalHead() {
   if (cold && MayAskAgain()) return AskAgainLater();
   if (!cold && instance != nullptr) instance->answered = true;
   head_done_ = true;
+  if (answer_.status == 101) return Switch();
   const size_t have = end_ - begin_;
   const uint64_t limit = version_->spec.limits.output_bytes;
   switch (answer_.framing) {
@@ -352,6 +361,40 @@ void HttpInvocation::OnFinalHead() {
   }
 }
 
+void HttpInvocation::Switch() {
+  if (!EqualsIgnoreCase(answer_.upgrade, request_.upgrade)) {
+    return OnBadResponse("it switches to another protocol than the one asked for");
+  }
+  if (!RequestSent()) return OnBadResponse("it switched protocols before it had the request");
+  switched_ = true;
+  body_ended_ = false;
+  request_.content_length.reset();
+  ClearTimeout();
+  AwaitSilence();
+  if (CountOutput(end_ - begin_)) TellHead();
+}
+
+void HttpInvocation::AwaitSilence() {
+  spoken_ = context_.clock.Now();
+  context_.loop.Cancel(std::exchange(silence_timer_, 0));
+  OnSilence();
+}
+
+// Bytes do not set the timer anew; it asks for the last of them.
+void HttpInvocation::OnSilence() {
+  const Duration timeout = version_->spec.limits.timeout;
+  const TimePoint end = spoken_ + (body_ended_ ? std::min(timeout, kLastWords) : timeout);
+  if (context_.clock.Now() >= end) {
+    // Nobody's fault: it says nothing about the instance.
+    return Fail({OutcomeKind::kTimedOut, 0, ""}, AfterCall::kCancelled);
+  }
+  silence_timer_ = context_.loop.CallAt(end, [this] {
+    const Notifier::Turn turn(context_.notifier);
+    silence_timer_ = 0;
+    OnSilence();
+  });
+}
+
 // Decodes what is in the buffer. False: malformed, or over the limit.
 bool HttpInvocation::Decode() {
   const size_t raw = end_ - begin_;
@@ -378,6 +421,7 @@ void HttpInvocation::TellHead() {
   StampFunction();
   head_.status = answer_.status;
   head_.headers = std::move(answer_.headers);
+  head_.upgrade = answer_.upgrade;
   head_.final_outcome_known = complete_;
   const bool bodiless = request_.method == "HEAD" || answer_.status == 304;
   if (whole_ && !bodiless) {
@@ -487,6 +531,7 @@ ReadResult HttpInvocation::Copy(char* buffer, size_t capacity) {
   const size_t n = std::min(capacity, end_ - begin_);
   memcpy(buffer, buffer_.get() + begin_, n);
   begin_ += n;
+  if (switched_) spoken_ = context_.clock.Now();
   return {ReadState::kData, n};
 }
 
@@ -506,6 +551,7 @@ ReadResult HttpInvocation::ReadDirect(char* buffer, size_t capacity) {
   }
   if (got.state != IoState::kSome) return NoMore();
   if (!CountOutput(got.size)) return {ReadState::kAborted, 0};
+  if (switched_) spoken_ = context_.clock.Now();
   if (length) body_left_ -= got.size;
   if (length && body_left_ == 0) Complete();
   return {ReadState::kData, got.size};

@@ -3,9 +3,10 @@
 // Repeats a request once, and only if a reused idle connection broke before any byte of an answer
 // and the request may be repeated. A young watchdog that says its own server is not there yet is
 // asked again. A time-out closes the connection; the instance is replaced after
-// three in a row. A connection lost in mid-answer waits 100 ms for the news that the instance died,
-// which is then the outcome; else it is BadResponse.
-// Source: runtime/README.md; RFC 9112.
+// three in a row. A connection whose protocol was switched ends with either side's end, or when it
+// was silent for the version's timeout. A connection lost in mid-answer waits 100 ms for the news
+// that the instance died, which is then the outcome; else it is BadResponse. Source:
+// runtime/README.md; RFC 9112.
 #pragma once
 
 #include <memory>
@@ -32,6 +33,8 @@ class HttpInvocation final : public ServerCall, private UpstreamUser {
                       const SlotTimes& times) override;
   bool Movable() const override { return connection_ == nullptr && !lingering_ && !head_told(); }
   void OnMoved() override;
+  // A switched connection lasts as long as its two sides have something to say.
+  bool ShowsLatency() const override { return !switched_; }
 
  private:
   // UpstreamUser
@@ -50,6 +53,10 @@ class HttpInvocation final : public ServerCall, private UpstreamUser {
   bool Receive();  // some bytes into the buffer
   bool ParseHead();
   void OnFinalHead();
+  // After 101: bytes of another protocol, both ways.
+  void Switch();
+  void AwaitSilence();
+  void OnSilence();
   void TellHead();
   void Complete();
   bool Decode();
@@ -89,6 +96,9 @@ class HttpInvocation final : public ServerCall, private UpstreamUser {
   bool readable_ = false;
   UpstreamHead answer_;
   ChunkedDecoder chunks_;
+  bool switched_ = false;
+  TimePoint spoken_;  // when the last byte was passed on; then silence is the limit
+  EventLoop::TimerId silence_timer_ = 0;
   uint64_t body_left_ = 0;  // kLength: not received yet
   bool surplus_ = false;    // bytes after the answer's end
   bool head_done_ = false;

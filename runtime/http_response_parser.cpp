@@ -29,6 +29,7 @@ struct Framing {
   bool chunked = false;
   bool close = false;
   bool keep_alive = false;
+  std::string upgrade;
   std::string connection_tokens;  // ",a,b," in lower case
 };
 
@@ -51,6 +52,8 @@ const char* NoteField(std::string_view name, std::string_view value, Framing* fr
     framing->chunked = true;
   } else if (EqualsIgnoreCase(name, "connection")) {
     return NoteConnection(value, framing);
+  } else if (EqualsIgnoreCase(name, "upgrade")) {
+    framing->upgrade = value;
   }
   return nullptr;
 }
@@ -69,7 +72,6 @@ const char* ParseStatusLine(std::string_view line, StatusLine* out) {
   const std::optional<uint64_t> status = ParseUint(line.substr(9, 3));
   if (!status || (line.size() > 12 && line[12] != ' ')) return "the status is not three digits";
   if (*status < 100 || *status > 599) return "the status is outside 100 to 599";
-  if (*status == 101) return "it switches protocols, which nobody asked for";
   if (line.size() > 13 && !IsHeaderValue(line.substr(13))) return "controls in the reason phrase";
   out->status = static_cast<int>(*status);
   return nullptr;
@@ -87,8 +89,24 @@ const char* ParseField(std::string_view line, Framing* framing, HeaderList* head
   return nullptr;
 }
 
+// What follows is no message of HTTP, so nothing else that the head says of one counts.
+const char* JudgeSwitch(const StatusLine& line, const Framing& framing, RequestMethod method,
+                        UpstreamHead* head) {
+  if (method != RequestMethod::kUpgrade) return "it switches protocols, which nobody asked for";
+  const bool told = framing.connection_tokens.find(",upgrade,") != std::string::npos;
+  if (line.http_1_0 || !told || framing.upgrade.empty()) {
+    return "it switches protocols without saying so in HTTP/1.1, Connection and Upgrade";
+  }
+  head->status = line.status;
+  head->upgrade = framing.upgrade;
+  head->framing = BodyFraming::kUntilClose;
+  head->after = AfterResponse::kClose;
+  return nullptr;
+}
+
 const char* Judge(const StatusLine& line, const Framing& framing, RequestMethod method,
                   UpstreamHead* head) {
+  if (line.status == 101) return JudgeSwitch(line, framing, method, head);
   if (framing.length && framing.chunked) return "both Content-Length and Transfer-Encoding";
   if (framing.chunked && line.http_1_0) return "Transfer-Encoding in HTTP/1.0";
   head->status = line.status;

@@ -21,12 +21,14 @@ inline constexpr size_t kMaxChunkLineBytes = 4 * 1024;
 
 enum class BodyFraming : uint8_t { kNone, kLength, kChunked, kUntilClose };
 enum class AfterResponse : uint8_t { kKeepAlive, kClose };
-enum class RequestMethod : uint8_t { kOther, kHead };
+// kUpgrade: whatever the method, it asked for another protocol.
+enum class RequestMethod : uint8_t { kOther, kHead, kUpgrade };
 enum class ParseState : uint8_t { kIncomplete, kComplete, kBad };
 
 struct UpstreamHead {
-  int status = 0;      // 100 to 599, never 101
-  HeaderList headers;  // end-to-end ones; none of ours can be forged
+  int status = 0;       // 100 to 599; 101 with kUpgrade only, and then the last one
+  HeaderList headers;   // end-to-end ones; none of ours can be forged
+  std::string upgrade;  // 101: the protocol it switches to
   BodyFraming framing = BodyFraming::kNone;
   // kLength: the body's size. For HEAD, 204 and 304: what was announced, for the record.
   std::optional<uint64_t> content_length;

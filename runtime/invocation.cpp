@@ -21,6 +21,7 @@ int RejectedStatus(std::string_view detail) {
   if (detail == kRejectUnknownFunction) return 404;
   if (detail == kRejectBodyLimit) return 413;
   if (detail == kRejectBadArgument) return 400;
+  if (detail == kRejectUpgrade) return 501;
   if (detail == kRejectQueueFull || detail == kRejectQueueTimeout) return 429;
   return 503;
 }

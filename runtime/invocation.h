@@ -28,6 +28,9 @@ struct InvocationRequest {
   HeaderList headers;      // end-to-end ones only: hop-by-hop and framing already removed
   std::optional<uint64_t> content_length;  // nothing: chunked, or no body at all
   bool has_body = false;
+  // The protocol the client would speak on this connection from now on, if the function agrees (by
+  // 101); empty: none. Such a request has no body.
+  std::string upgrade;
   bool wants_stream = false;  // Accept: text/event-stream or ?stream=1: skip the hold
   std::string client;         // "ip:port"
 };
@@ -36,6 +39,7 @@ struct InvocationRequest {
 inline constexpr std::string_view kRejectUnknownFunction = "unknown-function";  // 404
 inline constexpr std::string_view kRejectBodyLimit = "body-limit";              // 413
 inline constexpr std::string_view kRejectBadArgument = "bad-argument";          // 400: NUL in it
+inline constexpr std::string_view kRejectUpgrade = "upgrade";                   // 501: not http
 inline constexpr std::string_view kRejectQueueFull = "queue-full";              // 429
 inline constexpr std::string_view kRejectQueueTimeout = "queue-timeout";        // 429
 inline constexpr std::string_view kRejectMemory = "memory";                     // 503
@@ -72,7 +76,10 @@ struct ResponseHead {
   // What the function itself said (http) or 200 (exec); 0 = the function produced no response, the
   // front makes one from the outcome.
   int status = 0;
-  HeaderList headers;                      // end-to-end ones, already sanitised
+  HeaderList headers;  // end-to-end ones, already sanitised
+  // 101: the protocol asked for is spoken from here on, and Write and Read carry its bytes; EndBody
+  // is the client's end of stream.
+  std::string upgrade;
   std::optional<uint64_t> content_length;  // nothing: chunked
   bool final_outcome_known = false;        // then outcome() and receipt() are complete
   uint32_t retry_after_s = 0;              // Retry-After for a rejected call; 0 = none

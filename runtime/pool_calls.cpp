@@ -210,7 +210,7 @@ void Pool::Release(Call& call, AfterCall after) {
     return TellIfEmpty();
   }
   instance->Forget(&call);
-  if (meters_ && call.assigned() != TimePoint() &&
+  if (meters_ && call.assigned() != TimePoint() && call.ShowsLatency() &&
       (after == AfterCall::kReturn || after == AfterCall::kTimedOut)) {
     meters_->latency.Add(last_used_, last_used_ - call.assigned());
   }

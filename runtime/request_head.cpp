@@ -117,6 +117,9 @@ std::string BuildRequestHead(const InvocationRequest& request,
   ForEachHeader(request, now, [&](std::string_view name, std::string_view value) {
     head.append(name).append(": ").append(value).append("\r\n");
   });
+  if (!request.upgrade.empty()) {
+    head.append("Connection: Upgrade\r\nUpgrade: ").append(request.upgrade).append("\r\n");
+  }
   if (request.content_length) {
     head.append("Content-Length: ").append(std::to_string(*request.content_length)).append("\r\n");
   } else if (request.has_body) {

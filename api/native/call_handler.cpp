@@ -56,7 +56,8 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
   }
   ~CallHandler() override {
     loop_.Cancel(hold_timer_);
-    if (metered_) context_.metrics->NoteEnded(key_, status_, loop_.Now() - begun_);
+    const TimePoint over = switched_.value_or(loop_.Now());
+    if (metered_) context_.metrics->NoteEnded(key_, status_, over - begun_);
   }
 
   size_t OnBody(std::string_view bytes) override {
@@ -84,6 +85,7 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
     out.content_length = request.content_length;
     out.has_body = request.has_body();
     out.client = request.peer;
+    out.upgrade = RequestedUpgrade(request).value_or("");
     out.wants_stream =
         Accepts(request, "text/event-stream") || QueryValue(request.query(), "stream") == "1";
     const std::string* given = request.Header("X-Call-Id");
@@ -127,7 +129,8 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
 
   void OnHead() override {
     const ResponseHead& head = invocation_->head();
-    if (head.status < 200 || head.status > 599) {
+    const bool switches = !head.upgrade.empty();
+    if (!switches && (head.status < 200 || head.status > 599)) {
       HttpReply failed = FailedReply(head);
       status_ = failed.status;
       return exchange_.Reply(std::move(failed));
@@ -142,6 +145,11 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
     const auto is_server = [](const auto& h) { return EqualsIgnoreCase(h.first, "X-Served-By"); };
     if (std::none_of(head.headers.begin(), head.headers.end(), is_server)) {
       reply.headers.emplace_back("X-Served-By", context_.served_by);
+    }
+    if (switches) {
+      switched_ = loop_.Now();
+      reply.upgrade = head.upgrade;
+      return exchange_.Reply(std::move(reply));
     }
     const auto whole = invocation_->WholeBody();
     // These have no body, and only the length that the function itself told.
@@ -190,6 +198,7 @@ class CallHandler final : public HttpHandler, private InvocationObserver {
   bool metered_ = false;
   int status_ = 499;  // what the caller got
   TimePoint begun_;
+  std::optional<TimePoint> switched_;  // to another protocol: what was measured ends there
   int64_t start_ns_ = 0;
   std::string call_id_;
   EventLoop::TimerId hold_timer_ = 0;

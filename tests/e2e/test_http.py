@@ -173,11 +173,6 @@ class Proxy(Case):
         logs = self.daemon.api("GET", "/v1/functions/web/logs").text
         self.assertRegex(logs, "gone-away.*ended with cancelled")
 
-    def test_websocket_upgrades_are_not_passed_as_something_else(self):
-        reply = self.daemon.call("web", path="/headers",
-                                 headers={"Connection": "Upgrade", "Upgrade": "websocket"})
-        self.assertNotIn("upgrade: websocket", reply.text.lower())
-
 
 class Lifecycle(Case):
     @classmethod

@@ -15,15 +15,18 @@ namespace {
 std::vector<char> Copy(std::string_view bytes) { return {bytes.begin(), bytes.end()}; }
 
 void CheckHead(const UpstreamHead& head, RequestMethod method) {
-  PULGA_CHECK(head.status >= 100 && head.status <= 599 && head.status != 101);
+  const bool switches = head.status == 101;
+  PULGA_CHECK(head.status >= 100 && head.status <= 599);
+  PULGA_CHECK(!switches || method == RequestMethod::kUpgrade);
+  PULGA_CHECK(switches == !head.upgrade.empty());
   PULGA_CHECK(head.headers.size() <= kMaxResponseHeaders);
   for (const auto& [name, value] : head.headers) {
     PULGA_CHECK(IsHeaderName(name) && IsHeaderValue(value) && !IsHopByHop(name));
     const std::string lower = ToLower(name);
     PULGA_CHECK(!lower.starts_with("x-pulga-") && lower != "x-call-id");
   }
-  const bool bodiless = method == RequestMethod::kHead || head.status < 200 || head.status == 204 ||
-                        head.status == 304;
+  const bool bodiless = method == RequestMethod::kHead || (head.status < 200 && !switches) ||
+                        head.status == 204 || head.status == 304;
   if (bodiless) PULGA_CHECK(head.framing == BodyFraming::kNone);
   if (head.framing == BodyFraming::kLength) PULGA_CHECK(head.content_length.has_value());
   if (head.framing == BodyFraming::kChunked) PULGA_CHECK(!head.content_length.has_value());
@@ -88,6 +91,7 @@ std::vector<std::string> FuzzSeeds() {
       "b\r\n\r\n1",
       chunked + "5\r\nhello\r\n00A;name=value\r\n0123456789\r\n0\r\nTrailer: t\r\n\r\n",
       chunked + "0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+      "HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nbytes",
       chunked + "fffffffffffffff\r\nendless",
   };
   std::string many = "HTTP/1.1 200 OK\r\n";
@@ -103,7 +107,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   size_t mix = size;
   for (const char c : bytes.substr(0, 64)) mix = mix * 31 + static_cast<unsigned char>(c);
   const size_t at = size == 0 ? 0 : mix % size;
-  for (const RequestMethod method : {RequestMethod::kOther, RequestMethod::kHead}) {
+  for (const RequestMethod method :
+       {RequestMethod::kOther, RequestMethod::kHead, RequestMethod::kUpgrade}) {
     UpstreamHead head;
     const HeadParse whole = ParseResponseHead(bytes, 0, method, &head);
     if (whole.state == ParseState::kBad) PULGA_CHECK(*whole.problem != '\0');

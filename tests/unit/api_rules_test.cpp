@@ -47,6 +47,33 @@ TEST(EndToEndHeaders, DropsHopByHopAndWhatConnectionNames) {
   EXPECT_EQ(EndToEndHeaders(in), out);
 }
 
+TEST(RequestedUpgrade, IsOneProtocolThatIsNoOtherHttp) {
+  HttpRequest request;
+  request.method = "GET";
+  request.version = "HTTP/1.1";
+  const auto asked = [&](std::string protocol, std::string connection = "keep-alive, UPGRADE") {
+    request.headers = {{"upgrade", std::move(protocol)}, {"CONNECTION", std::move(connection)}};
+    return RequestedUpgrade(request).value_or("");
+  };
+  EXPECT_EQ(asked("websocket"), "websocket");
+  EXPECT_EQ(asked("IRC/6.9"), "IRC/6.9");
+  EXPECT_EQ(asked("websocket", "keep-alive"), "");
+  for (const char* protocol :
+       {"", "/", "a/", "a/b/c", "a b", "one, two", "h2c", "H2C", "HTTP/2.0"}) {
+    EXPECT_EQ(asked(protocol), "") << protocol;
+  }
+  for (const auto& [method, version, chunked] : {std::tuple("HEAD", "HTTP/1.1", false),
+                                                 {"GET", "HTTP/1.0", false},
+                                                 {"GET", "HTTP/1.1", true}}) {
+    request.method = method;
+    request.version = version;
+    request.chunked = chunked;
+    EXPECT_EQ(asked("websocket"), "") << method << version;
+  }
+  request.headers = {{"Upgrade", "a"}, {"Upgrade", "b"}, {"Connection", "upgrade"}};
+  EXPECT_FALSE(RequestedUpgrade(request));
+}
+
 TEST(ReplyHeaders, NeverCarryControlBytesOrFraming) {
   EXPECT_TRUE(IsFitReplyHeader("X-A", "b c"));
   EXPECT_FALSE(IsFitReplyHeader("X-A", "b\r\nX-B: 1"));

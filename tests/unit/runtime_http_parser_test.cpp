@@ -56,6 +56,29 @@ TEST(ResponseHead, RefusesWhatIsMalformed) {
   }
 }
 
+TEST(ResponseHead, SwitchesProtocolsWhereThatWasAskedForAndSaysToWhich) {
+  const std::string line = "HTTP/1.1 101 Go\r\n";
+  UpstreamHead head;
+  const HeadParse parse = Parse(line + "Connection: a, Upgrade\r\nUpgrade: x/1\r\nA: gone\r\n\r\n",
+                                &head, RequestMethod::kUpgrade);
+  ASSERT_EQ(parse.state, ParseState::kComplete);
+  EXPECT_EQ(head.status, 101);
+  EXPECT_EQ(head.upgrade, "x/1");
+  EXPECT_EQ(head.framing, BodyFraming::kUntilClose);
+  EXPECT_EQ(head.after, AfterResponse::kClose);
+  EXPECT_TRUE(head.headers.empty());
+  for (const char* fields :
+       {"", "Upgrade: x\r\n", "Connection: upgrade\r\n", "Connection: upgrade\r\nUpgrade: \r\n"}) {
+    EXPECT_EQ(Parse(line + fields + "\r\n", &head, RequestMethod::kUpgrade).state, ParseState::kBad)
+        << fields;
+  }
+  EXPECT_EQ(Parse("HTTP/1.1 403 No\r\nUpgrade: x\r\nContent-Length: 2\r\n\r\n", &head,
+                  RequestMethod::kUpgrade)
+                .state,
+            ParseState::kComplete);
+  EXPECT_EQ(head.framing, BodyFraming::kLength);
+}
+
 TEST(ResponseHead, FindsTheFraming) {
   struct Row {
     const char* bytes;

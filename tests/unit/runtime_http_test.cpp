@@ -4,6 +4,7 @@
 #include <atomic>
 #include <mutex>
 
+#include "runtime/call.h"
 #include "tests/support/call_fixture.h"
 
 namespace pulga {
@@ -73,6 +74,60 @@ TEST_F(HttpTest, OneThatNeverSaysItIsReadyIsNotReady) {
   version->spec.limits.start_timeout = std::chrono::milliseconds(300);
   Answer("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
   EXPECT_EQ(Call(Request())->outcome(), "not-ready");
+}
+
+TEST_F(HttpTest, CarriesTheBytesOfTheProtocolAskedFor) {
+  std::string seen;
+  Serve([&](FakeConnection& c) {
+    seen = c.ReadRequest();
+    c.Send("HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: WebSocket\r\nX-A: b\r\n\r\nfirst,");
+    char bytes[64];
+    for (size_t n = 1; n > 0;) {
+      n = c.ReadSome(bytes, sizeof bytes);
+      c.Send({bytes, n});
+    }
+  });
+  InvocationRequest request = Request();
+  request.upgrade = "websocket";
+  auto client = Begin(std::move(request));
+  ASSERT_TRUE(RunUntil([&] { return client->body == "first,"; }));
+  EXPECT_NE(seen.find("\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"), std::string::npos);
+  EXPECT_EQ(client->status(), 101);
+  EXPECT_EQ(client->call->head().upgrade, "WebSocket");
+  EXPECT_EQ(client->header("X-A"), "b");
+  client->Send("then, ");
+  ASSERT_TRUE(RunUntil([&] { return client->body == "first,then, "; }));
+  EXPECT_FALSE(client->done());
+  client->EndBody();
+  ASSERT_TRUE(RunUntil([&] { return client->done(); }));
+  EXPECT_EQ(client->outcome(), "ok");
+  EXPECT_FALSE(client->contract_broken);
+  EXPECT_FALSE(dynamic_cast<class pulga::Call&>(*client->call).ShowsLatency());
+}
+
+TEST_F(HttpTest, SwitchesToNothingThatWasNotAskedFor) {
+  Answer("HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: other\r\n\r\n");
+  EXPECT_EQ(Call(Request())->outcome(), "bad-response");
+  InvocationRequest request = Request();
+  request.upgrade = "websocket";
+  EXPECT_EQ(Call(std::move(request))->outcome(), "bad-response");
+}
+
+TEST_F(HttpTest, EndsASwitchedConnectionThatIsSilent) {
+  version->spec.limits.timeout = std::chrono::milliseconds(200);
+  Serve([](FakeConnection& c) {
+    c.ReadRequest();
+    c.Send("HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+    c.ReadHead();
+  });
+  InvocationRequest request = Request();
+  request.upgrade = "x";
+  auto client = Begin(std::move(request));
+  ASSERT_TRUE(RunUntil([&] { return client->done(); }));
+  EXPECT_EQ(client->status(), 101);
+  EXPECT_TRUE(client->aborted());
+  EXPECT_EQ(client->outcome(), "timed-out");
+  EXPECT_EQ(Instances(), 1U) << "it is not the server's fault";
 }
 
 TEST_F(HttpTest, HoldsASmallAnswerThatComesInPieces) {
