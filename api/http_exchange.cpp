@@ -107,7 +107,7 @@ bool Exchange::ReadHeaders(const char* method, const char* version) {
 // suspension it repeats the call that suspended.
 MHD_Result Exchange::OnCall(MHD_Connection* connection, const char* method, const char* version,
                             const char* data, size_t* size) {
-  if (gone_) return MHD_NO;
+  if (gone_ || server_.ending()) return MHD_NO;
   in_callback_ = true;
   MHD_Result result = MHD_YES;
   if (!begun_) {

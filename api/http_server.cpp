@@ -47,7 +47,9 @@ Server::~Server() {
   *alive_ = nullptr;
   listener_.reset();
   if (daemon_ == nullptr) return;
-  // The library demands that nothing is suspended when it stops.
+  // The library demands that nothing is suspended when it stops. Its last run may read another
+  // request, or refuse one: neither may make anybody wait.
+  ending_ = true;
   for (Exchange* exchange : Exchanges()) {
     if (exchange->begun()) exchange->Leave();
   }
@@ -108,6 +110,7 @@ void Server::OnLibraryLog(void* self, const char* format, va_list arguments) {
 // attempt then fails. Without a guess the library's goes out; the connection ends in any case.
 void Server::OnLibraryRefusal(unsigned status, std::string_view text) {
   stirred_ = true;
+  if (ending_) return;
   // A bad trailer is called a bad header.
   const bool about_chunks = text.find("chunk") != std::string_view::npos;
   ClientConnection* refused = about_chunks ? nullptr : FindJudged();

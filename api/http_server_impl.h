@@ -49,6 +49,7 @@ class Server final : public HttpServer {
   size_t open_connections() const override { return connections_.size(); }
 
   bool stopping() const { return stopping_; }
+  bool ending() const { return ending_; }  // being destroyed: no request begins any more
   EventLoop& loop() { return loop_; }
   const HandlerFactory& factory() const { return factory_; }
   void NeedRun() { run_needed_ = true; }
@@ -116,6 +117,7 @@ class Server final : public HttpServer {
   TimePoint last_run_;
   bool refused_ = false;  // the library refused a request in this run
   bool stopping_ = false;
+  bool ending_ = false;
 };
 
 // One request and its reply, between the library's callbacks and our handler.

@@ -323,6 +323,56 @@ TEST(HttpServerTurn, SendsAReplyThatComesInTheTurnThatMakesItsWaitLong) {
   EXPECT_EQ(BodyOf(client.ReadUntil("late")), "late");
 }
 
+// What is on its way when the server is destroyed is read by the library's last run. It ends the
+// whole process where it finds somebody waiting then.
+class HttpServerEnd : public ::testing::Test {
+ protected:
+  HttpServerEnd() {
+    HttpServerConfig config;
+    config.listen = {*ParseListenAddress("127.0.0.1:0")};
+    const auto never = [](std::string, ReplyDone) {};
+    server_ = std::move(*HttpServer::Create(*loop_, std::move(config), [=](HttpExchange& e) {
+      if (!e.request().chunked) e.HoldBody();
+      return WithBody(e, 1 << 20, never);
+    }));
+    const std::string bound = server_->bound()[0];
+    port_ = static_cast<uint16_t>(*ParseUint(bound.substr(bound.rfind(':') + 1)));
+  }
+  RawClient Connect(const std::string& text) {
+    const size_t connections = server_->open_connections() + 1;
+    RawClient client(port_);
+    client.Send(text);
+    while (server_->open_connections() < connections) loop_->RunOnce(milliseconds(50));
+    for (int i = 0; i < 5; ++i) loop_->RunOnce(milliseconds(10));
+    return client;
+  }
+
+  std::unique_ptr<EventLoop> loop_ = EventLoop::Create().value();
+  std::unique_ptr<HttpServer> server_;
+  uint16_t port_ = 0;
+};
+
+TEST_F(HttpServerEnd, BeginsNoRequestThatIsReadAtLast) {
+  RawClient whole = Connect("");
+  RawClient rest = Connect("POST / HTTP/1.1\r\nHost:");
+  whole.Send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nbody");
+  rest.Send(" x\r\nContent-Length: 9\r\n\r\nbody");
+  server_.reset();
+  EXPECT_TRUE(whole.ClosedWithin(milliseconds(30000)));
+  EXPECT_TRUE(rest.ClosedWithin(milliseconds(30000)));
+}
+
+TEST_F(HttpServerEnd, HoldsNobodyWhenARequestIsRefusedAtLast) {
+  RawClient reading =
+      Connect("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n");
+  RawClient refused = Connect("");
+  ASSERT_EQ(server_->open_requests(), 1U);
+  refused.Send("GET / HTTP/1.1\r\nHost\r\n\r\n");
+  server_.reset();
+  EXPECT_TRUE(reading.ClosedWithin(milliseconds(30000)));
+  EXPECT_TRUE(refused.ClosedWithin(milliseconds(30000)));
+}
+
 // The library's buffer is full of what it can not use, and it wants to run again and again.
 const std::string kEndlessExtension =
     "Transfer-Encoding: chunked\r\n\r\n5;" + std::string(64 * 1024, 'e');
