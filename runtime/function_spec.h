@@ -56,6 +56,7 @@ struct ScaleSpec {
   uint32_t max = 4;
   uint32_t concurrency = 0;  // 0 = not given, by mode: exec 1, http 100
   uint32_t target = 0;       // http: calls at once that one instance is meant for; 0 = concurrency
+  uint32_t rps_target = 0;   // http: calls per second one instance is meant for; 0 = not asked
   uint32_t cpu_target = 0;   // http: percent of limits.cpu that instances should use; 0 = not asked
   Duration latency_target{0};        // http: what calls should take; 0 = not asked
   uint32_t latency_percentile = 95;  // how many of 100 of them
@@ -116,6 +117,7 @@ inline constexpr NumberRange kMinRange{0, kMaxSlots};  // and no more than scale
 inline constexpr NumberRange kMaxRange{1, kMaxSlots};
 inline constexpr NumberRange kConcurrencyRange{1, 10000};
 inline constexpr NumberRange kQueueRange{0, 100000};
+inline constexpr NumberRange kRpsTargetRange{1, 1000000};
 inline constexpr NumberRange kCpuTargetRange{1, 100};
 inline constexpr uint32_t kDefaultCpuTarget = 80;  // "auto"
 inline constexpr NumberRange kPercentileRange{1, 99};

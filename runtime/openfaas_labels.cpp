@@ -15,6 +15,7 @@ constexpr std::string_view kPrefix = "com.openfaas.scale.";
 constexpr NumberRange kFactorRange{0, 100};
 constexpr NumberRange kTargetRange{1, 1000000};
 constexpr uint64_t kDefaultTarget = 50;
+constexpr uint32_t kCommunityRps = 5;
 constexpr double kDefaultProportion = 0.9;
 constexpr Duration kDefaultZeroDuration = std::chrono::minutes(15);
 
@@ -139,7 +140,10 @@ class Mapper {
     PULGA_ASSIGN_OR_RETURN(const double proportion, labels_.Proportion());
     const std::string* type = labels_.Find("type");
     const double target = static_cast<double>(given.value_or(kDefaultTarget)) * proportion;
-    if (type == nullptr && !given) return OkStatus();
+    if (type == nullptr && !given) {
+      MapCommunityEdition();
+      return OkStatus();
+    }
     if (mode_ == SandboxMode::kExec) {
       Warn(type != nullptr ? "type" : "target",
            "has no effect: an exec function has as many instances as calls");
@@ -157,13 +161,23 @@ class Mapper {
     } else if (type != nullptr && *type == "queue") {
       Warn("type", "queue needs no target here: calls that wait always count");
     } else if (type == nullptr || *type == "rps") {
-      Warn(type != nullptr ? "type" : "target",
-           "requests per second are not counted; by calls at once it is scaled anyway, and with "
-           "type capacity by this target");
+      if (scale.rps_target == 0) {
+        scale.rps_target = static_cast<uint32_t>(std::max<int64_t>(std::llround(target), 1));
+      }
     } else {
-      Warn("type", labels_.Shown("type") + " is not known here: capacity and cpu are");
+      Warn("type", labels_.Shown("type") + " is not known here: rps, capacity and cpu are");
     }
     return OkStatus();
+  }
+  // OpenFaaS CE knows no targets: five calls per second are when its alert sets in. Who deploys by
+  // its API and names a maximum expects to be scaled by that.
+  void MapCommunityEdition() {
+    ScaleSpec& scale = out_.spec.scale;
+    const bool asked = out_.spec.openfaas.has_value() && labels_.Find("max") != nullptr;
+    const bool has_target = scale.target != 0 || scale.rps_target != 0 || scale.cpu_target != 0 ||
+                            scale.latency_target != Duration::zero();
+    if (!asked || has_target || !IsServer(mode_) || scale.min >= scale.max) return;
+    scale.rps_target = kCommunityRps;
   }
   // Thousandths of a core per replica there, a part of the limit here.
   void MapCpu(double millis) {

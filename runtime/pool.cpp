@@ -109,6 +109,7 @@ Pool::Pool(RuntimeContext& context, VersionPtr version, uint64_t id, Duration id
     ready_probe_ = std::make_unique<const ReadyProbe>(**probe);
   }
   const ScaleSpec& scale = version_->spec.scale;
+  if (scale.rps_target != 0) rate_ = std::make_unique<CallRate>(last_used_);
   if (scale.cpu_target != 0 || scale.latency_target != Duration::zero()) {
     meters_ = std::make_unique<Meters>();
   }

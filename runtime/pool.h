@@ -258,6 +258,7 @@ class Pool final : private SpawnerEvents {
     CpuAverage cpu;
   };
   std::unique_ptr<Meters> meters_;
+  std::unique_ptr<CallRate> rate_;  // the same
   TimePoint measured_;
   InstanceSize size_;                        // of each instance, as decided
   std::map<uint16_t, Duration> cpu_before_;  // server: of each slot, by those that ended in it

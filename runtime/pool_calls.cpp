@@ -52,6 +52,7 @@ void Pool::Submit(Call& call) {
   book_->OnCallBegun(last_used_);
   if (context_.room != nullptr) book_->room_clock = context_.room->clock();
   call.pool = this;
+  if (rate_) rate_->OnCall(last_used_);
   if (ScalesByLoad()) LookAtLoad();
   if (waiting_.empty() && ServeOne(call)) return;
   if (call.ended()) return;

@@ -63,7 +63,8 @@ bool Pool::ScalesByTarget() const {
 }
 
 bool Pool::ScalesByLoad() const {
-  return ScalesByTarget() || meters_ != nullptr || (sizer_ != nullptr && IsServer(version_->mode));
+  return ScalesByTarget() || rate_ != nullptr || meters_ != nullptr ||
+         (sizer_ != nullptr && IsServer(version_->mode));
 }
 
 void Pool::LookAtLoad() {
@@ -107,6 +108,11 @@ ScaleDecision Pool::DecideScale(const PoolSnapshot& snapshot) {
   load.last_call = book_->idle_since().value_or(snapshot.now);
   load.stable_calls = book_->load().Average(snapshot.now, std::chrono::seconds(60));
   load.panic_calls = book_->load().Average(snapshot.now, std::chrono::seconds(6));
+  if (rate_) {
+    rules.rate_target = scale.rps_target;
+    load.stable_rate = rate_->PerSecond(snapshot.now, std::chrono::seconds(60));
+    load.panic_rate = rate_->PerSecond(snapshot.now, std::chrono::seconds(6));
+  }
   load.waiting = snapshot.waiting;
   for (const InstanceSnapshot& instance : snapshot.instances) {
     if (instance.step != InstanceStep::kEnding) ++load.instances;

@@ -316,6 +316,7 @@ Status ReadScale(const Json& json, ScaleSpec& scale) {
       .TakeNumber("max", kMaxRange, &scale.max)
       .TakeNumber("concurrency", kConcurrencyRange, &scale.concurrency)
       .TakeNumber("target", kConcurrencyRange, &scale.target)
+      .TakeNumber("rps_target", kRpsTargetRange, &scale.rps_target)
       .Take("cpu_target", ReadCpuTarget, &scale.cpu_target)
       .Take("latency_target", ReadLatencyTarget, &scale.latency_target)
       .TakeNumber("latency_percentile", kPercentileRange, &scale.latency_percentile)
@@ -507,15 +508,15 @@ Json ScaleToJson(const ScaleSpec& scale) {
   const bool freezes = scale.freeze_after != kNeverFreeze;
   Json json = {{"min", scale.min},
                {"max", scale.max},
-               {"concurrency", scale.concurrency},
                {"queue", scale.queue},
                {"queue_wait", FormatDuration(scale.queue_wait)},
                {"weight", scale.weight},
                {"parked", scale.parked},
                {"idle", scale.idle == Duration::zero() ? "auto" : FormatDuration(scale.idle)},
                {"freeze_after", freezes ? FormatDuration(scale.freeze_after) : "never"}};
-  if (scale.concurrency == 0) json.erase("concurrency");
+  if (scale.concurrency != 0) json["concurrency"] = scale.concurrency;
   if (scale.target != 0) json["target"] = scale.target;
+  if (scale.rps_target != 0) json["rps_target"] = scale.rps_target;
   if (scale.cpu_target != 0) json["cpu_target"] = scale.cpu_target;
   if (scale.latency_target == Duration::zero()) return json;
   json["latency_target"] = FormatDuration(scale.latency_target);

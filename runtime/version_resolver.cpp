@@ -120,7 +120,8 @@ Status CheckModeRules(const FunctionSpec& spec, const Version& version) {
                        version.mode_reason + "); leave it out, or use mode \"http\""};
     }
     for (const auto& [field, asked] :
-         {std::pair("scale.cpu_target", spec.scale.cpu_target != 0),
+         {std::pair("scale.rps_target", spec.scale.rps_target != 0),
+          std::pair("scale.cpu_target", spec.scale.cpu_target != 0),
           std::pair("scale.latency_target", spec.scale.latency_target != Duration::zero())}) {
       if (!asked) continue;
       return Error{Code::kInvalidArgument, 0,

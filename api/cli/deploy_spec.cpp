@@ -39,6 +39,7 @@ constexpr SpecFlag kFlags[] = {
     {"min", "scale", "min", "N", "instances kept running"},
     {"max", "scale", "max", "N", "instances at most"},
     {"concurrency", "scale", "concurrency", "N", "calls at once per instance"},
+    {"rps-target", "scale", "rps_target", "N", "calls per second per instance (http)"},
     {"cpu-target", "scale", "cpu_target", "PERCENT", "of cpu, to use; auto is 80 (http)"},
     {"latency-target", "scale", "latency_target", "TIME", "a call is to take (http)"},
     {"latency-percentile", "scale", "latency_percentile", "N", "of 100 calls, 95"},
@@ -75,8 +76,9 @@ Json ValueOf(const std::string& text) {
 
 // Whole numbers in these fields, text in all others ("64" of memory is a quantity all the same).
 bool IsCount(std::string_view field) {
-  for (const char* name : {"cpu_weight", "pids", "nofile", "min", "max", "concurrency", "queue",
-                           "parked", "port", "cpu_target", "latency_percentile", "weight"}) {
+  for (const char* name :
+       {"cpu_weight", "pids", "nofile", "min", "max", "concurrency", "queue", "parked", "port",
+        "rps_target", "cpu_target", "latency_percentile", "weight"}) {
     if (field == name) return true;
   }
   return false;

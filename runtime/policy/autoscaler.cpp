@@ -12,6 +12,8 @@ using Cause = ScaleDecision::Cause;
 
 // An average of whole numbers is one only nearly.
 constexpr double kNearly = 1 - 1e-5;
+// How often a rate is looked at while nobody calls.
+constexpr Duration kRateFades = std::chrono::seconds(2);
 
 uint32_t Ceil(double value) {
   if (!(value > 0)) return 0;
@@ -26,6 +28,8 @@ std::string_view CauseText(Cause cause) {
       return "so many calls are under way";
     case Cause::kPanic:
       return "many more calls came within seconds";
+    case Cause::kRate:
+      return "so many calls come per second";
     case Cause::kCpu:
       return "they use more of their processors than they should";
     case Cause::kLatency:
@@ -96,8 +100,21 @@ class Scaler {
     if (load_.waiting > 0) Ask(Ceil((load_.waiting + load_.under_way) / each), Cause::kQueue);
     // Who has a call keeps an instance, whatever averages say.
     Ask(Ceil(load_.under_way / each), Cause::kCalls);
+    AskByRate();
     // Both are of the past when nobody calls, and would keep the last instance for ever.
     if (load_.stable_calls > 0) AskByRatios();
+  }
+  // At once by the short average, down by the long one; without a panic: slow answers, which panic
+  // is for, make no rate higher.
+  void AskByRate() {
+    if (!rules_.rate_target) return;
+    const double rate = std::max(load_.stable_rate, load_.panic_rate);
+    const double each = std::max(*rules_.rate_target, 0.01);
+    const uint32_t wanted =
+        load_.instances > 0 ? ByRatio(rate / (each * load_.instances)) : Ceil(rate / each);
+    AskFor(wanted, Cause::kRate, rate, each);
+    // It fades though nothing happens.
+    if (wanted > rules_.min) LookAgain(load_.now + kRateFades);
   }
   void AskByRatios() {
     if (load_.cpu && rules_.cpu_target) {
@@ -216,6 +233,10 @@ std::string Percent(double share) { return std::to_string(std::lround(share * 10
 std::string Detail(const ScaleDecision& decision) {
   if (decision.cause == Cause::kCpu) {
     return " (" + Percent(decision.measured) + ", not " + Percent(decision.target) + ")";
+  }
+  if (decision.cause == Cause::kRate) {
+    return " (" + std::to_string(std::lround(decision.measured)) + ", " +
+           std::to_string(std::lround(decision.target)) + " for each)";
   }
   if (decision.cause != Cause::kLatency) return "";
   const auto shown = [](double ns) {

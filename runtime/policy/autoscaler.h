@@ -1,9 +1,9 @@
 // Autoscaler: how many instances of a version there should be. By calls under way (a stable
-// average, and in panic a short one), processor use, latency and queue length: whoever asks for
-// most is heard. Latency is heard only as far as load can be its cause: never for more instances
-// than there are calls at once, and not for a while after more of them did not help. Up at once,
-// down slowly, to zero last of all; min and max exactly. The caller keeps ScaleState. Source:
-// Knative's autoscaler (windows, panic, rates) and Kubernetes' (ratios with a tolerance).
+// average, and in panic a short one), calls per second, processor use, latency and queue length:
+// whoever asks for most is heard. Latency is heard only as far as load can be its cause: never for
+// more instances than there are calls at once, and not for a while after more of them did not help.
+// Up at once, down slowly, to zero last of all; min and max exactly. The caller keeps ScaleState.
+// Source: Knative's autoscaler (windows, panic, rates) and Kubernetes' (ratios with a tolerance).
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,7 @@ struct ScaleRules {
   double calls_per_instance = 1;  // at once
   Duration panic_for = std::chrono::seconds(60);
   double panic_threshold = 2;              // times what the instances there are meant for
+  std::optional<double> rate_target;       // calls per second of each instance
   std::optional<double> cpu_target;        // of what instances may use
   std::optional<Duration> latency_target;  // for LoadSnapshot::latency
   // Whether another instance made answers faster shows so long after it was asked for.
@@ -39,6 +40,8 @@ struct LoadSnapshot {
   uint32_t instances = 0;     // ready, or about to be
   double stable_calls = 0;    // under way or waiting, over a minute (LoadWindow)
   double panic_calls = 0;     // over six seconds
+  double stable_rate = 0;     // calls begun per second, over a minute (CallRate)
+  double panic_rate = 0;      // over six seconds
   uint32_t waiting = 0;       // without an instance, now
   uint32_t under_way = 0;     // at instances, now
   std::optional<double> cpu;  // mean over instances, 1: all they may use
@@ -70,6 +73,7 @@ struct ScaleDecision {
     kEnough,
     kCalls,
     kPanic,
+    kRate,
     kCpu,
     kLatency,
     kQueue,
@@ -85,7 +89,8 @@ struct ScaleDecision {
   uint32_t before = 0;
   Cause cause = Cause::kEnough;
   std::optional<TimePoint> look_again;  // when time alone may change the answer
-  // kCpu, kLatency: what was measured, and what it should be; shares of 1, or nanoseconds.
+  // kRate, kCpu, kLatency: what was measured, and what it should be; calls per second (of all, of
+  // each), shares of 1, or nanoseconds.
   double measured = 0;
   double target = 0;
 };

@@ -20,6 +20,18 @@ void LoadWindow::Set(TimePoint now, uint32_t level) {
   level_ = level;
 }
 
+void LoadWindow::Count(TimePoint now) {
+  Advance(now);
+  Bucket& bucket = BucketOf(SecondOf(at_));
+  bucket.sum += 1;
+}
+
+LoadWindow::Bucket& LoadWindow::BucketOf(int64_t second) {
+  Bucket& bucket = buckets_[static_cast<size_t>(second % kSeconds)];
+  if (bucket.second != second) bucket = {static_cast<uint32_t>(second), 0};
+  return bucket;
+}
+
 void LoadWindow::Advance(TimePoint now) {
   if (now <= at_) return;
   // What is older than the window is not even counted.
@@ -27,9 +39,7 @@ void LoadWindow::Advance(TimePoint now) {
   while (at_ < now) {
     const int64_t second = SecondOf(at_);
     const TimePoint end = std::min(now, TimePoint(seconds(second + 1)));
-    Bucket& bucket = buckets_[static_cast<size_t>(second % kSeconds)];
-    if (bucket.second != second) bucket = {static_cast<uint32_t>(second), 0};
-    bucket.sum += static_cast<float>(level_ * Length(end - at_));
+    BucketOf(second).sum += static_cast<float>(level_ * Length(end - at_));
     at_ = end;
   }
 }

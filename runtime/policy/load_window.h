@@ -2,6 +2,7 @@
 // over the last minute. Levels are weighted by how long they lasted. A fixed 500 bytes.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 
@@ -18,6 +19,9 @@ class LoadWindow {
   // From now on `level` calls are under way. Time never goes back: an earlier `now` counts as the
   // last one.
   void Set(TimePoint now, uint32_t level);
+  // Something that takes no time by itself: with nothing else in the window its average is how many
+  // of them there were per second (CallRate).
+  void Count(TimePoint now);
   // Over the last `window`, up to a minute; over all there was where that is less.
   double Average(TimePoint now, Duration window);
   uint32_t level() const { return level_; }
@@ -29,10 +33,27 @@ class LoadWindow {
     uint32_t second = 0;
     float sum = 0;  // calls times how long they lasted
   };
+  Bucket& BucketOf(int64_t second);  // empty, if it is a new one
+
   std::array<Bucket, kSeconds> buckets_;  // by second modulo the size
   TimePoint begun_;
   TimePoint at_;
   uint32_t level_ = 0;
+};
+
+// How many calls began per second. What was before the first one counts as a time without calls:
+// one call is not many per second because it is the first.
+class CallRate {
+ public:
+  explicit CallRate(TimePoint now) : window_(Before(now)) {}
+  void OnCall(TimePoint now) { window_.Count(now); }
+  double PerSecond(TimePoint now, Duration window) { return window_.Average(now, window); }
+
+ private:
+  static TimePoint Before(TimePoint now) {
+    return std::max(now - std::chrono::seconds(LoadWindow::kSeconds), TimePoint());
+  }
+  LoadWindow window_;
 };
 
 }  // namespace pulga

@@ -248,6 +248,15 @@ class Load(Ladder):
         self.assertEqual(self.status("burns")["spec"]["scale"]["cpu_target"], 80)
         self.load_until_it_grows("burns", "/cpu/200", "they use more of their processors")
 
+    def test_servers_are_added_when_many_calls_come_per_second(self):
+        self.daemon.put("rates", {"image": "http-hello:1", "mode": "http",
+                                  "limits": {"memory": "16Mi"},
+                                  "scale": {"max": 2, "rps_target": 1}})
+        # One call per second would do for each of two; calls at once are far from 100.
+        self.load_until_it_grows("rates", "/", "scale.max allows no more")
+        # Nobody calls: with the minute's average the second one goes, too.
+        wait_until(lambda: len(self.status("rates")["instances"]) < 2, 240, "fewer are enough")
+
     def test_servers_are_added_when_answers_take_too_long(self):
         self.daemon.put("slows", {"image": "http-hello:1", "mode": "http",
                                   "limits": {"memory": "16Mi", "cpu": "0"},
@@ -257,6 +266,7 @@ class Load(Ladder):
 
     def test_targets_that_cannot_be_are_refused_by_name(self):
         for scale, cpu, message in (
+                ({"rps_target": 0}, "1", "scale.rps_target: 0 is not between 1 and 1000000"),
                 ({"cpu_target": 0}, "1", "scale.cpu_target: 0 is not between 1 and 100"),
                 ({"cpu_target": "80%"}, "1", "scale.cpu_target: percent of limits.cpu"),
                 ({"cpu_target": 80}, "0", "scale.cpu_target: there is no limits.cpu"),
@@ -267,7 +277,7 @@ class Load(Ladder):
             reply = self.daemon.api("PUT", "/v1/functions/bad", {
                 "image": "http-hello:1", "mode": "http", "limits": {"cpu": cpu}, "scale": scale})
             self.assert_error(reply, 400, "invalid_spec", message)
-        for scale in ({"cpu_target": 80}, {"latency_target": "1s"}):
+        for scale in ({"rps_target": 5}, {"cpu_target": 80}, {"latency_target": "1s"}):
             reply = self.daemon.api("PUT", "/v1/functions/bad", {
                 "image": "probe:1", "mode": "exec", "scale": scale})
             self.assert_error(reply, 400, "invalid_argument",

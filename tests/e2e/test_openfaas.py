@@ -226,6 +226,17 @@ class OpenFaas(Case):
 
     # --- scale
 
+    def test_a_maximum_alone_scales_by_calls_per_second_as_the_community_edition_does(self):
+        rates = {}
+        scale = "com.openfaas.scale."
+        for name, labels in (("ce", {scale + "max": "2"}),
+                             ("fixed", {scale + "min": "2", scale + "max": "2"}),
+                             ("pro", {scale + "type": "rps", scale + "target": "20"})):
+            self.deploy(name, labels=labels)
+            told = self.daemon.api("GET", "/v1/functions/" + name).json()
+            rates[name] = told["spec"]["scale"].get("rps_target")
+        self.assertEqual(rates, {"ce": 5, "fixed": None, "pro": 18})
+
     def test_scaled_to_zero_and_woken_by_a_call(self):
         self.deploy("s", labels={"com.openfaas.scale.min": "2", "com.openfaas.scale.max": "3"})
         self.assertEqual(self.status("s")["replicas"], 2)

@@ -35,6 +35,7 @@ struct FakeFunction {
   ScaleRules scale;
   ScaleState state;
   LoadWindow window{TimePoint{}};
+  CallRate rate{TimePoint{}};
   IdleHistogram habit;
   Warmth warmth;
   TimePoint last_call;
@@ -98,7 +99,9 @@ class Simulation {
     out.scale.min = Below(6) == 0 && bytes < rules_.budget / 16 ? 1 : 0;
     out.scale.max = 1 + Below(4);
     out.scale.calls_per_instance = 1 + Below(3);
+    if (Below(8) == 0) out.scale.rate_target = 1 + Below(5);
     out.window = LoadWindow(now_);
+    out.rate = CallRate(now_);
     out.last_call = now_;
     return out;
   }
@@ -167,6 +170,7 @@ class Simulation {
     target.clock = clock_;
     target.last_call = now_;
     target.waiting.push_back({now_, Upto(rules_.longest_call)});
+    target.rate.OnCall(now_);
   }
 
   // A new version: the old one's instances finish what they have.
@@ -234,6 +238,8 @@ class Simulation {
     view.load.last_call = function.last_call;
     view.load.stable_calls = function.window.Average(now_, seconds(60));
     view.load.panic_calls = function.window.Average(now_, seconds(6));
+    view.load.stable_rate = function.rate.PerSecond(now_, seconds(60));
+    view.load.panic_rate = function.rate.PerSecond(now_, seconds(6));
     view.load.waiting = static_cast<uint32_t>(function.waiting.size());
     view.load.under_way = function.under_way();
     if (!function.waiting.empty()) view.oldest_waiting = function.waiting.front().arrived;

@@ -69,6 +69,22 @@ TEST(LoadWindow, EqualsThePlainSum) {
   }
 }
 
+TEST(CallRate, IsCallsPerSecondAndFades) {
+  CallRate rate(kStart);
+  rate.OnCall(kStart + milliseconds(1));
+  EXPECT_LT(rate.PerSecond(kStart + milliseconds(2), seconds(6)), 0.3) << "one is not many";
+  TimePoint now = kStart;
+  for (; now < kStart + seconds(90); now += milliseconds(100)) rate.OnCall(now);
+  EXPECT_NEAR(rate.PerSecond(now, seconds(60)), 10, 0.2);
+  EXPECT_NEAR(rate.PerSecond(now, seconds(6)), 10, 0.2);
+  EXPECT_NEAR(rate.PerSecond(now + seconds(30), seconds(60)), 5, 0.2);
+  EXPECT_EQ(rate.PerSecond(now + seconds(30), seconds(6)), 0);
+  EXPECT_EQ(rate.PerSecond(now + hours(5), seconds(60)), 0);
+  CallRate early(TimePoint{seconds(3)});  // a board that has just started
+  early.OnCall(TimePoint{seconds(4)});
+  EXPECT_GT(early.PerSecond(TimePoint{seconds(5)}, seconds(6)), 0);
+}
+
 class Autoscaler : public ::testing::Test {
  protected:
   Autoscaler() {
@@ -110,6 +126,30 @@ TEST_F(Autoscaler, GivesEachInstanceItsShareOfCalls) {
 TEST_F(Autoscaler, AWaitingCallIsEnoughToStartFromZero) {
   load.waiting = 1;
   EXPECT_EQ(Reason(), "from 0 to 1 instance: calls are waiting");
+}
+
+TEST_F(Autoscaler, FollowsCallsPerSecondUpAtOnceAndDownSlowly) {
+  rules.calls_per_instance = 100;
+  rules.rate_target = 5;
+  load.instances = 1;
+  load.panic_rate = 5.4;
+  EXPECT_EQ(Plan(), 1U) << "within a tenth";
+  load.panic_rate = 10;
+  load.stable_rate = 1;
+  EXPECT_EQ(Reason(), "from 1 to 2 instances: so many calls come per second (10, 5 for each)");
+  EXPECT_EQ(decision.look_again, kStart + seconds(2)) << "it fades while nobody calls";
+  load.instances = 2;
+  EXPECT_EQ(Plan(), 2U);
+  load.panic_rate = 0;
+  load.stable_rate = 4;
+  EXPECT_EQ(Reason(), "stays at 2 instances: fewer would do, but not for long enough yet");
+  load.now += seconds(30);
+  EXPECT_EQ(Reason(), "from 2 to 1 instance: fewer have been enough for a while");
+  load.stable_rate = 1000;
+  EXPECT_EQ(Plan(), rules.max);
+  rules.rate_target.reset();
+  load.instances = 1;
+  EXPECT_EQ(Plan(), 1U) << "nobody asked";
 }
 
 TEST_F(Autoscaler, PanicsAtTwiceTheLoadAndCalmsDownAMinuteLater) {
@@ -398,12 +438,15 @@ TEST(AutoscalerProperty, HoldsForAnyLoad) {
     rules.min = random() % 4;
     rules.max = random() % 12;
     rules.calls_per_instance = random() % 5;
+    if (random() % 2 == 0) rules.rate_target = random() % 20;
     rules.cpu_target = 0.8;
     rules.latency_target = milliseconds(1 + random() % 100);
     load.now += milliseconds(random() % 20000);
     load.instances = random() % 14;
     load.stable_calls = random() % 30 / 3.0;
     load.panic_calls = random() % 60 / 3.0;
+    load.stable_rate = random() % 90 / 3.0;
+    load.panic_rate = random() % 200 / 3.0;
     load.waiting = random() % 3 == 0 ? random() % 9 : 0;
     load.under_way = random() % 5;
     load.cpu = random() % 150 / 100.0;

@@ -134,20 +134,48 @@ TEST_F(ScaleLabels, ScaleByCpuAsAPartOfTheLimit) {
   EXPECT_THAT(warnings, ElementsAre(HasSubstr("without limits.cpu")));
 }
 
+TEST_F(ScaleLabels, ScaleByRequestsPerSecond) {
+  Label("type", "rps");
+  EXPECT_EQ(Scale().rps_target, 45U) << "50, at 0.9 of it";
+  Label("target", "10");
+  EXPECT_EQ(Scale().rps_target, 9U);
+  spec.labels.erase("com.openfaas.scale.type");
+  EXPECT_EQ(Scale().rps_target, 9U) << "the type that OpenFaaS takes without one";
+  Label("target-proportion", "0.01");
+  EXPECT_EQ(Scale().rps_target, 1U);
+  spec.scale.rps_target = 3;
+  EXPECT_EQ(Scale().rps_target, 3U) << "the spec's own";
+  EXPECT_THAT(warnings, ElementsAre());
+}
+
+TEST_F(ScaleLabels, OfTheCommunityEditionScaleAtItsAlert) {
+  Label("max", "2");
+  EXPECT_EQ(Scale().rps_target, 0U) << "a spec of our own scales by calls at once";
+  spec.openfaas = OpenFaasSpec();
+  EXPECT_EQ(Scale().rps_target, 5U);
+  Label("min", "2");
+  EXPECT_EQ(Scale().rps_target, 0U) << "min is max";
+  spec.labels = {{"com.openfaas.scale.min", "1"}};
+  EXPECT_EQ(Scale().rps_target, 0U) << "it names no maximum";
+  Label("max", "8");
+  Label("factor", "0");
+  EXPECT_EQ(Scale().rps_target, 0U) << "no scaling";
+  Label("factor", "20");
+  Label("type", "capacity");
+  EXPECT_EQ(Scale().rps_target, 0U);
+  spec.labels.erase("com.openfaas.scale.type");
+  spec.scale.target = 4;
+  EXPECT_EQ(Scale().rps_target, 0U);
+}
+
 TEST_F(ScaleLabels, SayWhatTheyCannotDo) {
-  const std::pair<const char*, const char*> cases[] = {
-      {"rps", "requests per second are not counted"},
-      {"queue", "calls that wait always count"},
-      {"gpu", "\"gpu\" is not known here"}};
+  const std::pair<const char*, const char*> cases[] = {{"queue", "calls that wait always count"},
+                                                       {"gpu", "\"gpu\" is not known here"}};
   for (const auto& [type, warning] : cases) {
     Label("type", type);
     EXPECT_EQ(Scale().target, 0U);
     EXPECT_THAT(warnings, ElementsAre(HasSubstr(warning)));
   }
-  spec.labels.clear();
-  Label("target", "5");
-  Scale();
-  EXPECT_THAT(warnings, ElementsAre(HasSubstr("scale.target: requests per second")));
   mode = SandboxMode::kExec;
   Label("type", "capacity");
   EXPECT_EQ(Scale().target, 0U);
