@@ -34,7 +34,7 @@ Result<std::optional<JobEvent>> JobEventReader::Next() {
       Head head;
       memcpy(&head, buffer_.data(), sizeof head);
       if (head.kind < static_cast<uint32_t>(JobEventKind::kMember) ||
-          head.kind > static_cast<uint32_t>(JobEventKind::kFailure) ||
+          head.kind > static_cast<uint32_t>(JobEventKind::kStatus) ||
           head.payload_bytes > kMaxEventPayload) {
         return damaged;
       }

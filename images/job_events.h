@@ -16,6 +16,7 @@ enum class JobEventKind : uint32_t {
   kProgress = 2,     // one u64: bytes of input read so far; kFetch: layer, bytes of it
   kLayerResult = 3,  // LayerResult::Encode()
   kFailure = 4,      // EncodeFailure(): why the exit status will not be 0; the last event
+  kStatus = 5,       // one u64: the HTTP status that the receiver of a callback answered with
 };
 
 struct JobEvent {

@@ -70,7 +70,8 @@ struct CurlTransport::Transfer {
   bool stopped = false;
   bool forbidden = false;
   bool proxied = false;
-  AddressKind most_private = AddressKind::kLoopback;
+  Reach reach;
+  FileBody body;  // what is left of it
   char error[CURL_ERROR_SIZE] = {};
 
   ~Transfer() {
@@ -87,6 +88,7 @@ struct CurlTransport::Transfer {
 
   static size_t OnHeader(char* data, size_t, size_t size, void* self);
   static size_t OnBytes(char* data, size_t, size_t size, void* self);
+  static size_t ReadBody(char* data, size_t, size_t size, void* self);
   static curl_socket_t OpenSocket(void* self, curlsocktype, curl_sockaddr* address);
 };
 
@@ -120,11 +122,21 @@ size_t CurlTransport::Transfer::OnBytes(char* data, size_t, size_t size, void* s
   return transfer.stopped ? 0 : size;
 }
 
+size_t CurlTransport::Transfer::ReadBody(char* data, size_t, size_t size, void* self) {
+  FileBody& body = static_cast<Transfer*>(self)->body;
+  const ssize_t n =
+      pread(body.fd, data, std::min<uint64_t>(size, body.size), static_cast<off_t>(body.offset));
+  if (n < 0 || (n == 0 && body.size > 0)) return CURL_READFUNC_ABORT;
+  body.offset += static_cast<uint64_t>(n);
+  body.size -= static_cast<uint64_t>(n);
+  return static_cast<size_t>(n);
+}
+
 // The address that is checked is the one that is connected to: no name is resolved twice.
 curl_socket_t CurlTransport::Transfer::OpenSocket(void* self, curlsocktype,
                                                   curl_sockaddr* address) {
   auto& transfer = *static_cast<Transfer*>(self);
-  if (!transfer.proxied && KindOfAddress(address->addr) > transfer.most_private) {
+  if (!transfer.proxied && !transfer.reach.Covers(address->addr)) {
     transfer.forbidden = true;
     return CURL_SOCKET_BAD;
   }
@@ -155,7 +167,7 @@ void CurlTransport::Impl::Configure(Transfer& transfer, const HttpOrder& order) 
   CURL* const easy = transfer.easy;
   const std::string proxy = ProxyFor(options_.proxies, order.url);
   transfer.proxied = !proxy.empty();
-  transfer.most_private = order.most_private;
+  transfer.reach = order.reach;
   curl_easy_setopt(easy, CURLOPT_URL, order.url.ToString().c_str());
   curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, order.url.scheme.c_str());
   curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
@@ -185,6 +197,15 @@ void CurlTransport::Impl::Configure(Transfer& transfer, const HttpOrder& order) 
   }
   curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transfer.headers);
   if (order.form_body) curl_easy_setopt(easy, CURLOPT_COPYPOSTFIELDS, order.form_body->c_str());
+  if (order.file_body) {
+    transfer.body = *order.file_body;
+    curl_easy_setopt(easy, CURLOPT_POST, 1L);
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
+                     static_cast<curl_off_t>(order.file_body->size));
+    curl_easy_setopt(easy, CURLOPT_READFUNCTION, &Transfer::ReadBody);
+    curl_easy_setopt(easy, CURLOPT_READDATA, &transfer);
+  }
+  curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, Millis(order.time_limit));
   curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, &Transfer::OnHeader);
   curl_easy_setopt(easy, CURLOPT_HEADERDATA, &transfer);
   curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, &Transfer::OnBytes);

@@ -284,7 +284,7 @@ void ExchangeRunner::Begin(Exchange& exchange) {
   }
   if (!authorization.empty()) order.headers.push_back("Authorization: " + authorization);
   // The administrator chose the registry; where it sends us must not be more private than it is.
-  order.most_private = url.SameOrigin(session_.base) ? AddressKind::kNever : session_.reach;
+  order.reach.most_private = url.SameOrigin(session_.base) ? AddressKind::kNever : session_.reach;
   if (exchange.order_.size && exchange.offset_ != 0) {
     order.headers.push_back("Range: bytes=" + std::to_string(exchange.offset_) + "-");
   }

@@ -1,5 +1,7 @@
 #include "images/fetch/fetch_wire.h"
 
+#include <algorithm>
+
 #include "base/unpack_job.h"
 #include "images/unpack_wire.h"
 
@@ -52,6 +54,38 @@ HostAbility ReadHost(FieldReader& in) {
   return host;
 }
 
+void PutPost(const PostOrder& post, FieldWriter& out) {
+  out.PutBytes(post.url);
+  out.PutU64(post.head_bytes);
+  out.PutU64(post.body_bytes);
+  out.PutU64(Millis(post.time_limit));
+  out.PutU64(post.networks.size());
+  for (const NetworkPrefix& network : post.networks) {
+    out.PutBytes({reinterpret_cast<const char*>(network.base.data()), network.base.size()});
+    out.PutU64(static_cast<uint64_t>(network.bits));
+  }
+}
+
+std::optional<PostOrder> ReadPost(FieldReader& in) {
+  PostOrder post;
+  post.url = in.Bytes();
+  post.head_bytes = in.U64();
+  post.body_bytes = in.U64();
+  post.time_limit = FromMillis(in.U64());
+  const uint64_t networks = in.U64();
+  if (networks > kMaxNetworks) return std::nullopt;
+  for (uint64_t i = 0; i < networks && in.ok(); ++i) {
+    NetworkPrefix network;
+    const std::string_view base = in.Bytes();
+    const uint64_t bits = in.U64();
+    if (base.size() != network.base.size() || bits > 128) return std::nullopt;
+    std::copy(base.begin(), base.end(), network.base.begin());
+    network.bits = static_cast<int>(bits);
+    post.networks.push_back(network);
+  }
+  return post;
+}
+
 }  // namespace
 
 std::string FetchOrder::Encode() const {
@@ -76,6 +110,7 @@ std::string FetchOrder::Encode() const {
     out.PutU64(blob.size);
     out.PutU64(blob.offset);
   }
+  PutPost(post, out);
   return out.bytes();
 }
 
@@ -84,7 +119,7 @@ std::optional<FetchOrder> FetchOrder::Decode(std::string_view bytes) {
   if (in.Bytes() != kMagic) return std::nullopt;
   FetchOrder order;
   const uint64_t kind = in.U64();
-  if (kind < 1 || kind > 2) return std::nullopt;
+  if (kind < 1 || kind > 3) return std::nullopt;
   order.kind = static_cast<FetchKind>(kind);
   order.ref = in.Bytes();
   order.login = ReadLogin(in);
@@ -112,7 +147,9 @@ std::optional<FetchOrder> FetchOrder::Decode(std::string_view bytes) {
     }
     order.blobs.push_back(std::move(blob));
   }
-  if (!in.AtEnd()) return std::nullopt;
+  auto post = ReadPost(in);
+  if (!post || !in.AtEnd()) return std::nullopt;
+  order.post = std::move(*post);
   return order;
 }
 

@@ -1,4 +1,4 @@
-// What the importer asks of pulga-fetcher, through the request file of a kFetch job
+// What the daemon asks of pulga-fetcher, through the request file of a kFetch job
 // (base/unpack_job.h). Its answers are events on the job's channel (images/job_events.h).
 // Both sides read the other's bytes as if they were hostile.
 #pragma once
@@ -11,23 +11,33 @@
 
 #include "base/clock.h"
 #include "images/digest.h"
+#include "images/fetch/net_address.h"
 #include "images/fetch/proxy_choice.h"
 #include "images/fetch/registry_login.h"
 #include "images/platform_choice.h"
 
 namespace pulga {
 
-// What kind of errand. More kinds (callbacks, webhooks, keys of an identity provider) will follow:
-// the confinement and the HTTP part are the same for all.
+// What kind of errand. The confinement and the HTTP part are the same for all.
 enum class FetchKind : uint64_t {
   kResolve = 1,  // a name -> its documents, as an OCI layout without the layers
   kBlobs = 2,    // layers, each to its place in the output
+  kPost = 3,     // the input is POSTed to a URL, whose status is told
 };
 
 struct WantedBlob {
   Digest digest;
   uint64_t size = 0;
   uint64_t offset = 0;  // in the output
+};
+
+// The job's input: header lines ("Name: value\n"), and behind them the body.
+struct PostOrder {
+  std::string url;
+  uint64_t head_bytes = 0;
+  uint64_t body_bytes = 0;
+  std::vector<NetworkPrefix> networks;  // that it may lead to beside public addresses
+  Duration time_limit = std::chrono::seconds(30);
 };
 
 struct FetchOrder {
@@ -42,6 +52,7 @@ struct FetchOrder {
   HostAbility host;               // kResolve: which platform's image to take
   uint32_t at_once = 3;           // kBlobs
   std::vector<WantedBlob> blobs;  // kBlobs
+  PostOrder post;                 // kPost
 
   std::string Encode() const;
   static std::optional<FetchOrder> Decode(std::string_view bytes);

@@ -1,4 +1,4 @@
-// pulga-fetcher: one errand to a registry (fetch_wire.h), then the end. Remote bytes stay in here:
+// pulga-fetcher: one errand on the network (fetch_wire.h), then the end. Remote bytes stay in here:
 // in its own namespaces but for the network, locked in (fetch_confine.h), with memory that does not
 // grow with what comes. Exit status 0, or 1 with the reason as the channel's last event.
 
@@ -11,6 +11,7 @@
 #include "base/file_io.h"
 #include "base/unpack_job.h"
 #include "images/archive_index.h"
+#include "images/fetch/callback_errand.h"
 #include "images/fetch/curl_transport.h"
 #include "images/fetch/fetch_confine.h"
 #include "images/fetch/registry_client.h"
@@ -73,12 +74,22 @@ class OutputSink final : public FetchSink {
   uint64_t end_ = 0;
 };
 
+Status RunPost(const FetchOrder& order, HttpTransport& transport) {
+  PULGA_ASSIGN_OR_RETURN(const int status, RunCallback(order.post, transport, kUnpackInputFd));
+  FieldWriter out;
+  out.PutU64(static_cast<uint64_t>(status));
+  return SendEvent(kUnpackChannelFd, JobEventKind::kStatus, out.bytes());
+}
+
 Status RunErrand() {
   PULGA_ASSIGN_OR_RETURN(const std::string bytes, ReadFd(kUnpackRequestFd, kMaxUnpackRequestBytes));
   const auto order = FetchOrder::Decode(bytes);
   if (!order) return Error{Code::kInternal, 0, "the fetcher got a damaged request"};
   FetchView view;
-  PULGA_ASSIGN_OR_RETURN(view.extra_ca, ReadFd(kUnpackInputFd, kMaxExtraCa));
+  const bool posts = order->kind == FetchKind::kPost;  // then the input is what is sent
+  if (!posts) {
+    PULGA_ASSIGN_OR_RETURN(view.extra_ca, ReadFd(kUnpackInputFd, kMaxExtraCa));
+  }
   view.max_file_bytes = order->max_bytes;
   CurlOptions options;
   options.proxies = order->proxies;
@@ -89,6 +100,7 @@ Status RunErrand() {
   // Before the walls go up: the library reads its own configuration from the host.
   PULGA_ASSIGN_OR_RETURN(const auto transport, CurlTransport::Create(std::move(options)));
   PULGA_RETURN_IF_ERROR(LockInFetcher(view));
+  if (posts) return RunPost(*order, *transport);
   OutputSink sink;
   const SystemClock clock;
   RegistryClient client(*order, *transport, clock, RetryRules{}, sink);

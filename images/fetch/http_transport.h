@@ -16,11 +16,20 @@
 
 namespace pulga {
 
+// What is sent: `size` bytes of an open file from `offset` on.
+struct FileBody {
+  int fd = -1;
+  uint64_t offset = 0;
+  uint64_t size = 0;
+};
+
 struct HttpOrder {
   Url url;
-  std::vector<std::string> headers;                   // "Name: value"
-  std::optional<std::string> form_body;               // POSTed as a form; else GET
-  AddressKind most_private = AddressKind::kLoopback;  // where it may lead
+  std::vector<std::string> headers;      // "Name: value"
+  std::optional<std::string> form_body;  // POSTed as a form; else GET
+  std::optional<FileBody> file_body;     // POSTed as it is, with the type that `headers` say
+  Reach reach;
+  Duration time_limit{0};  // of all of it; 0: none
 };
 
 struct HttpHead {

@@ -5,6 +5,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string>
+
+#include "base/text.h"
 
 namespace pulga {
 namespace {
@@ -54,20 +57,76 @@ AddressKind KindOf6(const uint8_t* a) {
   return (a[0] & 0xe0) == 0x20 ? AddressKind::kPublic : AddressKind::kNever;
 }
 
-}  // namespace
+using Bytes16 = std::array<uint8_t, 16>;
 
-AddressKind KindOfAddress(const sockaddr& address) {
+constexpr int kMappedBits = 96;
+
+Bytes16 MappedFrom(const uint8_t* four) {
+  Bytes16 bytes = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  memcpy(bytes.data() + 12, four, 4);
+  return bytes;
+}
+
+// Nothing for what is no IP address.
+std::optional<Bytes16> BytesOf(const sockaddr& address) {
   if (address.sa_family == AF_INET) {
     sockaddr_in v4;
     memcpy(&v4, &address, sizeof v4);
-    return KindOf4(ntohl(v4.sin_addr.s_addr));
+    return MappedFrom(reinterpret_cast<const uint8_t*>(&v4.sin_addr));
   }
-  if (address.sa_family == AF_INET6) {
-    sockaddr_in6 v6;
-    memcpy(&v6, &address, sizeof v6);
-    return KindOf6(v6.sin6_addr.s6_addr);
+  if (address.sa_family != AF_INET6) return std::nullopt;
+  sockaddr_in6 v6;
+  memcpy(&v6, &address, sizeof v6);
+  Bytes16 bytes;
+  memcpy(bytes.data(), &v6.sin6_addr, bytes.size());
+  return bytes;
+}
+
+bool BitAt(const Bytes16& bytes, int bit) { return (bytes[bit / 8] >> (7 - bit % 8) & 1) != 0; }
+
+}  // namespace
+
+AddressKind KindOfAddress(const sockaddr& address) {
+  const auto bytes = BytesOf(address);
+  return bytes ? KindOf6(bytes->data()) : AddressKind::kNever;
+}
+
+bool NetworkPrefix::Contains(const sockaddr& address) const {
+  const auto bytes = BytesOf(address);
+  for (int bit = 0; bytes && bit < bits; ++bit) {
+    if (BitAt(*bytes, bit) != BitAt(base, bit)) return false;
   }
-  return AddressKind::kNever;
+  return bytes.has_value();
+}
+
+std::optional<NetworkPrefix> ParseNetworkPrefix(std::string_view text) {
+  const size_t slash = text.find('/');
+  const std::string address(text.substr(0, slash));
+  NetworkPrefix prefix;
+  uint8_t four[4];
+  const bool is_v4 = inet_pton(AF_INET, address.c_str(), four) == 1;
+  if (is_v4) prefix.base = MappedFrom(four);
+  if (!is_v4 && inet_pton(AF_INET6, address.c_str(), prefix.base.data()) != 1) return std::nullopt;
+  if (slash != std::string_view::npos) {
+    const auto bits = ParseUint(text.substr(slash + 1), is_v4 ? 32 : 128);
+    if (!bits) return std::nullopt;
+    prefix.bits = static_cast<int>(*bits) + (is_v4 ? kMappedBits : 0);
+  }
+  for (int bit = prefix.bits; bit < 128; ++bit) {
+    if (BitAt(prefix.base, bit)) return std::nullopt;
+  }
+  return prefix;
+}
+
+NetworkPrefix PrefixOf(const sockaddr& address) {
+  return {BytesOf(address).value_or(Bytes16{}), 128};
+}
+
+bool Reach::Covers(const sockaddr& address) const {
+  const auto holds = [&](const NetworkPrefix& prefix) { return prefix.Contains(address); };
+  if (std::any_of(allowed.begin(), allowed.end(), holds)) return true;
+  if (std::any_of(refused.begin(), refused.end(), holds)) return false;
+  return KindOfAddress(address) <= most_private;
 }
 
 }  // namespace pulga

@@ -383,7 +383,7 @@ TEST_F(Fetching, RedirectsElsewhereGetNoCredentials) {
   };
   ASSERT_TRUE(Run().ok());
   // The registry was reached at a public address: the storage must have one, too.
-  EXPECT_EQ(transport.orders.back().most_private, AddressKind::kPublic);
+  EXPECT_EQ(transport.orders.back().reach.most_private, AddressKind::kPublic);
 }
 
 TEST_F(Fetching, ChallengesOfARedirectsTargetAreNotAnswered) {

@@ -52,16 +52,20 @@ TEST(Urls, OriginsDifferByAnyPart) {
   EXPECT_FALSE(a.SameOrigin(*ParseUrl("https://h.x/1")));
 }
 
-AddressKind KindOf(const char* text) {
-  sockaddr_in v4 = {};
+sockaddr_storage AddressOf(const char* text) {
+  sockaddr_storage address = {};
+  auto& v4 = reinterpret_cast<sockaddr_in&>(address);
   v4.sin_family = AF_INET;
-  if (inet_pton(AF_INET, text, &v4.sin_addr) == 1) {
-    return KindOfAddress(reinterpret_cast<const sockaddr&>(v4));
-  }
-  sockaddr_in6 v6 = {};
+  if (inet_pton(AF_INET, text, &v4.sin_addr) == 1) return address;
+  auto& v6 = reinterpret_cast<sockaddr_in6&>(address);
   v6.sin6_family = AF_INET6;
   EXPECT_EQ(inet_pton(AF_INET6, text, &v6.sin6_addr), 1) << text;
-  return KindOfAddress(reinterpret_cast<const sockaddr&>(v6));
+  return address;
+}
+
+AddressKind KindOf(const char* text) {
+  const sockaddr_storage address = AddressOf(text);
+  return KindOfAddress(reinterpret_cast<const sockaddr&>(address));
 }
 
 TEST(NetAddresses, AreSortedByHowPrivateTheyAre) {
@@ -190,6 +194,43 @@ TEST(RegistryUrls, AreSecureUnlessNamed) {
   EXPECT_TRUE(url("hello", {}).ends_with("/v2/library/hello/"));
 }
 
+bool Covers(const Reach& reach, const char* text) {
+  const sockaddr_storage address = AddressOf(text);
+  return reach.Covers(reinterpret_cast<const sockaddr&>(address));
+}
+
+TEST(NetworkPrefixes, HoldWhatBeginsAsTheyDo) {
+  const auto holds = [](const char* prefix, const char* text) {
+    const sockaddr_storage address = AddressOf(text);
+    return ParseNetworkPrefix(prefix)->Contains(reinterpret_cast<const sockaddr&>(address));
+  };
+  EXPECT_TRUE(holds("192.168.1.0/24", "192.168.1.255"));
+  EXPECT_FALSE(holds("192.168.1.0/24", "192.168.2.0"));
+  EXPECT_TRUE(holds("10.1.2.3", "::ffff:10.1.2.3")) << "the same address, written otherwise";
+  EXPECT_TRUE(holds("0.0.0.0/0", "8.8.8.8"));
+  EXPECT_FALSE(holds("0.0.0.0/0", "2001:db8::1"));
+  EXPECT_TRUE(holds("fd00::/8", "fdff::1"));
+  EXPECT_FALSE(holds("fd00::/8", "fc00::1"));
+  for (const char* text : {"", "x", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0/8",
+                           "fd00::1/8", "fd00::/129", "10.0.0.0/", "10.0.0.0 /8", "[::1]"}) {
+    EXPECT_FALSE(ParseNetworkPrefix(text).has_value()) << text;
+  }
+}
+
+TEST(Reach, IsPublicButForWhatIsListed) {
+  Reach reach;
+  reach.most_private = AddressKind::kPublic;
+  reach.refused = {*ParseNetworkPrefix("203.0.114.7"), *ParseNetworkPrefix("10.0.0.9")};
+  reach.allowed = {*ParseNetworkPrefix("10.0.0.0/8")};
+  EXPECT_TRUE(Covers(reach, "1.1.1.1"));
+  EXPECT_FALSE(Covers(reach, "203.0.114.7")) << "public, but the board's own";
+  EXPECT_TRUE(Covers(reach, "10.0.0.9")) << "opened by name";
+  for (const char* text : {"127.0.0.1", "::1", "169.254.169.254", "192.168.1.1", "fe80::1",
+                           "::ffff:127.0.0.1", "64:ff9b::7f00:1", "224.0.0.1", "0.0.0.0"}) {
+    EXPECT_FALSE(Covers(reach, text)) << text;
+  }
+}
+
 FetchOrder SampleOrder() {
   FetchOrder order;
   order.kind = FetchKind::kBlobs;
@@ -200,6 +241,7 @@ FetchOrder SampleOrder() {
   order.max_bytes = 100;
   order.host = {{"linux", "arm64", ""}, Arm32::kRuns};
   order.blobs = {{*ParseDigest("sha256:" + std::string(64, 'a')), 60, 40}};
+  order.post = {"http://h/", 5, 7, {*ParseNetworkPrefix("10.0.0.0/8")}, std::chrono::seconds(9)};
   return order;
 }
 
@@ -209,6 +251,8 @@ TEST(FetchOrders, SurviveTheTripAndNothingElseDoes) {
   ASSERT_TRUE(back.has_value());
   EXPECT_EQ(back->Encode(), bytes);
   EXPECT_EQ(back->blobs.at(0).offset, 40u);
+  EXPECT_EQ(back->post.networks, SampleOrder().post.networks);
+  EXPECT_EQ(back->post.time_limit, std::chrono::seconds(9));
   for (size_t size = 0; size < bytes.size(); ++size) {
     EXPECT_FALSE(FetchOrder::Decode(std::string_view(bytes).substr(0, size)).has_value());
   }
