@@ -15,6 +15,14 @@ std::string DumpLine(const Json& json) {
 
 Json TimeOrNull(int64_t unix_ms) { return unix_ms == 0 ? Json() : Json(Rfc3339(unix_ms)); }
 
+Json ToJson(const TaskCallback& callback) {
+  if (callback.state == CallbackState::kNone) return Json();
+  return {{"state", CallbackStateName(callback.state)},
+          {"tries", callback.tries},
+          {"not_before", TimeOrNull(callback.not_before_ms)},
+          {"error", callback.error.empty() ? Json() : Json(callback.error)}};
+}
+
 Json ToJson(const Task& task) {
   const bool ended = HasEnded(task.state);
   Json out = {{"id", task.id},
@@ -30,6 +38,7 @@ Json ToJson(const Task& task) {
   out["status"] = task.status == 0 ? Json() : Json(task.status);
   out["duration_s"] = ended && task.begun_ms != 0 ? Json(task.function_seconds) : Json();
   out["size_bytes"] = task.bytes;
+  out["callback"] = ToJson(task.callback);
   return out;
 }
 
@@ -44,6 +53,7 @@ std::string TaskListJson(const std::vector<Task>& tasks, const TaskTotals& total
                    {"queued", totals.counts.queued},
                    {"running", totals.counts.running},
                    {"ended", totals.ended},
+                   {"callbacks", totals.callbacks},
                    {"size_bytes", totals.bytes}});
 }
 

@@ -16,8 +16,8 @@ using Json = nlohmann::json;
 std::string PathOf(const std::string& id) { return "/v1/tasks/" + PercentEncode(id); }
 
 Colour ColourOf(const std::string& state) {
-  if (state == "done") return Colour::kGreen;
-  if (state == "failed" || state == "dead") return Colour::kRed;
+  if (state == "done" || state == "delivered") return Colour::kGreen;
+  if (state == "failed" || state == "dead" || state == "given-up") return Colour::kRed;
   return state == "running" ? Colour::kYellow : Colour::kNone;
 }
 
@@ -39,20 +39,32 @@ int RunList(const Args& args) {
     return kExitOk;
   }
   const Json list = ParseReply(reply->body);
-  Table table({"ID", "FUNCTION", "STATE", "TRIES", "OUTCOME", "CREATED"});
+  Table table({"ID", "FUNCTION", "STATE", "TRIES", "OUTCOME", "CALLBACK", "CREATED"});
   for (const Json& task : ListIn(list, "tasks")) {
     const std::string state = TextIn(task, "state");
+    const std::string callback = TextIn(Field(task, "callback"), "state");
     table.Add({{TextIn(task, "id"), Colour::kBold},
                {TextIn(task, "function")},
                {state, ColourOf(state)},
                {std::to_string(NumberIn(task, "attempts"))},
                {OrDash(TextIn(task, "outcome"))},
+               {OrDash(callback), ColourOf(callback)},
                {TextIn(task, "created_at")}});
   }
   PrintOut(table.Render(Style::ForFd(STDOUT_FILENO)));
   PrintOut(std::to_string(NumberIn(list, "queued")) + " queued, " +
-           std::to_string(NumberIn(list, "running")) + " running\n");
+           std::to_string(NumberIn(list, "running")) + " running, " +
+           std::to_string(NumberIn(list, "callbacks")) + " callbacks owed\n");
   return kExitOk;
+}
+
+void AddCallback(const Json& callback, Table* table) {
+  const std::string state = TextIn(callback, "state");
+  if (state.empty()) return;
+  table->Add({{"callback", Colour::kFaint}, {state, ColourOf(state)}});
+  table->Add({{"callback tries", Colour::kFaint}, {std::to_string(NumberIn(callback, "tries"))}});
+  const std::string error = TextIn(callback, "error");
+  if (!error.empty()) table->Add({{"callback error", Colour::kFaint}, {error}});
 }
 
 int RunShow(const Args& args) {
@@ -77,6 +89,7 @@ int RunShow(const Args& args) {
     if (!Field(task, name).is_number()) continue;
     table.Add({{name, Colour::kFaint}, {std::to_string(NumberIn(task, name))}});
   }
+  AddCallback(Field(task, "callback"), &table);
   PrintOut(table.Render(Style::ForFd(STDOUT_FILENO)));
   return kExitOk;
 }

@@ -1,10 +1,10 @@
 #include <chrono>
 
-#include "api/call_name.h"
 #include "api/error_mapping.h"
 #include "api/handlers.h"
 #include "api/native/routes.h"
 #include "base/text.h"
+#include "runtime/call_name.h"
 #include "runtime/tasks/tasks.h"
 
 namespace pulga {
@@ -22,6 +22,7 @@ ApiError RefusalOf(const Error& error) {
     refusal.status = 429;
     refusal.code = "queue_full";
   }
+  if (error.code == Code::kInvalidArgument) refusal.code = "bad_callback";
   return refusal;
 }
 
@@ -33,6 +34,7 @@ class AsyncHandler final : public ReplyingHandler {
       : ReplyingHandler(exchange),
         engine_(engine),
         served_by_(std::move(served_by)),
+        name_(params.name),
         key_(ParseCallName(params.name)) {
     if (!params.rest.empty()) order_.request.path = params.rest;
   }
@@ -49,11 +51,9 @@ class AsyncHandler final : public ReplyingHandler {
       refusal.code = "invalid_name";
       return Refuse(refusal);
     }
-    if (request.Header("X-Callback-Url") != nullptr) {
-      return Refuse({400,
-                     "no_callbacks",
-                     "X-Callback-Url: this version makes no callbacks; ask GET /v1/tasks/CALL-ID",
-                     {}});
+    if (const std::string* url = request.Header("X-Callback-Url")) {
+      order_.callback = CallbackOrder{*url, name_};
+      if (request.from_function) order_.callback_scope = CallbackScope::kThisBoard;
     }
     order_.function = key_;
     order_.content_length = request.content_length;
@@ -107,6 +107,7 @@ class AsyncHandler final : public ReplyingHandler {
 
   Engine& engine_;
   const std::string served_by_;
+  const std::string name_;  // as the caller wrote it
   const FunctionKey key_;
   TaskOrder order_;
   std::string call_id_;

@@ -1,11 +1,11 @@
 #include <algorithm>
 #include <chrono>
 
-#include "api/call_name.h"
 #include "api/error_mapping.h"
 #include "api/http_handler.h"
 #include "api/native/routes.h"
 #include "base/text.h"
+#include "runtime/call_name.h"
 
 namespace pulga {
 namespace {

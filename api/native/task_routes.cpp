@@ -1,11 +1,11 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "api/call_name.h"
 #include "api/handlers.h"
 #include "api/native/routes.h"
 #include "api/task_codec.h"
 #include "base/text.h"
+#include "runtime/call_name.h"
 
 namespace pulga {
 namespace {

@@ -1,6 +1,5 @@
 #include <utility>
 
-#include "api/call_name.h"
 #include "api/openfaas/deployment.h"
 #include "api/openfaas/function_json.h"
 #include "api/openfaas/replies.h"
@@ -9,6 +8,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "images/image_ref.h"
+#include "runtime/call_name.h"
 
 namespace pulga {
 namespace {

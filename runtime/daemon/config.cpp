@@ -285,6 +285,25 @@ std::vector<Rule> PressureRules() {
   };
 }
 
+Status ParseCallbackNetworks(std::string_view value, DaemonConfig& config) {
+  std::vector<NetworkPrefix> networks;
+  for (const std::string_view part : Split(value, ',')) {
+    const auto network = ParseNetworkPrefix(Trim(part));
+    if (!network) {
+      return Error{Code::kInvalidArgument, 0,
+                   "\"" + Printable(Trim(part), 60) +
+                       "\" is no network like 192.168.1.0/24 or fd00::/8, and no address"};
+    }
+    networks.push_back(*network);
+  }
+  if (networks.size() > kMaxNetworks) {
+    return Error{Code::kInvalidArgument, 0,
+                 "at most " + std::to_string(kMaxNetworks) + " networks"};
+  }
+  config.callback_networks = std::move(networks);
+  return OkStatus();
+}
+
 std::vector<Rule> TaskRules() {
   using C = DaemonConfig;
   return {
@@ -298,6 +317,11 @@ std::vector<Rule> TaskRules() {
                 &C::tasks_at_once, {0, 10000}),
       DurationRule({"task-keep", "TIME", "that an ended one can be asked about", true},
                    &C::task_keep),
+      {{"callback-networks", "NETWORKS",
+        "private ones that X-Callback-Url may lead to, as 192.168.1.0/24; several with commas",
+        true},
+       ParseCallbackNetworks,
+       CopyOf(&C::callback_networks)},
   };
 }
 

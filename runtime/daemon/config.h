@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/result.h"
+#include "images/fetch/net_address.h"
 #include "net/ipv4.h"
 #include "runtime/sense/pressure_policy.h"
 
@@ -69,6 +70,7 @@ struct DaemonConfig {
   uint64_t task_message_bytes = 1 << 20;          // of one of them
   uint32_t tasks_at_once = 0;                     // 0 = as many as there are cores
   Duration task_keep = std::chrono::minutes(20);  // once it has ended
+  std::vector<NetworkPrefix> callback_networks;   // that callbacks may lead to, beside public ones
 
   // Registries.
   std::string registry_auth;            // credentials as docker login writes them; "" = in data_dir

@@ -14,6 +14,7 @@
 #include "base/units.h"
 #include "base/work_queue.h"
 #include "runtime/board.h"
+#include "runtime/callback_post.h"
 #include "runtime/daemon/data_dir.h"
 #include "runtime/daemon/keeper_link.h"
 #include "runtime/daemon/notify.h"
@@ -198,12 +199,10 @@ FunctionLimits Daemon::LimitsOfFunctions() const {
 }
 
 TaskLimits Daemon::LimitsOfTasks() const {
-  TaskLimits limits;
-  limits.unended = config_.max_tasks;
-  limits.bytes = config_.task_bytes;
-  limits.message_bytes = config_.task_message_bytes;
-  limits.keep_ended = config_.task_keep;
-  return limits;
+  return {.unended = config_.max_tasks,
+          .bytes = config_.task_bytes,
+          .message_bytes = config_.task_message_bytes,
+          .keep_ended = config_.task_keep};
 }
 
 RegistryAccess Daemon::AccessToRegistries() const {
@@ -253,7 +252,7 @@ void Daemon::BuildUploads() {
 }
 
 void Daemon::BuildTasks() {
-  TaskParts parts{*loop_, clock_, config_.data_dir, {}, {}, {}, {}, {}};
+  TaskParts parts{*loop_, clock_, config_.data_dir, {}, {}, {}, {}, {}, {}, {}};
   parts.reserve_bytes = [this] { return config_.reserve_bytes; };
   parts.version = [this](const FunctionKey& key) {
     const FunctionEntry* entry = registry_.Find(key);
@@ -268,6 +267,8 @@ void Daemon::BuildTasks() {
     return BoardRoom{at_once, sense_->level(), totals.open_calls, totals.calls_need_room};
   };
   parts.waiting_calls = [this](const FunctionKey& key) { return dispatcher_->Glance(key).queued; };
+  parts.networks = [this] { return config_.callback_networks; };
+  parts.post = MakeCallbackPost(*loop_, *sandbox_, parts.networks);
   tasks_ = std::make_unique<TaskService>(std::move(parts), LimitsOfTasks());
   schedules_ = std::make_unique<ScheduleKeeper>(
       ScheduleParts{*loop_, clock_, *tasks_, [this](const auto& tell) {

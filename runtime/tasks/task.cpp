@@ -10,6 +10,11 @@ std::string_view TaskStateName(TaskState state) {
   return kNames[static_cast<size_t>(state)];
 }
 
+std::string_view CallbackStateName(CallbackState state) {
+  constexpr std::string_view kNames[] = {"none", "waiting", "owed", "delivered", "given-up"};
+  return kNames[static_cast<size_t>(state)];
+}
+
 namespace {
 
 constexpr uint64_t kRowBytes = 512;  // of the task's own row and its keys

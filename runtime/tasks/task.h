@@ -24,6 +24,24 @@ enum class TaskState : uint8_t {
 std::string_view TaskStateName(TaskState state);
 constexpr bool HasEnded(TaskState state) { return state >= TaskState::kDone; }
 
+// Of a task whose caller gave an X-Callback-Url.
+enum class CallbackState : uint8_t {
+  kNone,       // it did not
+  kWaiting,    // for the task's end
+  kOwed,       // it has ended, and its answer is on its way, or waits for the next try
+  kDelivered,  // the receiver answered with 2xx
+  kGivenUp,    // after all tries, or because no other would do better
+};
+// "none", "waiting", "owed", "delivered", "given-up"
+std::string_view CallbackStateName(CallbackState state);
+
+struct TaskCallback {
+  CallbackState state = CallbackState::kNone;
+  uint32_t tries = 0;         // that ended
+  int64_t not_before_ms = 0;  // kOwed: of the next; 0: at once
+  std::string error;          // of the last; empty: none failed
+};
+
 struct Task {
   uint64_t seq = 0;  // in order of arrival, from 1
   std::string id;    // the call id
@@ -39,7 +57,12 @@ struct Task {
   int status = 0;       // of the answer, or what the outcome means in HTTP; 0: not ended
   std::string outcome;  // OutcomeName of the last attempt
   double function_seconds = 0;
+  TaskCallback callback;
 };
+// Nothing is left to be done for it: it may be forgotten.
+inline bool IsSettled(const Task& task) {
+  return HasEnded(task.state) && task.callback.state != CallbackState::kOwed;
+}
 
 // What the function will be sent, by POST.
 struct TaskRequest {
@@ -52,6 +75,12 @@ struct TaskRequest {
 struct TaskAnswer {
   HeaderList headers;
   std::string body;
+};
+
+// As stored: where the answer is sent, and under which name its function was called.
+struct CallbackOrder {
+  std::string url;
+  std::string invoked_as;  // "echo", "echo.openfaas-fn"
 };
 
 // What either takes on disk, with its rows, about.

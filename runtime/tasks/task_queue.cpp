@@ -68,10 +68,19 @@ void TaskQueue::Add(Task task, TimePoint when) {
   bytes_ += task.bytes;
   Entry& entry = tasks_.insert_or_assign(seq, Entry{std::move(task), when}).first->second;
   if (HasEnded(entry.task.state)) {
-    ended_.emplace(entry.when, seq);
-    ended_bytes_ += entry.task.bytes;
+    AddEnded(entry);
   } else {
     Enqueue(entry);
+  }
+}
+
+void TaskQueue::AddEnded(const Entry& entry) {
+  if (IsSettled(entry.task)) {
+    ended_.emplace(entry.when, entry.task.seq);
+    settled_bytes_ += entry.task.bytes;
+  } else {
+    owed_.emplace(entry.when, entry.task.seq);
+    ++owing_;
   }
 }
 
@@ -108,17 +117,19 @@ const Task& TaskQueue::End(uint64_t seq, TaskState state, TimePoint now,
   bytes_ += entry.task.bytes;
   entry.task.state = state;
   entry.when = now;
-  ended_bytes_ += entry.task.bytes;
-  ended_.emplace(entry.when, seq);
+  AddEnded(entry);
   DropIfEmpty(entry.task.function);
   return entry.task;
 }
 
 void TaskQueue::Forget(uint64_t seq) {
   Entry& entry = Known(seq);
-  if (HasEnded(entry.task.state)) {
+  if (IsSettled(entry.task)) {
     ended_.erase({entry.when, seq});
-    ended_bytes_ -= entry.task.bytes;
+    settled_bytes_ -= entry.task.bytes;
+  } else if (HasEnded(entry.task.state)) {
+    owed_.erase({entry.when, seq});
+    --owing_;
   } else {
     Dequeue(entry);
     DropIfEmpty(entry.task.function);
@@ -126,6 +137,33 @@ void TaskQueue::Forget(uint64_t seq) {
   bytes_ -= entry.task.bytes;
   by_id_.erase(entry.task.id);
   tasks_.erase(seq);
+}
+
+void TaskQueue::BeginCallback(uint64_t seq) {
+  const Entry& entry = Known(seq);
+  PULGA_CHECK(entry.task.callback.state == CallbackState::kOwed);
+  owed_.erase({entry.when, seq});
+}
+
+const Task& TaskQueue::PutBackCallback(uint64_t seq, TimePoint not_before,
+                                       const std::function<void(TaskCallback&)>& change) {
+  Entry& entry = Known(seq);
+  change(entry.task.callback);
+  PULGA_CHECK(entry.task.callback.state == CallbackState::kOwed);
+  entry.when = not_before;
+  owed_.emplace(entry.when, seq);
+  return entry.task;
+}
+
+const Task& TaskQueue::EndCallback(uint64_t seq, TimePoint now,
+                                   const std::function<void(TaskCallback&)>& change) {
+  Entry& entry = Known(seq);
+  owed_.erase({entry.when, seq});
+  --owing_;
+  change(entry.task.callback);
+  entry.when = now;
+  AddEnded(entry);
+  return entry.task;
 }
 
 // --- decisions
@@ -161,6 +199,21 @@ void TaskQueue::CountTurn(uint64_t seq, uint32_t weight) {
 std::optional<TimePoint> TaskQueue::NextDue() const {
   if (waiting_.empty()) return std::nullopt;
   return waiting_.begin()->first;
+}
+
+std::optional<uint64_t> TaskQueue::NextCallback(
+    TimePoint now, const std::function<bool(const FunctionKey&)>& may) const {
+  for (const auto& [due, seq] : owed_) {
+    if (due > now) break;
+    if (may(At(seq)->function)) return seq;
+  }
+  return std::nullopt;
+}
+
+std::optional<TimePoint> TaskQueue::NextCallbackDue(TimePoint now) const {
+  const auto later = owed_.upper_bound({now, UINT64_MAX});
+  if (later == owed_.end()) return std::nullopt;
+  return later->first;
 }
 
 std::vector<uint64_t> TaskQueue::Forgettable(const TaskLimits& limits, TimePoint ended_before,

@@ -48,14 +48,15 @@ class TaskQueue {
   const Task* At(uint64_t seq) const;
   TaskCounts Counts(const FunctionKey& function) const;
   TaskCounts totals() const { return totals_; }
-  uint32_t ended() const { return static_cast<uint32_t>(ended_.size()); }
+  uint32_t ended() const { return static_cast<uint32_t>(ended_.size()) + owing_; }
+  uint32_t owing() const { return owing_; }  // of those, a callback
   uint64_t bytes() const { return bytes_; }
-  uint64_t unended_bytes() const { return bytes_ - ended_bytes_; }
+  uint64_t unsettled_bytes() const { return bytes_ - settled_bytes_; }
   // From the newest; until `tell` says no.
   void ForEach(const std::function<bool(const Task&)>& tell) const;
 
   // --- changes, each of a task that is in the state they need
-  // Any state. `when`: until when it waits or, if it has ended, since when.
+  // Any state. `when`: until when it waits or its callback does or, if it is settled, since when.
   void Add(Task task, TimePoint when);
   const Task& Begin(uint64_t seq, int64_t now_ms);  // queued -> running
   // running -> queued. `change` may adjust what counts; the state is not its business.
@@ -64,6 +65,12 @@ class TaskQueue {
   const Task& End(uint64_t seq, TaskState state, TimePoint now,
                   const std::function<void(Task&)>& change);
   void Forget(uint64_t seq);
+  // Of one that owes a callback: which is tried now; waits for the next try; is over.
+  void BeginCallback(uint64_t seq);
+  const Task& PutBackCallback(uint64_t seq, TimePoint not_before,
+                              const std::function<void(TaskCallback&)>& change);
+  const Task& EndCallback(uint64_t seq, TimePoint now,
+                          const std::function<void(TaskCallback&)>& change);
 
   // --- decisions
   struct Lane {
@@ -78,6 +85,11 @@ class TaskQueue {
   bool Wake(TimePoint now);
   // When the first of the others is due.
   std::optional<TimePoint> NextDue() const;
+  // The callback to be tried now, of the functions that `may` have one more tried.
+  std::optional<uint64_t> NextCallback(TimePoint now,
+                                       const std::function<bool(const FunctionKey&)>& may) const;
+  // When the first is due that is not.
+  std::optional<TimePoint> NextCallbackDue(TimePoint now) const;
   // What is to be forgotten: ended before `ended_before`, beyond the limits on the number of those
   // kept, and, the oldest first, as many as make room for `more` bytes.
   std::vector<uint64_t> Forgettable(const TaskLimits& limits, TimePoint ended_before,
@@ -86,7 +98,7 @@ class TaskQueue {
  private:
   struct Entry {
     Task task;
-    TimePoint when;  // it may begin, or it ended: not by the wall clock, which may be set
+    TimePoint when;  // it may begin, or was settled: not by the wall clock, which may be set
   };
   struct OfFunction {
     uint64_t pass = 0;
@@ -97,15 +109,18 @@ class TaskQueue {
   void Enqueue(Entry& entry);
   void Dequeue(const Entry& entry);
   void DropIfEmpty(const FunctionKey& function);
+  void AddEnded(const Entry& entry);
 
   std::map<uint64_t, Entry> tasks_;
   std::unordered_map<std::string, uint64_t> by_id_;
   std::map<FunctionKey, OfFunction> functions_;       // those with a task that has not ended
   std::set<std::pair<TimePoint, uint64_t>> waiting_;  // for a time
-  std::set<std::pair<TimePoint, uint64_t>> ended_;    // by when
+  std::set<std::pair<TimePoint, uint64_t>> ended_;    // and settled; by when
+  std::set<std::pair<TimePoint, uint64_t>> owed_;     // callbacks that wait for a try
   TaskCounts totals_;
   uint64_t bytes_ = 0;
-  uint64_t ended_bytes_ = 0;  // of these
+  uint64_t settled_bytes_ = 0;  // of these
+  uint32_t owing_ = 0;
   Turns turns_;
 };
 

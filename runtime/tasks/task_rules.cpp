@@ -112,12 +112,15 @@ TaskVerdict Judge(const Task& task, const AttemptEnd& end, const RetryRules& rul
 }
 
 Duration WaitAfterLoad(const Task& task, int64_t now_ms, const RetryRules& rules) {
-  if (task.not_before_ms <= now_ms) return Duration::zero();
-  const Duration most = std::max(rules.max_wait, kLongestHold);
+  return WaitLeft(task.not_before_ms, now_ms, std::max(rules.max_wait, kLongestHold));
+}
+
+Duration WaitLeft(int64_t not_before_ms, int64_t now_ms, Duration most) {
+  if (not_before_ms <= now_ms) return Duration::zero();
   const milliseconds most_ms = std::chrono::duration_cast<milliseconds>(most);
   // Not the difference: a damaged row may hold any number.
-  if (task.not_before_ms - most_ms.count() > now_ms) return most;
-  return milliseconds(task.not_before_ms - now_ms);
+  if (not_before_ms - most_ms.count() > now_ms) return most;
+  return milliseconds(not_before_ms - now_ms);
 }
 
 Duration AgeAfterLoad(const Task& task, int64_t now_ms) {

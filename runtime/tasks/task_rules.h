@@ -63,6 +63,7 @@ Duration HoldAfter(uint32_t refused, Duration at_least);
 // What is left of a stored task's wait at a start. A board without a clock of its own may start
 // years off: nobody waits longer for that than for a retry.
 Duration WaitAfterLoad(const Task& task, int64_t now_ms, const RetryRules& rules);
+Duration WaitLeft(int64_t not_before_ms, int64_t now_ms, Duration most);
 // Likewise how long ago it ended; 0 if its end is yet to come.
 Duration AgeAfterLoad(const Task& task, int64_t now_ms);
 

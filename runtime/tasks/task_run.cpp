@@ -7,6 +7,7 @@ namespace pulga {
 namespace {
 
 constexpr size_t kReadBytes = 16 * 1024;
+constexpr int kGivenUpStatus = 499;  // as nginx has it: the client is gone
 
 }  // namespace
 
@@ -15,8 +16,21 @@ void TaskRun::Start(const Invoke& invoke, InvocationRequest request, std::string
   body_ = std::move(body);
   request.has_body = !body_.empty();
   request.content_length = body_.size();
+  FunctionKey function = request.function;
   invocation_ = invoke(std::move(request), *this);
+  const Outcome& outcome = invocation_->outcome();
+  if (outcome.kind != OutcomeKind::kRejected || outcome.detail != kRejectUnknownFunction) {
+    if (watch_.began) watch_.began(function);
+    watched_ = std::move(function);
+  }
   Send();
+}
+
+TaskRun::~TaskRun() { TellEnd(kGivenUpStatus); }
+
+void TaskRun::TellEnd(int status) {
+  const auto function = std::exchange(watched_, std::nullopt);
+  if (function && watch_.ended) watch_.ended(*function, status, clock_.Now() - begun_);
 }
 
 void TaskRun::Send() {
@@ -54,7 +68,8 @@ void TaskRun::OnReadable() {
 }
 
 void TaskRun::Take(std::string_view bytes) {
-  too_large_ = too_large_ || answer_.size() + bytes.size() > most_bytes_;
+  if (!most_bytes_) return;
+  too_large_ = too_large_ || answer_.size() + bytes.size() > *most_bytes_;
   if (too_large_) {
     answer_ = {};
   } else {
@@ -81,6 +96,7 @@ void TaskRun::Finish() {
     end.answer.headers = {{"Content-Type", "text/plain; charset=utf-8"}};
     if (end.answer.body.empty()) end.answer.body = invocation_->FailureText();
   }
+  TellEnd(end.end.status);
   end.seconds = std::chrono::duration<double>(clock_.Now() - begun_).count();
   const auto done = std::move(done_);
   done(std::move(end));

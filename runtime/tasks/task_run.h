@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/clock.h"
@@ -16,6 +17,14 @@ namespace pulga {
 
 using Invoke = std::function<std::unique_ptr<Invocation>(InvocationRequest, InvocationObserver&)>;
 
+// Who counts such calls, as those of callers are counted. Of functions that are none it is not
+// told.
+struct CallWatch {
+  std::function<void(const FunctionKey&)> began;
+  // `status`: what a caller would have got; 499: given up before its end.
+  std::function<void(const FunctionKey&, int status, Duration)> ended;
+};
+
 struct TaskRunEnd {
   AttemptEnd end;
   TaskAnswer answer;  // of a call that failed: what people are told, as the body
@@ -24,9 +33,12 @@ struct TaskRunEnd {
 
 class TaskRun final : private InvocationObserver {
  public:
-  // `done` once, never from inside Start; it may destroy this.
-  TaskRun(const Clock& clock, uint64_t most_bytes, std::function<void(TaskRunEnd)> done)
-      : clock_(clock), most_bytes_(most_bytes), done_(std::move(done)) {}
+  // `most_bytes` of the answer are kept; nullopt: nobody wants any. `done` once, never from inside
+  // Start; it may destroy this.
+  TaskRun(const Clock& clock, std::optional<uint64_t> most_bytes, const CallWatch& watch,
+          std::function<void(TaskRunEnd)> done)
+      : clock_(clock), most_bytes_(most_bytes), watch_(watch), done_(std::move(done)) {}
+  ~TaskRun();
   // `request` without a body, which is sent on its own.
   void Start(const Invoke& invoke, InvocationRequest request, std::string body);
 
@@ -37,9 +49,12 @@ class TaskRun final : private InvocationObserver {
   void Send();
   void Take(std::string_view bytes);
   void Finish();
+  void TellEnd(int status);
 
   const Clock& clock_;
-  const uint64_t most_bytes_;
+  const std::optional<uint64_t> most_bytes_;
+  const CallWatch& watch_;
+  std::optional<FunctionKey> watched_;  // its end is to be told
   std::function<void(TaskRunEnd)> done_;
   std::string body_;
   size_t sent_ = 0;

@@ -24,9 +24,6 @@ Error Stopping() { return {Code::kUnavailable, 0, "the daemon is shutting down"}
 Error Full(std::string why) {
   return {Code::kUnavailable, EAGAIN, "the task queue is full: " + std::move(why)};
 }
-Error NoTask(const std::string& id) {
-  return {Code::kNotFound, 0, "there is no task " + Printable(id, 64)};
-}
 
 // `most`: the function's own limit; 0: none.
 Status CheckBody(const FunctionKey& function, uint64_t bytes, uint64_t message_bytes,
@@ -39,6 +36,15 @@ Status CheckBody(const FunctionKey& function, uint64_t bytes, uint64_t message_b
   if (most == 0 || bytes <= most) return OkStatus();
   return Error{Code::kTooLarge, 0,
                "function " + function.name + " takes " + HumanBytes(most) + " (limits.body)"};
+}
+
+void OweCallback(Task& task) {
+  if (task.callback.state == CallbackState::kWaiting) task.callback.state = CallbackState::kOwed;
+}
+
+uint64_t StoredBytes(const TaskOrder& order) {
+  const uint64_t url = order.callback ? order.callback->url.size() : 0;
+  return StoredBytes(order.request) + url;
 }
 
 TaskChange ChangeTo(const Task& task) {
@@ -87,11 +93,12 @@ TaskService::TaskService(TaskParts parts, TaskLimits limits)
 
 // What is on its way to the disk gets there.
 TaskService::~TaskService() {
-  for (EventLoop::TimerId timer : {evaluate_timer_, retry_timer_, forget_timer_}) {
+  for (EventLoop::TimerId timer : {evaluate_timer_, retry_timer_, forget_timer_, callback_timer_}) {
     parts_.loop.Cancel(timer);
   }
   alive_.reset();
   const auto cut = std::exchange(running_, {});
+  sending_.clear();  // what they owe is on disk
   thread_.reset();
   std::vector<TaskChange> rest;
   for (Write& write : unwritten_) rest.push_back(std::move(write.change));
@@ -123,11 +130,15 @@ Status TaskService::Load() {
                  " times, and is given up");
       task.state = TaskState::kDead;
       task.ended_ms = now_ms;
-      Update(task);
+      task.status = 503;
+      OweCallback(task);
+      Update(task, TaskAnswer());
     }
-    const Duration wait = HasEnded(task.state)
-                              ? -AgeAfterLoad(task, now_ms)
-                              : WaitAfterLoad(task, now_ms, RulesOf(task.function));
+    Duration wait = -AgeAfterLoad(task, now_ms);
+    if (!HasEnded(task.state)) wait = WaitAfterLoad(task, now_ms, RulesOf(task.function));
+    if (HasEnded(task.state) && !IsSettled(task)) {
+      wait = WaitLeft(task.callback.not_before_ms, now_ms, kLongestCallbackWait);
+    }
     queue_.Add(std::move(task), now + wait);
   }
   const TaskCounts counts = queue_.totals();
@@ -154,6 +165,7 @@ void TaskService::Resume() {
   resumed_ = true;
   ForgetOld(0);
   Evaluate();
+  EvaluateCallbacks();
 }
 
 void TaskService::BeginStopping() { stopping_ = true; }
@@ -167,10 +179,12 @@ void TaskService::SetLimits(const TaskLimits& limits) {
 
 // Ended tasks make room, but nothing is forgotten for what is refused anyway.
 Status TaskService::CheckRoom(uint64_t bytes) const {
-  if (queue_.totals().queued + queue_.totals().running + arriving_.size() >= limits_.unended) {
-    return Full(std::to_string(limits_.unended) + " tasks wait or run (setting max-tasks)");
+  const TaskCounts counts = queue_.totals();
+  if (counts.queued + counts.running + queue_.owing() + arriving_.size() >= limits_.unended) {
+    return Full(std::to_string(limits_.unended) +
+                " tasks wait, run or owe a callback (setting max-tasks)");
   }
-  if (queue_.unended_bytes() + arriving_bytes_ + bytes > limits_.bytes) {
+  if (queue_.unsettled_bytes() + arriving_bytes_ + bytes > limits_.bytes) {
     return Full("what tasks hold may have " + HumanBytes(limits_.bytes) + " (setting task-bytes)");
   }
   return OkStatus();
@@ -210,10 +224,19 @@ Result<std::unique_ptr<Tasks::Draft>> TaskService::NewTask(TaskOrder order) {
     return Error{Code::kNotFound, 0,
                  "function " + Printable(order.function.name, 80) + " does not exist"};
   }
+  if (order.callback) {
+    const auto target = ParseCallbackUrl(order.callback->url, parts_.networks());
+    if (!target.ok()) return target.error();
+    if (order.callback_scope == CallbackScope::kThisBoard &&
+        !std::holds_alternative<GatewayCall>(*target)) {
+      return Error{Code::kInvalidArgument, 0,
+                   "X-Callback-Url: a function may name http://gateway:8080/function/NAME alone"};
+    }
+  }
   const uint64_t bytes = order.content_length.value_or(0);
   const uint64_t most = version->spec.limits.body_bytes;
   PULGA_RETURN_IF_ERROR(CheckBody(order.function, bytes, limits_.message_bytes, most));
-  const uint64_t stored = StoredBytes(order.request) + bytes;
+  const uint64_t stored = StoredBytes(order) + bytes;
   PULGA_RETURN_IF_ERROR(CheckRoom(stored));
   PULGA_RETURN_IF_ERROR(CheckDisk(stored));
   return std::unique_ptr<Draft>(std::make_unique<DraftImpl>(*this, std::move(order), most));
@@ -222,7 +245,7 @@ Result<std::unique_ptr<Tasks::Draft>> TaskService::NewTask(TaskOrder order) {
 void TaskService::Submit(TaskOrder order, std::string body,
                          std::function<void(Result<std::string>)> done) {
   order.request.body = std::move(body);
-  const uint64_t bytes = StoredBytes(order.request);
+  const uint64_t bytes = StoredBytes(order);
   Status fits = stopping_ ? Status(Stopping()) : CheckRoom(bytes);
   if (fits.ok()) fits = StartThread();
   if (!fits.ok()) {
@@ -242,6 +265,8 @@ void TaskService::Submit(TaskOrder order, std::string body,
   }
   change.fires_minute = order.fires_minute;
   if (order.fires_minute) fired_[change.task.function] = *order.fires_minute;
+  if (order.callback) task.callback.state = CallbackState::kWaiting;
+  change.callback = std::move(order.callback);
   change.request = std::move(order.request);
   task.bytes = bytes;
   arriving_.insert(task.id);
@@ -316,7 +341,9 @@ void TaskService::OnWritten(std::vector<Write> batch, const Status& status) {
   for (const Done& done : told) done(status);
   if (fails_) return;
   Flush();
-  if (failed_before) Evaluate();
+  if (!failed_before) return;
+  Evaluate();
+  EvaluateCallbacks();
 }
 
 void TaskService::Update(const Task& task, std::optional<TaskAnswer> answer) {
@@ -421,7 +448,7 @@ void TaskService::OnRequest(uint64_t seq, Result<TaskRequest> request) {
   call.headers = std::move(request->headers);
   call.headers.emplace_back("X-Call-Id", task.id);
   it->second =
-      std::make_unique<TaskRun>(parts_.clock, limits_.message_bytes,
+      std::make_unique<TaskRun>(parts_.clock, limits_.message_bytes, watch_,
                                 [this, seq](TaskRunEnd end) { OnEnd(seq, std::move(end)); });
   it->second->Start(parts_.invoke, std::move(call), std::move(request->body));
 }
@@ -457,109 +484,12 @@ void TaskService::EndTask(uint64_t seq, TaskState state, const TaskRunEnd& end) 
     changed.outcome = OutcomeName(end.end.outcome);
     changed.status = end.end.status;
     changed.function_seconds = end.seconds;
+    OweCallback(changed);
   });
   Update(task, end.answer);
   ForgetOld(0);
   Evaluate();
-}
-
-// --- what is asked about them
-
-Result<Task> TaskService::Find(const std::string& id) const {
-  const Task* task = queue_.Find(id);
-  if (task == nullptr) return NoTask(id);
-  return *task;
-}
-
-std::vector<Task> TaskService::List(const TaskFilter& filter) const {
-  std::vector<Task> tasks;
-  queue_.ForEach([&](const Task& task) {
-    if (filter.function && task.function != *filter.function) return true;
-    if (filter.state && task.state != *filter.state) return true;
-    tasks.push_back(task);
-    return tasks.size() < filter.most;
-  });
-  return tasks;
-}
-
-std::optional<int64_t> TaskService::LastFired(const FunctionKey& function) const {
-  const auto it = fired_.find(function);
-  if (it == fired_.end()) return std::nullopt;
-  return it->second;
-}
-
-TaskTotals TaskService::Totals() const { return {queue_.totals(), queue_.ended(), queue_.bytes()}; }
-
-void TaskService::AnswerOf(const std::string& id, std::function<void(Result<TaskAnswer>)> done) {
-  const Task* task = queue_.Find(id);
-  Status known = task == nullptr ? Status(NoTask(id)) : OkStatus();
-  if (known.ok() && !HasEnded(task->state)) {
-    known = Error{
-        Code::kNotFound, 0,
-        "task " + id + " has no answer yet: it is " + std::string(TaskStateName(task->state))};
-  }
-  if (known.ok()) known = StartThread();
-  if (!known.ok()) {
-    parts_.loop.Post([done, error = known.error()] { done(error); });
-    return;
-  }
-  if (const TaskAnswer* unwritten = UnwrittenAnswer(task->seq)) {
-    parts_.loop.Post([done, answer = *unwritten] { done(answer); });
-    return;
-  }
-  thread_->Run([this, seq = task->seq] { return store_->AnswerOf(seq); },
-               [this, seq = task->seq, done = std::move(done),
-                alive = std::weak_ptr<char>(alive_)](Result<TaskAnswer> answer) {
-                 // The write it was in has failed meanwhile, and it waits for the next.
-                 const TaskAnswer* unwritten =
-                     answer.ok() || alive.expired() ? nullptr : UnwrittenAnswer(seq);
-                 if (unwritten != nullptr) answer = *unwritten;
-                 done(std::move(answer));
-               });
-}
-
-const TaskAnswer* TaskService::UnwrittenAnswer(uint64_t seq) const {
-  const auto ends = [seq](const Write& write) {
-    return write.change.task.seq == seq && write.change.answer.has_value();
-  };
-  const auto it = std::find_if(unwritten_.begin(), unwritten_.end(), ends);
-  return it == unwritten_.end() ? nullptr : &*it->change.answer;
-}
-
-void TaskService::Cancel(const std::string& id, std::function<void(Status)> done) {
-  const Task* task = queue_.Find(id);
-  Status fits = task == nullptr ? Status(NoTask(id)) : OkStatus();
-  if (fits.ok() && HasEnded(task->state)) {
-    fits = Error{Code::kAlreadyExists, 0,
-                 "task " + id + " has ended: it is " + std::string(TaskStateName(task->state))};
-  }
-  if (!fits.ok()) {
-    parts_.loop.Post([done, fits] { done(fits); });
-    return;
-  }
-  running_.erase(task->seq);
-  TaskChange change;
-  change.must = TaskChange::Must::kSurvivePowerCut;
-  change.task =
-      queue_.End(task->seq, TaskState::kCancelled, parts_.clock.Now(), [&](Task& changed) {
-        changed.ended_ms = NowMs();
-        changed.bytes = 0;
-        changed.outcome = OutcomeName({OutcomeKind::kCancelled, 0, {}});
-        changed.status = OutcomeStatus({OutcomeKind::kCancelled, 0, {}});
-      });
-  Put(std::move(change), std::move(done));
-  Evaluate();
-}
-
-void TaskService::Remove(const std::string& id, std::function<void(Status)> done) {
-  const Task* task = queue_.Find(id);
-  if (task == nullptr) {
-    parts_.loop.Post([done, error = NoTask(id)] { done(error); });
-    return;
-  }
-  running_.erase(task->seq);
-  Forget(task->seq, std::move(done));
-  Evaluate();
+  EvaluateCallbacks();
 }
 
 // --- forgetting

@@ -1,5 +1,6 @@
 // TaskService: the task queue at work. Takes tasks (a group of them per sync), runs them as calls
-// through the dispatcher when the board has room for what nobody waits for, keeps the answers.
+// through the dispatcher when the board has room for what nobody waits for, keeps the answers and
+// sends them to where their callers want them.
 // Loop thread; rows are written by a thread of its own, made with the first task. What was taken is
 // never lost: a task leaves its row only once its end is in it.
 // On failure: a disk that takes no writes refuses new tasks, and nothing begins until it does.
@@ -15,6 +16,7 @@
 #include "base/clock.h"
 #include "base/event_loop.h"
 #include "base/work_queue.h"
+#include "runtime/tasks/callback_run.h"
 #include "runtime/tasks/lane_holds.h"
 #include "runtime/tasks/task_queue.h"
 #include "runtime/tasks/task_rules.h"
@@ -34,6 +36,8 @@ struct TaskParts {
   Invoke invoke;
   std::function<BoardRoom()> room;                            // tasks are among its open calls
   std::function<uint32_t(const FunctionKey&)> waiting_calls;  // for an instance of it
+  std::function<std::vector<NetworkPrefix>()> networks;       // open to callbacks
+  PostCallback post;
 };
 
 class TaskService final : public Tasks {
@@ -50,6 +54,7 @@ class TaskService final : public Tasks {
   void SetLimits(const TaskLimits& limits);
 
   Result<std::unique_ptr<Draft>> NewTask(TaskOrder order) override;
+  void Watch(CallWatch watch) override { watch_ = std::move(watch); }
   Result<Task> Find(const std::string& id) const override;
   std::vector<Task> List(const TaskFilter& filter) const override;
   void AnswerOf(const std::string& id, std::function<void(Result<TaskAnswer>)> done) override;
@@ -93,6 +98,15 @@ class TaskService final : public Tasks {
   void OnEnd(uint64_t seq, TaskRunEnd end);
   void EndTask(uint64_t seq, TaskState state, const TaskRunEnd& end);
   void Update(const Task& task, std::optional<TaskAnswer> answer = std::nullopt);
+  struct OwedCallback {
+    CallbackOrder order;
+    TaskAnswer answer;
+  };
+  void EvaluateCallbacks();
+  bool MaySend(const FunctionKey& function) const;
+  void BeginCallback(uint64_t seq);
+  void OnOwed(uint64_t seq, Result<OwedCallback> owed);
+  void OnCallbackEnd(uint64_t seq, const Result<int>& status);
   const TaskAnswer* UnwrittenAnswer(uint64_t seq) const;  // null: none waits to be written
   void ForgetOld(uint64_t more);
   void Forget(uint64_t seq, Done done = nullptr);
@@ -104,7 +118,9 @@ class TaskService final : public Tasks {
   LaneHolds holds_;
   std::unique_ptr<TaskStore> store_;  // used on `thread_` once that is there
   std::unique_ptr<WorkQueue> thread_;
-  std::map<uint64_t, std::unique_ptr<TaskRun>> running_;  // null: its request is being read
+  std::map<uint64_t, std::unique_ptr<TaskRun>> running_;      // null: its request is being read
+  std::map<uint64_t, std::unique_ptr<CallbackRun>> sending_;  // null: its answer is being read
+  CallWatch watch_;
   std::vector<Write> unwritten_;
   bool writing_ = false;
   bool fails_ = false;  // the last write, and what it had still waits
@@ -117,6 +133,7 @@ class TaskService final : public Tasks {
   std::map<FunctionKey, uint64_t> arriving_of_;
   EventLoop::TimerId evaluate_timer_ = 0;
   EventLoop::TimerId retry_timer_ = 0;
+  EventLoop::TimerId callback_timer_ = 0;
   EventLoop::TimerId forget_timer_ = 0;
   std::shared_ptr<char> alive_ = std::make_shared<char>();
 };

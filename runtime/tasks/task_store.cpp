@@ -61,13 +61,49 @@ CREATE TABLE firings (
   PRIMARY KEY (owner, name_space, name)
 ) STRICT, WITHOUT ROWID;
 )sql";
-constexpr const char* kMigrations[] = {kSchema1, kSchema2};
+// Where the answer of a task is sent, and how that goes.
+constexpr const char* kSchema3 = R"sql(
+CREATE TABLE callbacks (
+  seq INTEGER PRIMARY KEY REFERENCES tasks(seq) ON DELETE CASCADE,
+  url TEXT NOT NULL,
+  invoked_as TEXT NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('waiting', 'owed', 'delivered', 'given-up')),
+  tries INTEGER NOT NULL,
+  not_before_unix_ms INTEGER NOT NULL,
+  error TEXT NOT NULL
+) STRICT;
+)sql";
+constexpr const char* kMigrations[] = {kSchema1, kSchema2, kSchema3};
 
 std::optional<TaskState> StateOf(std::string_view name) {
   for (int i = 0; i <= static_cast<int>(TaskState::kCancelled); ++i) {
     if (TaskStateName(static_cast<TaskState>(i)) == name) return static_cast<TaskState>(i);
   }
   return std::nullopt;
+}
+
+std::optional<CallbackState> CallbackStateOf(std::string_view name) {
+  for (int i = 0; i <= static_cast<int>(CallbackState::kGivenUp); ++i) {
+    if (CallbackStateName(static_cast<CallbackState>(i)) == name) {
+      return static_cast<CallbackState>(i);
+    }
+  }
+  return std::nullopt;
+}
+
+// Of a row that was joined with its callback's, if there is one.
+std::optional<TaskCallback> ReadCallback(const Statement& row) {
+  TaskCallback callback;
+  const std::string name = row.TextAt(16);
+  if (name.empty()) return callback;
+  const auto state = CallbackStateOf(name);
+  const int64_t tries = row.IntAt(17);
+  if (!state || tries < 0 || tries > UINT32_MAX) return std::nullopt;
+  callback.state = *state;
+  callback.tries = static_cast<uint32_t>(tries);
+  callback.not_before_ms = row.IntAt(18);
+  callback.error = row.TextAt(19);
+  return callback;
 }
 
 // Rows nobody else wrote, but an SD card may have changed.
@@ -78,9 +114,11 @@ std::optional<Task> ReadTask(const Statement& row) {
   constexpr int64_t kMost = int64_t{1} << 32;
   const auto fits = [](int64_t n) { return n >= 0 && n < kMost; };
   const int64_t seq = row.IntAt(0);
-  if (!state || seq <= 0 || !fits(attempts) || !fits(interrupts) || !fits(bytes)) {
+  auto callback = ReadCallback(row);
+  if (!state || seq <= 0 || !fits(attempts) || !fits(interrupts) || !fits(bytes) || !callback) {
     return std::nullopt;
   }
+  task.callback = std::move(*callback);
   task.seq = static_cast<uint64_t>(seq);
   task.id = row.TextAt(1);
   task.function = {row.TextAt(2), row.TextAt(3), row.TextAt(4)};
@@ -137,9 +175,11 @@ Status TaskStore::RunSeq(const char* sql, uint64_t seq) {
 Result<TaskStore::Loaded> TaskStore::Load() {
   PULGA_ASSIGN_OR_RETURN(
       Statement* const rows,
-      Prepared("SELECT seq, id, owner, name_space, name, state, attempts, interrupts,"
-               " created_unix_ms, not_before_unix_ms, begun_unix_ms, ended_unix_ms, bytes, status,"
-               " outcome, function_us FROM tasks ORDER BY seq"));
+      Prepared("SELECT t.seq, id, owner, name_space, name, t.state, attempts, interrupts,"
+               " created_unix_ms, t.not_before_unix_ms, begun_unix_ms, ended_unix_ms, bytes,"
+               " status, outcome, function_us, COALESCE(c.state, ''), COALESCE(c.tries, 0),"
+               " COALESCE(c.not_before_unix_ms, 0), COALESCE(c.error, '')"
+               " FROM tasks t LEFT JOIN callbacks c ON c.seq = t.seq ORDER BY t.seq"));
   Loaded loaded;
   PULGA_RETURN_IF_ERROR(LoadFirings(&loaded));
   while (true) {
@@ -201,10 +241,12 @@ Status TaskStore::ApplyOne(const TaskChange& change) {
   }
   if (change.kind == TaskChange::Kind::kAdd) {
     PULGA_RETURN_IF_ERROR(Add(change.task, *change.request));
+    if (change.callback) PULGA_RETURN_IF_ERROR(AddCallback(change.task, *change.callback));
     if (!change.fires_minute) return OkStatus();
     return StoreFiring(change.task.function, *change.fires_minute);
   }
   PULGA_RETURN_IF_ERROR(Update(change.task));
+  PULGA_RETURN_IF_ERROR(UpdateCallback(change.task));
   if (!HasEnded(change.task.state)) return OkStatus();
   PULGA_RETURN_IF_ERROR(RunSeq("DELETE FROM requests WHERE seq = ?", seq));
   if (!change.answer) return OkStatus();
@@ -252,6 +294,32 @@ Status TaskStore::Update(const Task& task) {
   return row->Int(static_cast<int64_t>(task.seq)).Run();
 }
 
+Status TaskStore::AddCallback(const Task& task, const CallbackOrder& callback) {
+  PULGA_ASSIGN_OR_RETURN(Statement* const row,
+                         Prepared("INSERT INTO callbacks (seq, url, invoked_as, state, tries,"
+                                  " not_before_unix_ms, error) VALUES (?, ?, ?, ?, 0, 0, '')"));
+  return row->Int(static_cast<int64_t>(task.seq))
+      .Text(callback.url)
+      .Text(callback.invoked_as)
+      .Text(CallbackStateName(task.callback.state))
+      .Run();
+}
+
+Status TaskStore::UpdateCallback(const Task& task) {
+  const TaskCallback& callback = task.callback;
+  if (callback.state == CallbackState::kNone) return OkStatus();
+  PULGA_ASSIGN_OR_RETURN(
+      Statement* const row,
+      Prepared("UPDATE callbacks SET state = ?, tries = ?, not_before_unix_ms = ?, error = ?"
+               " WHERE seq = ?"));
+  return row->Text(CallbackStateName(callback.state))
+      .Int(callback.tries)
+      .Int(callback.not_before_ms)
+      .Text(callback.error)
+      .Int(static_cast<int64_t>(task.seq))
+      .Run();
+}
+
 // --- the large parts
 
 Result<TaskRequest> TaskStore::RequestOf(uint64_t seq) {
@@ -273,6 +341,16 @@ Result<TaskAnswer> TaskStore::AnswerOf(uint64_t seq) {
   TaskAnswer answer{ParseHeadersText(row->TextAt(0)), row->TextAt(1)};
   row->Reset();
   return answer;
+}
+
+Result<CallbackOrder> TaskStore::CallbackOf(uint64_t seq) {
+  PULGA_ASSIGN_OR_RETURN(Statement* const row,
+                         Prepared("SELECT url, invoked_as FROM callbacks WHERE seq = ?"));
+  PULGA_ASSIGN_OR_RETURN(const bool found, row->Int(static_cast<int64_t>(seq)).Step());
+  if (!found) return Error{Code::kNotFound, 0, "the task has no callback"};
+  CallbackOrder callback{row->TextAt(0), row->TextAt(1)};
+  row->Reset();
+  return callback;
 }
 
 }  // namespace pulga

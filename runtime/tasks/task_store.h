@@ -19,7 +19,7 @@ namespace pulga {
 
 struct TaskChange {
   enum class Kind : uint8_t {
-    kAdd,     // with `request`
+    kAdd,     // with `request` and, where its task waits to make one, `callback`
     kUpdate,  // `answer`: in place of the request
     kForget,
   } kind = Kind::kUpdate;
@@ -30,6 +30,7 @@ struct TaskChange {
   Task task;  // kForget: its seq
   std::optional<TaskRequest> request;
   std::optional<TaskAnswer> answer;
+  std::optional<CallbackOrder> callback;
   std::optional<int64_t> fires_minute;  // kAdd: of its function's schedule
 };
 
@@ -52,6 +53,8 @@ class TaskStore {
   Result<TaskRequest> RequestOf(uint64_t seq);
   // kNotFound: its task has not ended, has no answer or is none.
   Result<TaskAnswer> AnswerOf(uint64_t seq);
+  // kNotFound: it has none.
+  Result<CallbackOrder> CallbackOf(uint64_t seq);
 
  private:
   explicit TaskStore(std::unique_ptr<Database> database) : database_(std::move(database)) {}
@@ -62,6 +65,8 @@ class TaskStore {
   Status StoreFiring(const FunctionKey& function, int64_t minute);
   Status LoadFirings(Loaded* loaded);
   Status Update(const Task& task);
+  Status AddCallback(const Task& task, const CallbackOrder& callback);
+  Status UpdateCallback(const Task& task);
   Status SetDurability(TaskChange::Must must);
 
   std::unique_ptr<Database> database_;

@@ -14,8 +14,12 @@
 
 #include "base/result.h"
 #include "runtime/tasks/task_queue.h"
+#include "runtime/tasks/task_run.h"
 
 namespace pulga {
+
+// Where the callback of a task may lead. Functions have walls of their own towards the network.
+enum class CallbackScope : uint8_t { kNetwork, kThisBoard };
 
 struct TaskOrder {
   FunctionKey function;
@@ -23,6 +27,8 @@ struct TaskOrder {
   TaskRequest request;  // without its body
   std::optional<uint64_t> content_length;
   std::optional<int64_t> fires_minute;  // of its function's schedule: stored with it
+  std::optional<CallbackOrder> callback;
+  CallbackScope callback_scope = CallbackScope::kNetwork;
 };
 
 struct TaskFilter {
@@ -33,8 +39,9 @@ struct TaskFilter {
 
 struct TaskTotals {
   TaskCounts counts;
-  uint32_t ended = 0;  // and still known
-  uint64_t bytes = 0;  // of requests and answers, on disk
+  uint32_t ended = 0;      // and still known
+  uint32_t callbacks = 0;  // that those owe
+  uint64_t bytes = 0;      // of requests and answers, on disk
 };
 
 // Is an error about a full queue, rather than about a daemon that stops?
@@ -55,8 +62,11 @@ class Tasks {
     // Once: with the task's id when it is on disk. kNoSpace: it did not get there.
     virtual void Submit(std::function<void(Result<std::string>)> done) = 0;
   };
-  // kNotFound: no such function.
+  // kNotFound: no such function. kInvalidArgument: a callback to where none may go.
   virtual Result<std::unique_ptr<Draft>> NewTask(TaskOrder order) = 0;
+
+  // Is told of each call that is made for a task, from now on.
+  virtual void Watch(CallWatch watch) = 0;
 
   virtual Result<Task> Find(const std::string& id) const = 0;
   virtual std::vector<Task> List(const TaskFilter& filter) const = 0;  // the newest first

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import signal
 import unittest
 
@@ -64,6 +65,48 @@ class Answers(Case):
         reply = submit(self.daemon, "web", b"x")
         self.assertEqual(ended(self.daemon, reply.headers["x-call-id"])["state"], "done")
 
+    def test_servers_see_the_call_id_and_when_they_were_called(self):
+        reply = submit(self.daemon, "web", b"x", {"X-Call-Id": "mine-2"}, "/headers")
+        self.assertRegex(reply.headers["x-start-time"], r"^\d{19}$", "nanoseconds")
+        ended(self.daemon, "mine-2")
+        inside = self.daemon.api("GET", "/v1/tasks/mine-2/result").text
+        self.assertEqual(inside.count("X-Call-Id: mine-2\r"), 1, inside)
+        [called] = re.findall(r"X-Start-Time: (\d{19})\r", inside)
+        self.assertGreaterEqual(int(called), int(reply.headers["x-start-time"]))
+
+    def samples(self, name):
+        """{metric{labels}: value} of one function's calls."""
+        text = self.daemon.request("GET", "/metrics", admin=True).text
+        lines = (line.rsplit(" ", 1) for line in text.splitlines()
+                 if f'"{name}.openfaas-fn"' in line)
+        return {what.replace(f'function_name="{name}.openfaas-fn"', "F"): float(value)
+                for what, value in lines}
+
+    def test_they_count_in_the_gateways_metrics_and_in_the_depth_of_the_queue(self):
+        self.daemon.put("counted", {"image": "probe:1", "mode": "exec", "scale": {"max": 1}})
+        for body in (b"say x", b"exit 1"):
+            ended(self.daemon, submit(self.daemon, "counted", body).headers["x-call-id"])
+        ids = [submit(self.daemon, "counted", b"sleep 100").headers["x-call-id"] for _ in range(3)]
+        wait_until(lambda: self.daemon.open_calls("counted") == 1, 30, "one runs")
+        depth = {"queued": 2, "running": 1}
+        self.assertEqual(self.daemon.api("GET", "/v1/functions/counted").json()["tasks"], depth)
+        self.assertRegex(self.daemon.cli_ok("describe", "counted"), r"tasks +2 queued, 1 running")
+        board = self.daemon.api("GET", "/v1/system").json()["tasks"]
+        self.assertGreaterEqual((board["queued"], board["running"]), (2, 1))
+        samples = self.samples("counted")
+        self.assertEqual((samples["pulga_tasks_queued{F}"], samples["pulga_tasks_running{F}"]),
+                         (2, 1))
+        self.assertEqual(samples["gateway_function_invocation_started{F}"], 3)
+        for task_id in reversed(ids):
+            self.assertEqual(self.daemon.request("DELETE", "/async-function/" + task_id).status,
+                             202)
+        samples = self.samples("counted")
+        for code, calls in (("200", 1), ("500", 1), ("499", 1)):
+            self.assertEqual(
+                samples['gateway_function_invocation_total{code="%s",F}' % code], calls, samples)
+        self.assertEqual(samples['gateway_functions_seconds_count{code="200",F}'], 1)
+        self.assertEqual(samples["gateway_function_invocation_started{F}"], 3, "but one waited")
+
     def test_failures_are_told_as_they_are(self):
         reply = submit(self.daemon, "probe", b"exit 3")
         task = ended(self.daemon, reply.headers["x-call-id"])
@@ -77,8 +120,6 @@ class Answers(Case):
         self.assertEqual(submit(self.daemon, "No_Name").status, 400)
         self.assertEqual(submit(self.daemon, ".openfaas-fn").status, 400)
         self.assertEqual(self.daemon.request("GET", "/async-function/echo").status, 405)
-        called_back = submit(self.daemon, "echo", b"", {"X-Callback-Url": "http://a.example/"})
-        self.assertEqual((called_back.status, called_back.outcome), (400, "rejected:no-callbacks"))
         large = submit(self.daemon, "echo", bytes(2 << 20))
         self.assertEqual(large.status, 413)
         self.assertIn("task-message-bytes", large.text)

@@ -346,7 +346,7 @@ void FakeEngine::MakeDirectory() {
 Tasks& FakeEngine::tasks() {
   if (tasks_ != nullptr) return *tasks_;
   MakeDirectory();
-  TaskParts parts{loop_, clock_, uploads_dir_, {}, {}, {}, {}, {}};
+  TaskParts parts{loop_, clock_, uploads_dir_, {}, {}, {}, {}, {}, {}, {}};
   parts.reserve_bytes = [] { return 0; };
   parts.version = [](const FunctionKey& key) -> VersionPtr {
     if (key.name == "absent") return nullptr;
@@ -358,6 +358,7 @@ Tasks& FakeEngine::tasks() {
     return Invoke(std::move(request), observer);
   };
   parts.room = [] { return BoardRoom{4, PressureLevel::kCalm, 0, false}; };
+  parts.networks = [] { return std::vector<NetworkPrefix>(); };
   parts.waiting_calls = [](const FunctionKey&) { return 0; };
   tasks_ = std::make_unique<TaskService>(std::move(parts), task_limits);
   tasks_->Resume();

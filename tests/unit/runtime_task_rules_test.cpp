@@ -100,14 +100,14 @@ TEST_F(TaskQueueTest, CountsWhatThereIs) {
   EXPECT_EQ(queue.totals().running, 1U);
   EXPECT_EQ(queue.bytes(), 200U);
   End(1, 5);
-  EXPECT_EQ(queue.unended_bytes(), 100U);
+  EXPECT_EQ(queue.unsettled_bytes(), 100U);
   queue.Forget(2);
   EXPECT_EQ(queue.totals().queued + queue.totals().running, 0U);
   EXPECT_EQ(queue.ended(), 1U);
   EXPECT_EQ(queue.Find("id-2"), nullptr);
   queue.Forget(1);
   EXPECT_EQ(queue.bytes(), 0U);
-  EXPECT_EQ(queue.unended_bytes(), 0U);
+  EXPECT_EQ(queue.unsettled_bytes(), 0U);
 }
 
 TEST_F(TaskQueueTest, TheOldestAreForgottenFirst) {

@@ -97,7 +97,8 @@ class TaskServiceTest : public ::testing::Test {
   void Restart() {
     service.reset();
     calls.clear();
-    TaskParts parts{*loop, clock, dir.path(), {}, {}, {}, {}, {}};
+    posts.clear();
+    TaskParts parts{*loop, clock, dir.path(), {}, {}, {}, {}, {}, {}, {}};
     parts.reserve_bytes = [this] { return reserve; };
     parts.version = [this](const FunctionKey& key) -> VersionPtr {
       return functions.count(key.name) != 0 ? functions[key.name] : nullptr;
@@ -113,7 +114,16 @@ class TaskServiceTest : public ::testing::Test {
       return now;
     };
     parts.waiting_calls = [this](const FunctionKey&) { return waiting_calls; };
+    parts.networks = [this] { return networks; };
+    parts.post = [this](const Url& url, const CallbackMessage& message, auto done) {
+      posts.push_back({url.ToString(), message, std::move(done)});
+      return std::make_unique<PendingPost>();
+    };
     service = std::make_unique<TaskService>(std::move(parts), limits);
+    service->Watch({[this](const FunctionKey& key) { watched.push_back(key.name); },
+                    [this](const FunctionKey& key, int status, Duration) {
+                      watched.push_back(key.name + " " + std::to_string(status));
+                    }});
     ASSERT_TRUE(service->Load().ok());
     service->Resume();
   }
@@ -149,6 +159,30 @@ class TaskServiceTest : public ::testing::Test {
     Eventually([&] { return told.has_value(); });
     return *told;
   }
+  struct Sent {
+    std::string url;
+    CallbackMessage message;
+    std::function<void(Result<int>)> done;
+  };
+  Result<std::string> SubmitWithCallback(const std::string& id,
+                                         const std::string& url = "http://a.example/done") {
+    TaskOrder order = MakeOrder(id);
+    order.callback = CallbackOrder{url, "f.openfaas-fn"};
+    return Submit(std::move(order), "body");
+  }
+  const Sent& PostAt(size_t n) {
+    EXPECT_TRUE(Eventually([&] { return posts.size() > n; }));
+    return posts.at(n);
+  }
+  void AnswerPost(size_t n, const Result<int>& status) {
+    const auto done = PostAt(n).done;  // which may begin others
+    done(status);
+  }
+  const TaskCallback& CallbackOf(const std::string& id) {
+    callback_ = service->Find(id)->callback;
+    return callback_;
+  }
+  TaskCallback callback_;
   TaskState StateOf(const std::string& id) { return service->Find(id)->state; }
   // The n-th call there was, once it began.
   ScriptedCall& CallAt(size_t n) {
@@ -193,6 +227,9 @@ class TaskServiceTest : public ::testing::Test {
   }();
   std::set<void*> open;
   std::vector<ScriptedCall*> calls;
+  std::vector<Sent> posts;
+  std::vector<NetworkPrefix> networks;
+  std::vector<std::string> watched;  // began, ended with a status
   std::unique_ptr<TaskService> service;
 };
 
@@ -622,10 +659,136 @@ TEST_F(TaskServiceTest, ADamagedDatabaseStopsTheStart) {
     auto database = std::move(Database::Open(dir.path() + "/tasks.db")).value();
     ASSERT_TRUE(database->Execute("PRAGMA user_version = 99").ok());
   }
-  TaskService other({*loop, clock, dir.path(), {}, {}, {}, {}, {}}, limits);
+  TaskService other({*loop, clock, dir.path(), {}, {}, {}, {}, {}, {}, {}}, limits);
   const Status loaded = other.Load();
   ASSERT_FALSE(loaded.ok());
   EXPECT_THAT(loaded.error().message, HasSubstr("tasks.db: written by a newer Pulga"));
+}
+
+// --- callbacks
+
+TEST_F(TaskServiceTest, TheAnswerIsSentToWhereItsCallerWantsIt) {
+  ASSERT_TRUE(SubmitWithCallback("one").ok());
+  EXPECT_EQ(CallbackOf("one").state, CallbackState::kWaiting);
+  CallAt(0).Answer(418, "tea");
+  const Sent& sent = PostAt(0);
+  EXPECT_EQ(CallbackOf("one").state, CallbackState::kOwed);
+  EXPECT_EQ(sent.url, "http://a.example/done");
+  EXPECT_EQ(sent.message.body, "tea");
+  EXPECT_THAT(sent.message.headers,
+              ::testing::IsSupersetOf({::testing::Pair("X-Call-Id", "one"),
+                                       ::testing::Pair("X-Function-Status", "418"),
+                                       ::testing::Pair("X-Function-Name", "f.openfaas-fn"),
+                                       ::testing::Pair("Content-Type", "text/x")}));
+  AnswerPost(0, 204);
+  EXPECT_EQ(CallbackOf("one").state, CallbackState::kDelivered);
+  Restart();
+  EXPECT_EQ(CallbackOf("one").state, CallbackState::kDelivered);
+}
+
+TEST_F(TaskServiceTest, WhatIsOwedOutlivesTheDaemon) {
+  ASSERT_TRUE(SubmitWithCallback("one").ok());
+  CallAt(0).Answer(200, "made");
+  PostAt(0);
+  Restart();
+  EXPECT_EQ(PostAt(0).message.body, "made");
+  EXPECT_THAT(calls, IsEmpty()) << "the function is not asked again";
+  AnswerPost(0, 500);
+  EXPECT_EQ(CallbackOf("one").tries, 1U);
+  Restart();
+  EXPECT_EQ(CallbackOf("one").error, "the receiver answered 500");
+  AnswerPost(0, 200);
+  EXPECT_EQ(CallbackOf("one").tries, 2U);
+}
+
+TEST_F(TaskServiceTest, ACallbackThatIsRefusedIsGivenUpWithItsReason) {
+  ASSERT_TRUE(SubmitWithCallback("one").ok());
+  CallAt(0).Answer(200, "");
+  AnswerPost(0, Error{Code::kPermission, 0, "leads home"});
+  EXPECT_EQ(CallbackOf("one").state, CallbackState::kGivenUp);
+  EXPECT_EQ(CallbackOf("one").error, "leads home");
+}
+
+TEST_F(TaskServiceTest, NoCallbackLeadsWhereNoneMay) {
+  const auto refused = SubmitWithCallback("one", "http://10.0.0.1/");
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, Code::kInvalidArgument);
+  networks = {*ParseNetworkPrefix("10.0.0.0/8")};
+  ASSERT_TRUE(SubmitWithCallback("two", "http://10.0.0.1/").ok());
+  ScriptedCall& call = CallAt(0);
+  networks.clear();  // the setting changed meanwhile
+  call.Answer(200, "");
+  EXPECT_TRUE(Eventually([&] { return CallbackOf("two").state == CallbackState::kGivenUp; }));
+  EXPECT_THAT(posts, IsEmpty());
+}
+
+TEST_F(TaskServiceTest, WhatAFunctionAsksForStaysOnTheBoard) {
+  TaskOrder order = MakeOrder("one");
+  order.callback_scope = CallbackScope::kThisBoard;
+  order.callback = CallbackOrder{"http://a.example/", "f"};
+  EXPECT_THAT(service->NewTask(order).error().message, HasSubstr("gateway"));
+  order.callback->url = "http://gateway:8080/function/f";
+  EXPECT_TRUE(service->NewTask(order).ok());
+}
+
+TEST_F(TaskServiceTest, AFunctionOfThisBoardIsCalledByTheService) {
+  ASSERT_TRUE(SubmitWithCallback("one", "http://gateway:8080/function/g/path?q=1").ok());
+  CallAt(0).Answer(200, "made");
+  ScriptedCall& receiver = CallAt(1);
+  EXPECT_EQ(receiver.request.function.name, "g");
+  EXPECT_EQ(receiver.request.path, "/path");
+  EXPECT_EQ(receiver.request.query, "q=1");
+  EXPECT_EQ(receiver.body, "made");
+  receiver.Answer(200, std::string(3 << 20, 'x'));
+  EXPECT_EQ(CallbackOf("one").state, CallbackState::kDelivered) << "however long its answer";
+  EXPECT_THAT(watched, ElementsAre("f", "f 200", "g", "g 200"));
+}
+
+TEST_F(TaskServiceTest, OwedOnesCountAsTasksAndOneFunctionHasNotAllPlaces) {
+  limits.unended = 4;
+  service->SetLimits(limits);
+  for (const char* id : {"one", "two", "three", "four"}) {
+    ASSERT_TRUE(SubmitWithCallback(id).ok());
+    CallAt(calls.size()).Answer(200, "");
+  }
+  PostAt(1);
+  loop->RunOnce(milliseconds(20));
+  EXPECT_THAT(posts, SizeIs(2)) << "of one function at once";
+  EXPECT_EQ(service->Totals().callbacks, 4U);
+  EXPECT_TRUE(IsQueueFull(Submit("five").error()));
+  AnswerPost(0, 200);
+  EXPECT_TRUE(Submit("five").ok());
+  PostAt(2);
+}
+
+TEST_F(TaskServiceTest, ARemovedTaskOwesNothing) {
+  ASSERT_TRUE(SubmitWithCallback("one").ok());
+  CallAt(0).Answer(200, "");
+  PostAt(0);
+  bool removed = false;
+  service->Remove("one", [&](const Status& status) { removed = status.ok(); });
+  EXPECT_TRUE(Eventually([&] { return removed; }));
+  EXPECT_EQ(service->Totals().callbacks, 0U);
+  Restart();
+  loop->RunOnce(milliseconds(20));
+  EXPECT_THAT(posts, IsEmpty());
+}
+
+TEST_F(TaskServiceTest, ACancelledTaskCallsNobodyBack) {
+  ASSERT_TRUE(SubmitWithCallback("one").ok());
+  CallAt(0);
+  ASSERT_TRUE(Cancel("one").ok());
+  EXPECT_EQ(CallbackOf("one").state, CallbackState::kGivenUp);
+  EXPECT_THAT(watched, ElementsAre("f", "f 499"));
+}
+
+TEST_F(TaskServiceTest, CallsOfTasksAreWatchedAsThoseOfCallers) {
+  functions["f"] =
+      MakeVersion({{"com.openfaas.retry.attempts", "2"}, {"com.openfaas.retry.min_wait", "1ms"}});
+  ASSERT_TRUE(Submit("one").ok());
+  CallAt(0).Answer(503, "");
+  CallAt(1).Answer(200, "");
+  EXPECT_THAT(watched, ElementsAre("f", "f 503", "f", "f 200"));
 }
 
 }  // namespace

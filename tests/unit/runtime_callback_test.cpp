@@ -1,0 +1,211 @@
+// Callbacks: which URLs are taken, what is sent, what an answer means, whose turn is next.
+#include <gmock/gmock.h>
+
+#include "runtime/tasks/callback_rules.h"
+#include "runtime/tasks/task_queue.h"
+
+namespace pulga {
+namespace {
+
+using std::chrono::seconds;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Pair;
+
+std::vector<NetworkPrefix> Networks(const char* text) { return {*ParseNetworkPrefix(text)}; }
+
+TEST(CallbackUrls, PublicOnesAreTaken) {
+  for (const char* text : {"https://a.example/x?y=z", "http://a.example:8080", "http://1.1.1.1/",
+                           "http://[2606:4700::1]/", "http://host-in-lan/", "http://1e100.net/"}) {
+    const auto target = ParseCallbackUrl(text, {});
+    ASSERT_TRUE(target.ok()) << text;
+    EXPECT_TRUE(std::holds_alternative<Url>(*target)) << text;
+  }
+}
+
+TEST(CallbackUrls, HostileOnesAreRefused) {
+  for (const char* text : {"",
+                           "a.example",
+                           "ftp://a/",
+                           "file:///etc/passwd",
+                           "gopher://a/",
+                           "http://",
+                           "http://u:p@a.example/",
+                           "http://a.example@127.0.0.1/",
+                           "http://127.0.0.1/",
+                           "http://127.1/",
+                           "http://0x7f000001/",
+                           "http://0x7f.0.0.1/",
+                           "http://2130706433/",
+                           "http://017700000001/",
+                           "http://0/",
+                           "http://localhost/",
+                           "http://a.localhost/",
+                           "http://10.0.0.1/",
+                           "http://192.168.1.1:80/",
+                           "http://172.16.0.1/",
+                           "http://100.64.0.1/",
+                           "http://169.254.169.254/latest/meta-data",
+                           "http://[::1]/",
+                           "http://[::]/",
+                           "http://[::ffff:127.0.0.1]/",
+                           "http://[::ffff:a00:1]/",
+                           "http://[64:ff9b::7f00:1]/",
+                           "http://[fe80::1]/",
+                           "http://[fd00::1]/",
+                           "http://224.0.0.1/",
+                           "http://127.0.0.1./",
+                           "http://[1]/",
+                           "http://a.example/\r\nX: y",
+                           "http://a\\b/",
+                           "http://a.example:0/"}) {
+    const auto target = ParseCallbackUrl(text, {});
+    ASSERT_FALSE(target.ok()) << text;
+    EXPECT_EQ(target.error().code, Code::kInvalidArgument) << text;
+    EXPECT_THAT(target.error().message, HasSubstr("X-Callback-Url")) << text;
+  }
+  EXPECT_FALSE(ParseCallbackUrl("http://a.example/" + std::string(2048, 'x'), {}).ok());
+}
+
+TEST(CallbackUrls, ListedNetworksAreOpenAndNoOthers) {
+  EXPECT_TRUE(ParseCallbackUrl("http://10.1.2.3/", Networks("10.0.0.0/8")).ok());
+  EXPECT_TRUE(ParseCallbackUrl("http://localhost:99/", Networks("127.0.0.1")).ok());
+  EXPECT_TRUE(ParseCallbackUrl("http://[fd00::5]/", Networks("fd00::/8")).ok());
+  EXPECT_FALSE(ParseCallbackUrl("http://10.1.2.3/", Networks("10.0.0.0/16")).ok());
+}
+
+TEST(CallbackUrls, FunctionsAreNamedAtTheGateway) {
+  for (const char* host : {"gateway", "gateway.openfaas", "gateway.openfaas.svc.cluster.local"}) {
+    const auto target =
+        ParseCallbackUrl("http://" + std::string(host) + ":8080/function/echo.dev/a/b?c=d", {});
+    ASSERT_TRUE(target.ok()) << host;
+    const auto& call = std::get<GatewayCall>(*target);
+    EXPECT_EQ(call.function.name, "echo");
+    EXPECT_EQ(call.function.name_space, "dev");
+    EXPECT_EQ(call.path, "/a/b");
+    EXPECT_EQ(call.query, "c=d");
+  }
+  const auto plain = ParseCallbackUrl("http://gateway:8080/function/echo", {});
+  EXPECT_EQ(std::get<GatewayCall>(*plain).path, "/");
+}
+
+TEST(CallbackUrls, NothingElseIsAskedOfTheGateway) {
+  for (const char* text :
+       {"http://gateway:8080/", "http://gateway:8080/system/functions", "http://gateway:8080/v1/x",
+        "http://gateway:8080/function/", "http://gateway:8080/function/Odd",
+        "http://gateway:8080/function/..%2fx", "http://gateway/function/echo",
+        "https://gateway:8080/function/echo", "http://gateway:8080/functions/echo"}) {
+    EXPECT_FALSE(ParseCallbackUrl(text, {}).ok()) << text;
+  }
+}
+
+TEST(CallbackHeaders, AreTheAnswersAndOurs) {
+  Task task;
+  task.id = "call-1";
+  task.status = 201;
+  task.function_seconds = 1.5;
+  const HeaderList sent = CallbackHeaders(task, "echo.dev",
+                                          {{"Content-Type", "text/x"},
+                                           {"x-function-status", "200"},
+                                           {"Host", "evil"},
+                                           {"Content-Length", "9"},
+                                           {"Transfer-Encoding", "chunked"},
+                                           {"Connection", "close"},
+                                           {"X-Split", "a\r\nX-Evil: b"},
+                                           {"bad name", "x"},
+                                           {"X-Callback-Url", "http://again/"},
+                                           {"Expect", "100-continue"}});
+  EXPECT_THAT(
+      sent, ElementsAre(Pair("Content-Type", "text/x"), Pair("X-Call-Id", "call-1"),
+                        Pair("X-Duration-Seconds", "1.500000"), Pair("X-Function-Name", "echo.dev"),
+                        Pair("X-Function-Status", "201")));
+}
+
+TEST(CallbackVerdicts, SuccessIsAnyOf2xx) {
+  for (const int status : {200, 202, 204, 299}) {
+    EXPECT_EQ(JudgeCallback(1, status).state, CallbackState::kDelivered) << status;
+  }
+}
+
+TEST(CallbackVerdicts, WhatMayPassIsTriedAgainWithLongerWaits) {
+  std::vector<Duration> waits;
+  for (uint32_t tries = 1; tries < kCallbackTries; ++tries) {
+    const CallbackVerdict verdict = JudgeCallback(tries, 503);
+    EXPECT_EQ(verdict.state, CallbackState::kOwed);
+    waits.push_back(verdict.wait);
+  }
+  EXPECT_THAT(waits,
+              ElementsAre(seconds(1), seconds(4), seconds(16), seconds(64), kLongestCallbackWait));
+  EXPECT_EQ(JudgeCallback(kCallbackTries, 503).state, CallbackState::kGivenUp);
+  for (const int status : {408, 425, 429, 500, 599}) {
+    EXPECT_EQ(JudgeCallback(1, status).state, CallbackState::kOwed) << status;
+  }
+  const Error down{Code::kUnavailable, 0, "refused"};
+  EXPECT_EQ(JudgeCallback(1, down).state, CallbackState::kOwed);
+  EXPECT_EQ(JudgeCallback(1, down).error, "refused");
+}
+
+TEST(CallbackVerdicts, WhatWillNotPassIsGivenUpAtOnce) {
+  for (const int status : {301, 302, 307, 400, 401, 404, 410}) {
+    EXPECT_EQ(JudgeCallback(1, status).state, CallbackState::kGivenUp) << status;
+  }
+  EXPECT_THAT(JudgeCallback(1, 302).error, HasSubstr("redirects"));
+  for (const Code code : {Code::kPermission, Code::kInvalidArgument}) {
+    EXPECT_EQ(JudgeCallback(1, Error{code, 0, "no"}).state, CallbackState::kGivenUp);
+  }
+}
+
+class OwingQueue : public ::testing::Test {
+ protected:
+  OwingQueue() {
+    for (const uint64_t seq : {1, 2}) {
+      Task task;
+      task.seq = seq;
+      task.id = std::to_string(seq);
+      task.function.name = seq == 1 ? "a" : "b";
+      task.bytes = 100;
+      task.state = TaskState::kDone;
+      task.callback.state = CallbackState::kOwed;
+      queue.Add(task, now + seconds(seq));
+    }
+  }
+  static bool Any(const FunctionKey&) { return true; }
+  TimePoint now{seconds(1000)};
+  TaskQueue queue;
+};
+
+TEST_F(OwingQueue, TellsWhichIsDue) {
+  EXPECT_FALSE(queue.NextCallback(now, Any).has_value());
+  EXPECT_EQ(queue.NextCallbackDue(now), now + seconds(1));
+  EXPECT_EQ(queue.NextCallback(now + seconds(2), Any), 1U);
+  EXPECT_EQ(
+      queue.NextCallback(now + seconds(2), [](const FunctionKey& key) { return key.name == "b"; }),
+      2U);
+  EXPECT_EQ(queue.NextCallbackDue(now + seconds(1)), now + seconds(2));
+  queue.BeginCallback(1);
+  EXPECT_EQ(queue.NextCallback(now + seconds(2), Any), 2U) << "the first is under way";
+  queue.PutBackCallback(1, now + seconds(9), [](TaskCallback& callback) { ++callback.tries; });
+  EXPECT_EQ(queue.At(1)->callback.tries, 1U);
+  EXPECT_EQ(queue.NextCallback(now + seconds(9), Any), 2U);
+}
+
+TEST_F(OwingQueue, NothingIsForgottenThatOwesOne) {
+  TaskLimits limits;
+  limits.bytes = 0;
+  limits.ended = 0;
+  EXPECT_THAT(queue.Forgettable(limits, now + seconds(99), 0), ElementsAre());
+  EXPECT_EQ(queue.owing(), 2U);
+  EXPECT_EQ(queue.unsettled_bytes(), 200U);
+  queue.BeginCallback(1);
+  queue.EndCallback(1, now,
+                    [](TaskCallback& callback) { callback.state = CallbackState::kDelivered; });
+  EXPECT_THAT(queue.Forgettable(limits, now + seconds(99), 0), ElementsAre(1));
+  EXPECT_EQ(queue.owing(), 1U);
+  EXPECT_EQ(queue.unsettled_bytes(), 100U);
+  queue.Forget(2);
+  queue.Forget(1);
+  EXPECT_EQ(queue.owing() + queue.bytes() + queue.unsettled_bytes(), 0U);
+}
+
+}  // namespace
+}  // namespace pulga
