@@ -72,6 +72,11 @@ std::optional<ServiceName> FunctionAsHost(const HttpRequest& request) {
 
 void AddAllRoutes(Router& router, Engine& engine, EventLoop& loop, const OpenFaasOptions& options) {
   const auto metrics = std::make_shared<GatewayMetrics>();
+  // OpenFaaS' queue worker calls through the gateway, which counts its calls like all others.
+  engine.tasks().Watch({[metrics](const FunctionKey& key) { metrics->NoteStarted(key); },
+                        [metrics](const FunctionKey& key, int status, Duration time) {
+                          metrics->NoteEnded(key, status, time);
+                        }});
   AddCallRoutes(router, {engine, loop, metrics, "pulga/" + engine.System().version});
   AddAsyncRoutes(router, engine);
   AddUpkeepRoutes(router, engine);

@@ -208,11 +208,20 @@ Json ActivityJson(const FunctionActivity& activity) {
   return out;
 }
 
+Json TaskTotalsToJson(const TaskTotals& totals) {
+  return {{"queued", totals.counts.queued},
+          {"running", totals.counts.running},
+          {"ended", totals.ended},
+          {"callbacks", totals.callbacks},
+          {"size_bytes", totals.bytes}};
+}
+
 // But for its activity.
 Json FunctionToJson(const FunctionStatus& status) {
   Json out = {{"name", status.key.name},
               {"namespace", status.key.name_space},
-              {"url", "/function/" + status.key.name}};
+              {"url", "/function/" + status.key.name},
+              {"tasks", {{"queued", status.tasks.queued}, {"running", status.tasks.running}}}};
   if (status.active) {
     const Version& active = *status.active;
     out["version"] = active.number;
@@ -407,6 +416,7 @@ std::string SystemJson(const SystemReport& report) {
                    {"features", FeatureArray(report.features)},
                    {"isolation", LayerArray(BoardIsolation(report.features))},
                    {"grants", GrantArray(report.grants)},
+                   {"tasks", TaskTotalsToJson(report.tasks)},
                    {"board", Json::parse(BoardJson(report.board), nullptr, false)}});
 }
 

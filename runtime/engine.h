@@ -40,6 +40,7 @@ struct FunctionStatus {
   std::vector<VersionPtr> versions;  // newest first, the active one included
   FunctionActivity activity;
   std::optional<int64_t> next_run_unix_ms;  // by its schedule; one function asked for alone only
+  TaskCounts tasks;                         // its asynchronous calls
 };
 
 struct PutReport {
@@ -59,6 +60,7 @@ struct SystemReport {
   std::vector<Feature> features;
   std::vector<GrantLine> grants;  // in force
   BoardReport board;
+  TaskTotals tasks;
 };
 
 struct UploadRequest {

@@ -62,14 +62,32 @@ void EngineImpl::RemoveImage(const std::string& ref, std::function<void(Status)>
 void EngineImpl::PutFunction(const FunctionKey& key, FunctionSpec spec,
                              std::function<void(Result<PutReport>)> done) {
   if (stopping_) return done(Stopping());
-  parts_.functions.Put(key, std::move(spec), std::move(done));
+  parts_.functions.Put(key, std::move(spec), AddTasks(std::move(done)));
 }
 
 Result<FunctionStatus> EngineImpl::Function(const FunctionKey& key) const {
-  return parts_.functions.Describe(key);
+  PULGA_ASSIGN_OR_RETURN(FunctionStatus status, parts_.functions.Describe(key));
+  return WithTasks(std::move(status));
 }
 
-std::vector<FunctionStatus> EngineImpl::Functions() const { return parts_.functions.List(); }
+std::vector<FunctionStatus> EngineImpl::Functions() const {
+  std::vector<FunctionStatus> list = parts_.functions.List();
+  for (FunctionStatus& status : list) status = WithTasks(std::move(status));
+  return list;
+}
+
+FunctionStatus EngineImpl::WithTasks(FunctionStatus status) const {
+  status.tasks = parts_.tasks.CountsOf(status.key);
+  return status;
+}
+
+std::function<void(Result<PutReport>)> EngineImpl::AddTasks(
+    std::function<void(Result<PutReport>)> done) const {
+  return [this, done = std::move(done)](Result<PutReport> report) {
+    if (report.ok()) report->status = WithTasks(std::move(report->status));
+    done(std::move(report));
+  };
+}
 
 void EngineImpl::DeleteFunction(const FunctionKey& key, std::function<void(Status)> done) {
   if (stopping_) return done(Stopping());
@@ -79,7 +97,7 @@ void EngineImpl::DeleteFunction(const FunctionKey& key, std::function<void(Statu
 void EngineImpl::Rollback(const FunctionKey& key, std::optional<uint32_t> version,
                           std::function<void(Result<PutReport>)> done) {
   if (stopping_) return done(Stopping());
-  parts_.functions.Rollback(key, version, std::move(done));
+  parts_.functions.Rollback(key, version, AddTasks(std::move(done)));
 }
 
 void EngineImpl::PutVolume(const FunctionKey& key, const VolumeWish& wish,
@@ -172,6 +190,7 @@ SystemReport EngineImpl::System() const {
   const DispatcherTotals totals = parts_.dispatcher.Totals();
   report.instances = totals.instances;
   report.memory_used_bytes = totals.memory_used_bytes;
+  report.tasks = parts_.tasks.Totals();
   return report;
 }
 

@@ -107,6 +107,11 @@ class EngineImpl final : public Engine {
   const BasicLogin& gateway_login() const override { return parts_.gateway_login; }
 
  private:
+  FunctionStatus WithTasks(FunctionStatus status) const;
+  // Tells `done` of a changed function, with its tasks.
+  std::function<void(Result<PutReport>)> AddTasks(
+      std::function<void(Result<PutReport>)> done) const;
+
   EngineParts parts_;
   TimePoint started_;
   Health health_;

@@ -135,6 +135,8 @@ void PrintFacts(const Json& f, const DaemonClient& client) {
   add("scale", Pairs(Field(Field(f, "spec"), "scale")));
   add("calls", Text(f, "invocations") + "  (" + Pairs(Field(f, "outcomes")) + ")");
   add("queued", Text(f, "queued"));
+  const Json tasks = Field(f, "tasks");
+  add("tasks", Text(tasks, "queued") + " queued, " + Text(tasks, "running") + " running");
   if (Field(f, "next_run").is_string()) add("next run", Text(f, "next_run") + "  (its schedule)");
   if (const std::string kept = Text(f, "keep_alive"); !kept.empty()) add("idle", kept);
   if (Field(f, "costs").is_object() && !Field(f, "costs").empty()) {

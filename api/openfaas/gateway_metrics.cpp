@@ -30,6 +30,22 @@ void AppendBoard(const SystemReport& system, std::string* out) {
   AppendSample("pulga_instances", "", system.instances, out);
 }
 
+void AppendTasks(const std::vector<FunctionStatus>& functions, const SystemReport& system,
+                 std::string* out) {
+  AppendFamily({"pulga_tasks_queued", "gauge", "Asynchronous calls that wait"}, out);
+  for (const FunctionStatus& status : functions) {
+    AppendSample("pulga_tasks_queued", Labels(status.key), status.tasks.queued, out);
+  }
+  AppendFamily({"pulga_tasks_running", "gauge", "Asynchronous calls under way"}, out);
+  for (const FunctionStatus& status : functions) {
+    AppendSample("pulga_tasks_running", Labels(status.key), status.tasks.running, out);
+  }
+  AppendFamily({"pulga_task_callbacks", "gauge", "Callbacks owed"}, out);
+  AppendSample("pulga_task_callbacks", "", system.tasks.callbacks, out);
+  AppendFamily({"pulga_task_bytes", "gauge", "Of their requests and answers, on disk"}, out);
+  AppendSample("pulga_task_bytes", "", system.tasks.bytes, out);
+}
+
 }  // namespace
 
 GatewayMetrics::Function* GatewayMetrics::Find(const FunctionKey& key) {
@@ -99,6 +115,7 @@ std::string GatewayMetrics::Text(const std::vector<FunctionStatus>& functions,
     AppendSample("gateway_service_count", Labels(status.key), ReplicasOf(status).wanted, &out);
   }
   AppendManaged(&out);
+  AppendTasks(functions, system, &out);
   AppendBoard(system, &out);
   return out;
 }
