@@ -21,6 +21,11 @@ constexpr size_t kMostBacklog = 256 * 1024;             // of bodies
 constexpr size_t kFullBacklog = 1024 * 1024;            // with heads
 constexpr size_t kLeastGrant = kFramesReplyWindow / 2;  // so that few credits serve many bytes
 constexpr size_t kMostOpen = 0xffff;
+// In how many pieces a function may grant credit, as HTTP/2 servers bound WINDOW_UPDATE: so many
+// for nothing, for each call and each frame of body, and one more for so many bytes of body.
+constexpr uint64_t kFreeCredits = 1024;
+constexpr uint64_t kCreditsPerFrame = 16;
+constexpr uint64_t kBytesPerCredit = 16;
 constexpr int kReadsPerTurn = 8;  // then others have their turn
 
 Status SetOption(const UniqueFd& fd, int option, int value) {
@@ -119,6 +124,7 @@ uint32_t FramesChannel::Begin(FramesUser& user, std::string_view head, FrameEnd 
   call.credit = request_window_;
   call.window = kFramesReplyWindow;
   ++open_;
+  credits_earned_ += kCreditsPerFrame;
   AppendFrame(FrameType::kHead, call.id, end, head, &out_);
   Leave(end);
   return call.id;
@@ -139,6 +145,7 @@ size_t FramesChannel::SendBody(uint32_t id, std::string_view bytes, FrameEnd end
     const FrameEnd last = taken + n == bytes.size() ? end : FrameEnd::kMore;
     AppendFrame(FrameType::kBody, id, last, bytes.substr(taken, n), &out_);
     call->credit -= static_cast<uint32_t>(n);
+    credits_earned_ += kCreditsPerFrame + n / kBytesPerCredit;
     taken += n;
   } while (taken < bytes.size());
   Leave(taken == bytes.size() ? end : FrameEnd::kMore);
@@ -208,6 +215,9 @@ const char* FramesChannel::OnCredit(uint32_t id, uint32_t bytes) {
   if (call == nullptr) return "credit for a call that is not open";
   if (bytes == 0 || bytes > kMaxFramesWindow - std::min(kMaxFramesWindow, call->credit)) {
     return "credit out of range";
+  }
+  if (++credits_ > kFreeCredits + credits_earned_) {
+    return "it grants credit in more pieces than the bodies sent to it are worth";
   }
   call->credit += bytes;
   if (call->user != nullptr && std::exchange(call->wants_room, false)) call->user->OnRoom();

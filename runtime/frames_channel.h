@@ -131,6 +131,8 @@ class FramesChannel final : private FrameSink {
   size_t open_ = 0;
   size_t unanswered_ = 0;  // cancelled, and not ended by the function
   size_t most_unanswered_ = kMostUnansweredCancels;
+  uint64_t credits_ = 0;         // frames of it that came
+  uint64_t credits_earned_ = 0;  // by what was sent to the function
   std::vector<uint32_t> paused_;
   std::string out_;
   size_t out_sent_ = 0;

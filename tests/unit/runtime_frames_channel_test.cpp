@@ -257,6 +257,38 @@ TEST_F(FramesChannelTest, DrainingEndsWhateverIsSentMeanwhile) {
   function.join();
 }
 
+TEST_F(FramesChannelTest, CreditInPiecesThatNoBodyIsWorthEndsIt) {
+  Open();
+  peer->Hello(1000);
+  ASSERT_TRUE(RunUntil([&] { return ready; }));
+  User user;
+  const uint32_t id = channel->Begin(user, "head", FrameEnd::kMore);
+  for (int i = 0; i < 1024 + 17; ++i) peer->Credit(id, 1);
+  peer->Flush();
+  ASSERT_TRUE(RunUntil([&] { return ended.has_value(); }));
+  EXPECT_EQ(ended, FramesChannel::End::kBroken);
+  EXPECT_EQ(why, "it grants credit in more pieces than the bodies sent to it are worth");
+}
+
+TEST_F(FramesChannelTest, WhoeverGrantsWhatItReadMayDoSoInSmallPieces) {
+  Open();
+  peer->Hello(1000);
+  ASSERT_TRUE(RunUntil([&] { return ready; }));
+  User user;
+  const uint32_t id = channel->Begin(user, "head", FrameEnd::kMore);
+  const std::string body(1000, 'x');
+  for (int round = 0; round < 500; ++round) {
+    ASSERT_EQ(channel->SendBody(id, body, FrameEnd::kMore), body.size());
+    EXPECT_EQ(channel->SendBody(id, "y", FrameEnd::kMore), 0U);
+    while (ReadAll() > 0) loop->RunOnce(Duration::zero());
+    const int heard = user.rooms;
+    for (int i = 0; i < 50; ++i) peer->Credit(id, 20);
+    peer->Flush();
+    ASSERT_TRUE(RunUntil([&] { return user.rooms > heard && channel->has_room(); })) << why;
+    ASSERT_FALSE(ended) << round << why;
+  }
+}
+
 TEST_F(FramesChannelTest, TellsNobodyOfRoomWhileAnotherSends) {
   OpenAndGreet();
   User waits;
