@@ -10,6 +10,7 @@ namespace pulga {
 inline constexpr size_t kMaxSecretBytes = 1 << 20;
 inline constexpr size_t kMaxSecretName = 253;
 inline constexpr size_t kMaxSecretsPerVersion = 64;
+inline constexpr size_t kMaxSecretBytesPerVersion = 8 << 20;  // of all of them
 // Where functions find them; kSecretsAlias, where other engines put them, leads there.
 inline constexpr const char* kSecretsDirectory = "/var/openfaas/secrets";
 inline constexpr const char* kSecretsAlias = "/run/secrets";

@@ -30,6 +30,9 @@ struct SecretPut {
   SecretView secret;
 };
 
+// Of all secrets of one function: kInvalidArgument over kMaxSecretBytesPerVersion.
+Status CheckSecretBytes(uint64_t bytes);
+
 // kInvalidArgument: "directory traversal found in name", or the rule that it breaks.
 Status CheckSecretName(std::string_view name);
 

@@ -123,11 +123,16 @@ void SecretService::RemoveNow(const FunctionKey& secret, SecretRemoval removal,
 Result<SecretService::Hold> SecretService::HoldFor(const FunctionKey& function,
                                                    const std::vector<std::string>& names) {
   std::vector<FunctionKey> keys;
+  uint64_t bytes = 0;
   for (const std::string& name : names) {
     keys.push_back({function.owner, function.name_space, name});
-    if (secrets_.contains(keys.back())) continue;
-    return Error{Code::kInvalidArgument, 0, NotThere(keys.back()).message};
+    const auto secret = secrets_.find(keys.back());
+    if (secret == secrets_.end()) {
+      return Error{Code::kInvalidArgument, 0, NotThere(keys.back()).message};
+    }
+    bytes += secret->second.bytes;
   }
+  PULGA_RETURN_IF_ERROR(CheckSecretBytes(bytes));
   held_->insert(keys.begin(), keys.end());
   return Hold(nullptr, [held = held_, keys](void*) {
     for (const FunctionKey& key : keys) held->erase(held->find(key));

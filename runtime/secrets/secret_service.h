@@ -46,7 +46,7 @@ class SecretService {
   const std::map<FunctionKey, SecretView>& secrets() const { return secrets_; }
 
   // Of a function being deployed: what it has is there, and stays for as long as the hold is kept.
-  // kInvalidArgument: "unable to find secret: NAME".
+  // kInvalidArgument: "unable to find secret: NAME", or they are too much together.
   using Hold = std::shared_ptr<void>;
   Result<Hold> HoldFor(const FunctionKey& function, const std::vector<std::string>& names);
   // The values, in this order. In order of calls with what Put() stores.

@@ -4,6 +4,7 @@
 #include "base/ids.h"
 #include "base/log.h"
 #include "base/own_file.h"
+#include "runtime/secrets/secret.h"
 
 namespace pulga {
 namespace {
@@ -70,6 +71,7 @@ Result<std::vector<SecretFile>> SecretVault::Reveal(const FunctionKey& function,
                                                     const std::vector<std::string>& names) {
   PULGA_ASSIGN_OR_RETURN(const auto key, ReadKey());
   std::vector<SecretFile> out;
+  uint64_t bytes = 0;
   for (const std::string& name : names) {
     const FunctionKey secret{function.owner, function.name_space, name};
     PULGA_ASSIGN_OR_RETURN(const StoredSecret row, store_.Secret(secret));
@@ -83,6 +85,7 @@ Result<std::vector<SecretFile>> SecretVault::Reveal(const FunctionKey& function,
                        kSecretsKeyFile + " is key " + key->id() +
                        ": put the right one back, or update the secret"};
     }
+    PULGA_RETURN_IF_ERROR(CheckSecretBytes(bytes += row.bytes));
     auto value = key->Open({row.nonce, row.sealed}, Belonging(secret));
     if (!value) {
       return Error{

@@ -24,6 +24,7 @@ class SecretVault {
   // Creates or replaces. What was answered with Ok is on disk.
   Status Put(const FunctionKey& secret, std::string_view value, int64_t now_unix_ms);
   // All of them, in this order, of one owner and namespace. kNotFound: "unable to find secret: x".
+  // kInvalidArgument: they have grown to more together than a function may have.
   Result<std::vector<SecretFile>> Reveal(const FunctionKey& function,
                                          const std::vector<std::string>& names);
 

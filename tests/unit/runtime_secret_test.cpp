@@ -254,6 +254,24 @@ TEST_F(SecretServiceTest, KeepsToWhatWasMeantAndToItsBounds) {
   EXPECT_EQ(Put("a/b", "x").error().code, Code::kInvalidArgument);
 }
 
+TEST_F(SecretServiceTest, GivesAFunctionNoMoreThanItMayHaveTogether) {
+  std::vector<std::string> names;
+  for (int i = 0; i < 8; ++i) {
+    names.push_back("s" + std::to_string(i));
+    ASSERT_TRUE(Put(names.back(), std::string(kMaxSecretBytes, 'x')).ok());
+  }
+  ASSERT_TRUE(Put("one", "1").ok());
+  EXPECT_TRUE(service_->HoldFor(Key("f"), names).ok());
+  names.push_back("one");
+  const auto refused = service_->HoldFor(Key("f"), names);
+  EXPECT_EQ(refused.error().code, Code::kInvalidArgument);
+  EXPECT_THAT(refused.error().message, HasSubstr("may have 8"));
+  std::optional<Result<std::vector<SecretFile>>> files;
+  service_->Reveal(Key("f"), names, [&](auto got) { files = std::move(got); });
+  while (!files) loop_->RunOnce(std::chrono::seconds(1));
+  EXPECT_EQ(files->error().message, refused.error().message);
+}
+
 TEST_F(SecretServiceTest, KeepsWhatIsInUseUnlessForced) {
   ASSERT_TRUE(Put("a", "1").ok());
   users_ = {"f", "g"};
