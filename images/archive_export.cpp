@@ -1,70 +1,25 @@
 #include "images/archive_export.h"
 
 #include <algorithm>
-#include <array>
-#include <cstdio>
-#include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "images/digest.h"
 #include "images/image_ref.h"
+#include "images/tar_member.h"
 
 namespace pulga {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr size_t kBlock = 512;
-constexpr uint64_t kOctalLimit = uint64_t{1} << 33;  // eleven digits
 constexpr const char* kLayerType = "application/vnd.oci.image.layer.v1.tar";
 constexpr const char* kManifestType = "application/vnd.oci.image.manifest.v1+json";
 constexpr const char* kConfigType = "application/vnd.oci.image.config.v1+json";
 constexpr const char* kIndexType = "application/vnd.oci.image.index.v1+json";
 
-struct Member {
-  std::string name;
-  char type = '0';
-  uint64_t size = 0;
-};
-
-// One ustar header, the same on every machine and day.
-std::string HeaderOf(const Member& member) {
-  std::array<char, kBlock> header = {};
-  const auto put = [&header](size_t at, std::string_view text) {
-    memcpy(header.data() + at, text.data(), text.size());
-  };
-  put(0, member.name);  // at most 77 bytes: "blobs/sha256/" and a digest
-  put(100, member.type == '5' ? "0000755" : "0000644");
-  put(108, "0000000");
-  put(116, "0000000");
-  char size[16];
-  if (member.size < kOctalLimit) {
-    snprintf(size, sizeof size, "%011llo", static_cast<unsigned long long>(member.size));
-    put(124, size);
-  } else {  // as GNU tar does
-    header[124] = static_cast<char>(0x80);
-    for (size_t i = 0; i < 8; ++i) {
-      header[135 - i] = static_cast<char>(static_cast<unsigned char>(member.size >> (8 * i)));
-    }
-  }
-  put(136, "00000000000");
-  put(148, "        ");
-  header[156] = member.type;
-  put(257, "ustar");
-  put(263, "00");
-  unsigned sum = 0;
-  for (const char c : header) sum += static_cast<unsigned char>(c);
-  char checksum[16];
-  snprintf(checksum, sizeof checksum, "%06o", sum);
-  put(148, std::string_view(checksum, 7));
-  return {header.data(), header.size()};
-}
-
-std::string Padding(uint64_t size) { return std::string((kBlock - size % kBlock) % kBlock, '\0'); }
-
 std::string WholeMember(const std::string& name, const std::string& content) {
-  return HeaderOf({name, '0', content.size()}) + content + Padding(content.size());
+  return TarHeader({name, '0', content.size()}) + content + TarPadding(content.size());
 }
 
 std::string BlobName(const std::string& hex) { return "blobs/sha256/" + hex; }
@@ -134,20 +89,20 @@ Result<ExportPlan> PlanExport(const ImageRecord& image, const std::string& ref) 
   std::string text = WholeMember("oci-layout", R"({"imageLayoutVersion":"1.0.0"})") +
                      WholeMember("index.json", IndexOf(manifest, ref)) +
                      WholeMember("manifest.json", SavedImageOf(image, config_hex, ref)) +
-                     HeaderOf({"blobs/", '5', 0}) + HeaderOf({"blobs/sha256/", '5', 0}) +
+                     TarHeader({"blobs/", '5', 0}) + TarHeader({"blobs/sha256/", '5', 0}) +
                      WholeMember(BlobName(Sha256Hex(manifest)), manifest) +
-                     HeaderOf({BlobName(config_hex), '0', image.config_bytes});
+                     TarHeader({BlobName(config_hex), '0', image.config_bytes});
   ExportPlan plan;
   plan.parts.push_back({text, {}, "", image.config_bytes, 0});
-  text = Padding(image.config_bytes);
+  text = TarPadding(image.config_bytes);
   std::set<std::string> written;
   for (const LayerRecord& layer : image.layers) {
     if (!written.insert(layer.diff_id).second) continue;  // the same blob twice
-    text += HeaderOf({BlobName(layer.diff_id), '0', layer.stream_bytes});
+    text += TarHeader({BlobName(layer.diff_id), '0', layer.stream_bytes});
     plan.parts.push_back({text, layer.chain_id, layer.diff_id, 0, layer.stream_bytes});
-    text = Padding(layer.stream_bytes);
+    text = TarPadding(layer.stream_bytes);
   }
-  plan.parts.push_back({text + std::string(2 * kBlock, '\0'), {}, "", 0, 0});
+  plan.parts.push_back({text + std::string(2 * kTarBlock, '\0'), {}, "", 0, 0});
   for (const ExportPart& part : plan.parts) {
     plan.bytes += part.text.size() + part.config_bytes + part.layer_bytes;
   }

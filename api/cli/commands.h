@@ -21,6 +21,7 @@ std::vector<Command> VolumeCommands();       // volume ls|create|inspect|rm
 std::vector<Command> SecretCommands();       // secret ls|create|update|rm
 std::vector<Command> PolicyCommands();       // policy replay
 std::vector<Command> OpenFaasCommands();     // export
+std::vector<Command> FaasdCommands();        // import --faasd
 std::vector<Command> RunCommands();          // run
 std::vector<Command> BenchCommands();        // bench
 std::vector<Command> AllCommands();

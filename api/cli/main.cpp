@@ -113,7 +113,7 @@ std::vector<Command> AllCommands() {
   for (auto group :
        {&ServerCommands, &ImageCommands, &ImageUpkeepCommands, &PullCommands, &DeployCommands,
         &InvokeCommands, &FunctionCommands, &TaskCommands, &VolumeCommands, &SecretCommands,
-        &PolicyCommands, &OpenFaasCommands, &RunCommands, &BenchCommands}) {
+        &PolicyCommands, &OpenFaasCommands, &FaasdCommands, &RunCommands, &BenchCommands}) {
     for (Command& command : group()) all.push_back(std::move(command));
   }
   return all;
