@@ -248,13 +248,18 @@ def peer_figures(directory, build, rounds):
             for row in rows_for(condition, results, left_out)]
 
 
-def remove_cgroups(hierarchies="/sys/fs/cgroup", seconds=10):
-    """Deepest first; the kernel lets go of one a moment after its last process has gone."""
+def remove_cgroups(hierarchies="/sys/fs/cgroup", seconds=10, parent=CGROUPS):
+    """Deepest first; the kernel lets go of one a moment after its last process has gone, which a
+    frozen one does once it is thawed."""
+    for state in pathlib.Path(hierarchies, "freezer", parent).glob("*/freezer.state"):
+        state.write_text("THAWED")
+    for state in pathlib.Path(hierarchies, parent).glob("*/cgroup.freeze"):
+        state.write_text("0")
     deadline = time.monotonic() + seconds
     while True:
-        left = [folder for where in (CGROUPS, f"*/{CGROUPS}")  # of v2, of v1
-                for parent in pathlib.Path(hierarchies).glob(where)
-                for folder, _, _ in os.walk(parent, topdown=False)]
+        left = [folder for where in (parent, f"*/{parent}")  # of v2, of v1
+                for top in pathlib.Path(hierarchies).glob(where)
+                for folder, _, _ in os.walk(top, topdown=False)]
         if not left:
             return
         for folder in left:
