@@ -55,13 +55,14 @@ def any_of(spec):
     return field(b"\x0a", SPEC) + field(b"\x12", json.dumps(spec).encode())
 
 
-def container(image, env, memory=33554432, **labels):
+def container(image, env, secrets=("api-key",), **labels):
     return {"image": image.encode(), "createdat": b"\x01",
             "labels": {name: value.encode() for name, value in labels.items()},
             "spec": any_of({
                 "process": {"args": ["/probe"], "env": env},
-                "mounts": [{"destination": "/var/openfaas/secrets/api-key", "type": "bind"}],
-                "linux": {"resources": {"memory": {"limit": memory}}}})}
+                "mounts": [{"destination": f"/var/openfaas/secrets/{name}", "type": "bind"}
+                           for name in secrets],
+                "linux": {"resources": {"memory": {"limit": 33554432}}}})}
 
 
 class Store:
@@ -122,7 +123,7 @@ class ImportFaasd(Case):
                     "lost": container("docker.io/library/lost:1", []),
                     "odd": {"image": b"x"}}},
             "staging": {"labels": {"openfaas": b"1"}, "images": {IMAGE: image},
-                        "containers": {"hello": container(IMAGE, ["WHO=staging"])}}})
+                        "containers": {"hello": container(IMAGE, ["WHO=staging"], ())}}})
 
     def tearDown(self):
         for name, space in (("hello", "openfaas-fn"), ("hello", "staging")):

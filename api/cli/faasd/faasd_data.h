@@ -30,7 +30,7 @@ struct FaasdSecret {
 };
 
 struct FaasdData {
-  std::vector<std::string> name_spaces;  // those with functions or secrets
+  std::vector<std::string> name_spaces;  // those marked as for functions, or with secrets
   std::vector<FaasdFunction> functions;
   std::vector<FaasdSecret> secrets;
   std::vector<std::string> problems;  // what could not be read, in words
