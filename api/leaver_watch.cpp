@@ -1,6 +1,5 @@
 #include "api/leaver_watch.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "base/log.h"
@@ -14,7 +13,7 @@ constexpr size_t kMostSpare = 64;
 }  // namespace
 
 LeaverWatch::Entry LeaverWatch::Begin(int fd, Waiter& waiter) {
-  if (timer_ == 0) timer_ = loop_.CallAfter(kLongAfter, [this] { LookAtOldOnes(); });
+  if (long_timer_ == 0) long_timer_ = loop_.CallAfter(kLongAfter, [this] { TellLongOnes(); });
   if (spare_.empty()) spare_.emplace_back();
   ListOf(Stage::kFresh).splice(ListOf(Stage::kFresh).end(), spare_, spare_.begin());
   ListOf(Stage::kFresh).back() = Wait{fd, loop_.Now(), &waiter, Stage::kFresh};
@@ -26,13 +25,12 @@ void LeaverWatch::End(Entry entry) {
   spare_.splice(spare_.end(), ListOf(entry->stage), entry);
   if (spare_.size() > kMostSpare) spare_.pop_back();
   // An idle daemon is not woken for a call that is over.
-  if (ListOf(Stage::kFresh).empty() && ListOf(Stage::kLong).empty()) {
-    loop_.Cancel(std::exchange(timer_, 0));
-  }
+  if (ListOf(Stage::kFresh).empty()) loop_.Cancel(std::exchange(long_timer_, 0));
+  if (ListOf(Stage::kLong).empty()) loop_.Cancel(std::exchange(watch_timer_, 0));
 }
 
-void LeaverWatch::LookAtOldOnes() {
-  timer_ = 0;
+void LeaverWatch::TellLongOnes() {
+  long_timer_ = 0;
   std::list<Wait>& fresh = ListOf(Stage::kFresh);
   std::list<Wait>& longer = ListOf(Stage::kLong);
   while (!fresh.empty() && loop_.Now() - fresh.front().since >= kLongAfter) {
@@ -40,13 +38,19 @@ void LeaverWatch::LookAtOldOnes() {
     longer.back().stage = Stage::kLong;
     longer.back().waiter->OnLongWait();
   }
+  if (!fresh.empty())
+    long_timer_ = loop_.CallAt(fresh.front().since + kLongAfter, [this] { TellLongOnes(); });
+  if (watch_timer_ == 0) WatchOldOnes();
+}
+
+void LeaverWatch::WatchOldOnes() {
+  watch_timer_ = 0;
+  const std::list<Wait>& longer = ListOf(Stage::kLong);
   while (!longer.empty() && loop_.Now() - longer.front().since >= kWatchedAfter) {
-    Watch(longer.begin());
+    Watch(ListOf(Stage::kLong).begin());
   }
-  TimePoint next = TimePoint::max();
-  if (!fresh.empty()) next = fresh.front().since + kLongAfter;
-  if (!longer.empty()) next = std::min(next, longer.front().since + kWatchedAfter);
-  if (next != TimePoint::max()) timer_ = loop_.CallAt(next, [this] { LookAtOldOnes(); });
+  if (longer.empty()) return;
+  watch_timer_ = loop_.CallAt(longer.front().since + kWatchedAfter, [this] { WatchOldOnes(); });
 }
 
 void LeaverWatch::Watch(Entry entry) {

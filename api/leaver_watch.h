@@ -30,7 +30,10 @@ class LeaverWatch {
   using Entry = std::list<Wait>::iterator;
 
   explicit LeaverWatch(EventLoop& loop) : loop_(loop) {}
-  ~LeaverWatch() { loop_.Cancel(timer_); }
+  ~LeaverWatch() {
+    loop_.Cancel(long_timer_);
+    loop_.Cancel(watch_timer_);
+  }
   LeaverWatch(const LeaverWatch&) = delete;
   LeaverWatch& operator=(const LeaverWatch&) = delete;
 
@@ -39,12 +42,14 @@ class LeaverWatch {
 
  private:
   std::list<Wait>& ListOf(Stage stage) { return waits_[static_cast<size_t>(stage)]; }
-  void LookAtOldOnes();
+  void TellLongOnes();
+  void WatchOldOnes();
   void Watch(Entry entry);
   EventLoop& loop_;
   std::array<std::list<Wait>, 3> waits_;  // by stage; oldest first
   std::list<Wait> spare_;                 // nodes to use again
-  EventLoop::TimerId timer_ = 0;
+  EventLoop::TimerId long_timer_ = 0;
+  EventLoop::TimerId watch_timer_ = 0;
 };
 
 }  // namespace pulga
