@@ -176,8 +176,10 @@ class Upgrade(Case):
             received, _ = raw_exchange(self.daemon.port, request + last, 30)
             self.assertTrue(received.startswith(b"HTTP/1.1 200"), (request, received))
             self.assertNotIn(b"\r\nupgrade:", received.lower(), request)
-            replies = 1 if version == "1.0" else 2
-            self.assertEqual(received.count(b"HTTP/1.1 200"), replies, received)
+            # A reply that came before the end of the body was read closes, as one to HTTP/1.0.
+            closes = b"\r\nconnection: close" in received.lower().split(b"\r\n\r\n")[0]
+            self.assertTrue(closes or version == "1.1", received)
+            self.assertEqual(received.count(b"HTTP/1.1 200"), 1 if closes else 2, received)
         self.assertIn(self.daemon.call("web").headers["x-pulga-start"], WARM,
                       "the request in a body was executed")
 
