@@ -247,8 +247,9 @@ def quiet_snapshot(daemon, seconds=15):
     return last
 
 
-def later_differences(before, daemon, seconds=60, slack_kib=1024):
-    """What is not as before even after a while: what is on its way out may take its time. Returns
+def later_differences(before, daemon, seconds=90, slack_kib=1024):
+    """What is not as before even after a while: what is on its way out may take its time, a
+    connection that its client has reset the minute that any idle one has. Returns
     the lines and the last snapshot."""
     deadline = time.monotonic() + seconds
     while True:
