@@ -100,8 +100,13 @@ _Noreturn TINY_FN void sleep_forever(void) {
   while (1) sleep_ms(1000 * 1000);
 }
 
-// The compiler calls these by name, and must not turn their loops into calls to themselves.
+// The compiler calls these by name, and must not turn their loops into calls to themselves. Clang,
+// which has no such attribute, leaves loops alone under -ffreestanding.
+#ifdef __clang__
+#define TINY_LOOP __attribute__((used))
+#else
 #define TINY_LOOP __attribute__((used, optimize("no-tree-loop-distribute-patterns")))
+#endif
 TINY_LOOP void* memcpy(void* to, const void* from, size_t n) {
   char* d = to;
   const char* s = from;
