@@ -15,7 +15,7 @@
 //
 // LISTEN_UNIX=PATH listens there instead. START_DELAY_MS waits before listening; NEVER_LISTEN=1
 // sleeps for ever. COLD_MS: for so long it answers as an of-watchdog does whose own server does not
-// listen yet.
+// listen yet. LOCKED_MS: for so long /_/health says 503, as of a watchdog without its lock file.
 #include <linux/errno.h>
 #include <linux/eventpoll.h>
 
@@ -44,7 +44,7 @@ struct connection {
 static struct connection connections[kMaxConnections];
 static long open_count, served_count, cancelled_count;
 static int epoll_fd;
-static int64_t cold_until;
+static int64_t cold_until, locked_until;
 static char** environment;
 
 static struct text out_of(struct connection* c) {
@@ -227,6 +227,7 @@ static void switch_to(struct connection* c, const char* protocol) {
 
 static void route(struct connection* c, const char* path, size_t line_end, size_t head_end) {
   if (now_ms() < cold_until) return reply_cold(c);
+  if (now_ms() < locked_until && equal(path, "/_/health")) return reply_text(c, 503, "locked\n");
   if (starts_with(path, "/status/")) return reply_text(c, path_number(path, 1), "as asked\n");
   if (starts_with(path, "/sleep/")) return wait_then(c, kSleep, path_number(path, 1));
   if (starts_with(path, "/big/")) return start_stream(c, kBig, path);
@@ -556,6 +557,8 @@ int run(int argc, char** argv, char** envp) {
   if (delay != NULL) sleep_ms(to_number(delay));
   const char* cold = env_value(envp, "COLD_MS");
   if (cold != NULL) cold_until = now_ms() + to_number(cold);
+  const char* locked = env_value(envp, "LOCKED_MS");
+  if (locked != NULL) locked_until = now_ms() + to_number(locked);
   const char* path = env_value(envp, "LISTEN_UNIX");
   const int listener =
       path != NULL ? listen_at(path) : listen_on(port == NULL ? 8080 : to_number(port));

@@ -55,4 +55,13 @@ Result<std::optional<ReadyProbe>> ReadyProbeOf(const Texts& annotations) {
   return std::optional<ReadyProbe>(std::move(probe));
 }
 
+ReadyProbe HealthProbe(Duration start_timeout) {
+  ReadyProbe probe;
+  probe.path = "/_/health";
+  probe.period = std::chrono::milliseconds(20);  // a watchdog is there in a moment
+  probe.rule = ReadyProbe::Rule::kUnlessBusy;
+  probe.believed = start_timeout / 2;
+  return probe;
+}
+
 }  // namespace pulga

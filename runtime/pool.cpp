@@ -107,6 +107,9 @@ Pool::Pool(RuntimeContext& context, VersionPtr version, uint64_t id, Duration id
   }
   if (const auto probe = ReadyProbeOf(version_->spec.annotations); probe.ok() && *probe) {
     ready_probe_ = std::make_unique<const ReadyProbe>(**probe);
+  } else if (version_->spec.openfaas) {
+    const Duration start = version_->spec.limits.start_timeout;
+    ready_probe_ = std::make_unique<const ReadyProbe>(HealthProbe(start));
   }
   const ScaleSpec& scale = version_->spec.scale;
   if (scale.rps_target != 0) rate_ = std::make_unique<CallRate>(last_used_);

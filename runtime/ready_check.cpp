@@ -3,7 +3,10 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <string_view>
 #include <utility>
+
+#include "base/text.h"
 
 namespace pulga {
 namespace {
@@ -16,9 +19,10 @@ std::string RequestFor(const std::string& path) {
          " HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: pulga-ready\r\nConnection: close\r\n\r\n";
 }
 
-bool IsSuccess(const std::string& answer) {
-  return answer.size() >= kStatusEnd && answer.starts_with("HTTP/1.") && answer[8] == ' ' &&
-         answer[9] == '2';
+// 0: no status.
+int StatusOf(std::string_view answer) {
+  if (!answer.starts_with("HTTP/1.") || answer[8] != ' ') return 0;
+  return static_cast<int>(ParseUint(answer.substr(9, 3), 999).value_or(0));
 }
 
 }  // namespace
@@ -29,7 +33,8 @@ ReadyCheck::ReadyCheck(EventLoop& loop, Notifier& notifier, Upstream& upstream, 
       notifier_(notifier),
       upstream_(upstream),
       probe_(std::move(probe)),
-      ready_(std::move(ready)) {
+      ready_(std::move(ready)),
+      begun_(loop.Now()) {
   OnTimer(probe_.initial_delay, &ReadyCheck::Ask);
 }
 
@@ -48,8 +53,8 @@ void ReadyCheck::OnTimer(Duration delay, void (ReadyCheck::*what)()) {
 }
 
 void ReadyCheck::Ask() {
-  OnTimer(kPatience, &ReadyCheck::AskAgain);
-  auto connection = upstream_.Acquire(this, Upstream::Want::kFresh);
+  OnTimer(kPatience, &ReadyCheck::OnNoAnswer);
+  auto connection = upstream_.Acquire(this, Upstream::Want::kAny);
   if (connection != nullptr) OnConnection(std::move(connection));
 }
 
@@ -57,6 +62,10 @@ void ReadyCheck::AskAgain() {
   upstream_.Cancel(this);
   connection_.reset();
   OnTimer(probe_.period, &ReadyCheck::Ask);
+}
+
+void ReadyCheck::OnNoAnswer() {
+  probe_.rule == ReadyProbe::Rule::kUnlessBusy ? IsReady() : AskAgain();
 }
 
 void ReadyCheck::OnConnection(std::unique_ptr<UpstreamConnection> connection) {
@@ -73,7 +82,7 @@ void ReadyCheck::OnUpstream(uint32_t) {
 void ReadyCheck::Exchange() {
   if (!unsent_.empty()) {
     const SendResult sent = SendTwo(connection_->fd(), unsent_, {});
-    if (sent.state == SendResult::State::kBroken) return AskAgain();
+    if (sent.state == SendResult::State::kBroken) return OnNoAnswer();
     unsent_.erase(0, sent.size);
   }
   while (answer_.size() < kStatusEnd) {
@@ -81,10 +90,22 @@ void ReadyCheck::Exchange() {
     const ssize_t n = recv(connection_->fd(), bytes, kStatusEnd - answer_.size(), MSG_DONTWAIT);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && (errno == EAGAIN || errno == ENOTCONN)) return;  // OnUpstream, or the timer
-    if (n <= 0) return AskAgain();
+    if (n <= 0) return OnNoAnswer();
     answer_.append(bytes, static_cast<size_t>(n));
   }
-  if (!IsSuccess(answer_)) return AskAgain();
+  OnStatus();
+}
+
+void ReadyCheck::OnStatus() {
+  const int status = StatusOf(answer_);
+  const bool ready = probe_.rule == ReadyProbe::Rule::kSuccess
+                         ? status / 100 == 2
+                         : status != 503 || loop_.Now() - begun_ >= probe_.believed;
+  ready ? IsReady() : AskAgain();
+}
+
+void ReadyCheck::IsReady() {
+  upstream_.Cancel(this);
   connection_.reset();
   loop_.Cancel(std::exchange(timer_, 0));
   const std::function<void()> ready = std::exchange(ready_, nullptr);

@@ -1,6 +1,8 @@
-// ReadyCheck: asks a server that listens for a path, again and again, until it answers with a 2xx
-// status. Each time on a connection of its own, given up after a second without an answer. Ends by
-// itself only with `ready`, which may destroy it. Loop thread; `upstream` must outlive it.
+// ReadyCheck: asks a server that listens for a path, again and again, until its answer is what the
+// probe wants. The first time on the connection that found it listening: a server that serves one
+// at a time waits for what comes on that. Then on new ones; each is given up after a second without
+// an answer. Ends by itself only with `ready`, which may destroy it. Loop thread; `upstream` must
+// outlive it.
 #pragma once
 
 #include <functional>
@@ -29,6 +31,9 @@ class ReadyCheck final : public UpstreamUser {
   void Exchange();
   void OnTimer(Duration delay, void (ReadyCheck::*what)());
   void AskAgain();
+  void OnNoAnswer();
+  void OnStatus();
+  void IsReady();
 
   EventLoop& loop_;
   Notifier& notifier_;
@@ -38,6 +43,7 @@ class ReadyCheck final : public UpstreamUser {
   std::unique_ptr<UpstreamConnection> connection_;
   std::string unsent_;
   std::string answer_;  // as far as its status needs
+  TimePoint begun_;
   EventLoop::TimerId timer_ = 0;
 };
 

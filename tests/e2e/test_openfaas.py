@@ -280,6 +280,12 @@ class OpenFaas(Case):
         self.assertEqual((reply.status, reply.body), (200, b"body"), repr(reply))
         self.assertGreater(time.monotonic() - begun, 1)
 
+    def test_a_watchdog_without_its_lock_is_not_ready(self):
+        self.deploy("locked", envVars={"LOCKED_MS": "1500"})
+        begun = time.monotonic()
+        self.assertEqual(self.daemon.call("locked", b"body", path="/echo").text, "body")
+        self.assertGreater(time.monotonic() - begun, 1.4)
+
     def test_an_annotated_path_says_when_an_instance_is_ready(self):
         self.deploy("asked", envVars={"COLD_MS": "1500"},
                     annotations={"com.openfaas.ready.http.path": "/"})

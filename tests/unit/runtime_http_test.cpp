@@ -76,6 +76,84 @@ TEST_F(HttpTest, OneThatNeverSaysItIsReadyIsNotReady) {
   EXPECT_EQ(Call(Request())->outcome(), "not-ready");
 }
 
+// What a function of OpenFaaS without the annotation is asked, and what its server says to that.
+class HealthTest : public HttpTest {
+ protected:
+  HealthTest() { version->spec.openfaas.emplace(); }
+  using OnHealth = std::function<bool(FakeConnection&, int number)>;  // false: closes
+  void ServeHealth(OnHealth on_health) {
+    Serve([this, on_health = std::move(on_health)](FakeConnection& c) {
+      for (;;) {
+        const std::string request = c.ReadRequest();
+        if (request.empty()) return;
+        if (request.starts_with("GET /_/health HTTP/1.1\r\n")) {
+          if (!on_health(c, ++asked)) return;
+        } else {
+          c.Reply("x");
+        }
+      }
+    });
+  }
+  std::atomic<int> asked = 0;
+};
+
+TEST_F(HealthTest, AWatchdogIsReadyOnceItNoMoreSays503) {
+  ServeHealth([](FakeConnection& c, int number) {
+    c.Send(number < 4 ? "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+                      : "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK");
+    return true;
+  });
+  EXPECT_EQ(Call(Request())->body, "x");
+  EXPECT_GE(asked, 4);
+  const int before = asked;
+  EXPECT_EQ(Call(Request())->body, "x");
+  EXPECT_EQ(asked, before) << "a warm one is not asked";
+}
+
+TEST_F(HealthTest, AServerThatKnowsNoSuchPathIsReady) {
+  ServeHealth([](FakeConnection& c, int) {
+    c.Send("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n");
+    return true;
+  });
+  EXPECT_EQ(Call(Request())->body, "x");
+  EXPECT_EQ(asked, 1);
+}
+
+TEST_F(HealthTest, AServerThatClosesIsReady) {
+  ServeHealth([](FakeConnection&, int) { return false; });
+  EXPECT_EQ(Call(Request())->body, "x");
+  EXPECT_EQ(asked, 1);
+}
+
+TEST_F(HealthTest, AServerWithoutAnAnswerIsReady) {
+  ServeHealth([](FakeConnection&, int) { return true; });
+  EXPECT_EQ(Call(Request())->body, "x");
+  EXPECT_EQ(asked, 1);
+}
+
+TEST_F(HealthTest, AnEternal503IsNotHeededForEver) {
+  version->spec.limits.start_timeout = std::chrono::seconds(2);
+  ServeHealth([](FakeConnection& c, int) {
+    c.Send("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+    return true;
+  });
+  EXPECT_EQ(Call(Request())->body, "x");
+  EXPECT_GE(asked, 2);
+}
+
+TEST_F(HealthTest, AServerOfOneConnectionAtATimeIsAskedOnThatOne) {
+  std::mutex one;
+  Serve([&](FakeConnection& c) {
+    const std::lock_guard<std::mutex> lock(one);
+    const std::string request = c.ReadRequest();
+    ++asked;
+    if (!request.empty())
+      c.Send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx");
+  });
+  EXPECT_EQ(Call(Request())->body, "x");
+  EXPECT_EQ(asked, 2);
+}
+
 TEST_F(HttpTest, CarriesTheBytesOfTheProtocolAskedFor) {
   std::string seen;
   Serve([&](FakeConnection& c) {

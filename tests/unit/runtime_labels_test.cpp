@@ -249,5 +249,13 @@ TEST(ReadyAnnotations, NameAPathAndHowItIsAsked) {
   EXPECT_FALSE(read({{"path", "/"}, {"initialDelay", "3001"}}).ok());
 }
 
+TEST(HealthProbe, HeedsA503ForHalfOfTheStartsTime) {
+  const ReadyProbe probe = HealthProbe(std::chrono::seconds(40));
+  EXPECT_EQ(probe.path, "/_/health");
+  EXPECT_EQ(probe.rule, ReadyProbe::Rule::kUnlessBusy);
+  EXPECT_EQ(probe.believed, std::chrono::seconds(20));
+  EXPECT_EQ(probe.initial_delay, Duration::zero());
+}
+
 }  // namespace
 }  // namespace pulga
