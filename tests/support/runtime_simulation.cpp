@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "tests/support/call_fixture.h"
+#include "tests/support/sim_descriptors.h"
 #include "tests/support/sim_sandbox.h"
 #include "tests/support/sim_time.h"
 
@@ -21,11 +22,17 @@ using std::chrono::milliseconds;
 using std::chrono::minutes;
 using std::chrono::seconds;
 
+std::unique_ptr<SimDescriptors> SimulatedOrNone(RuntimeSimulationRules::Descriptors which) {
+  const bool simulated = which == RuntimeSimulationRules::Descriptors::kSimulated;
+  return simulated ? std::make_unique<SimDescriptors>() : nullptr;
+}
+
 class Simulation {
  public:
   Simulation(uint32_t seed, const RuntimeSimulationRules& rules)
       : rules_(rules),
         random_(seed),
+        descriptors_(SimulatedOrNone(rules.descriptors)),
         loop_(EventLoop::Create().value()),
         sandbox_(*loop_, time_, seed) {
     DispatcherConfig config;
@@ -44,7 +51,8 @@ class Simulation {
   }
 
   RuntimeSimulationResult Run() {
-    for (uint32_t step = 0; step < rules_.steps && ok(); ++step) {
+    const uint32_t steps = 1 + Below(2 * rules_.steps);
+    for (uint32_t step = 0; step < steps && ok(); ++step) {
       Act();
       RunFor(Below(20) == 0 ? seconds(90) : milliseconds(Below(250)));
     }
@@ -62,8 +70,7 @@ class Simulation {
     SandboxMode mode = SandboxMode::kExec;  // which a redeploy may change
     uint32_t number = 0;                    // the newest version's
     uint32_t active = 0;                    // calls get this one, or a newer
-    std::map<uint64_t, uint32_t> max;       // of each version, by id
-    std::map<uint64_t, uint32_t> numbers;
+    std::map<uint64_t, uint32_t> numbers;   // of its versions, by id
     std::map<uint32_t, uint32_t> kept;  // of each version, by number, for as long as it is active
     bool there = false;
   };
@@ -115,7 +122,6 @@ class Simulation {
           std::array{Duration::zero(), Duration(seconds(1)), kNeverFreeze}[Below(3)];
       version->spec.limits.start_timeout = seconds(2);
     }
-    sandbox_.calls_at_once[version->id] = version->concurrency;
     version->spec.limits.timeout = seconds(2);
     version->spec.limits.body_bytes = version->spec.limits.output_bytes = 1 << 20;
     version->spec.sandbox.memory_bytes = (8ULL + 8 * Below(8)) << 20;
@@ -126,7 +132,7 @@ class Simulation {
     version->spec.scale.queue = 1000;
     version->spec.scale.queue_wait = minutes(10);
     const ScaleSpec& scale = version->spec.scale;
-    function.max[version->id] = scale.max;
+    sandbox_.limits[version->id] = {scale.max, version->concurrency};
     const uint32_t parked = version->mode == SandboxMode::kExec ? scale.parked : 0;
     function.kept[version->number] = scale.min == 0 ? 0 : std::max(scale.min, parked);
     function.numbers[version->id] = version->number;
@@ -205,21 +211,16 @@ class Simulation {
     } while (ok() && time_.Now() < until);
   }
   void Check() {
+    const SimSandbox::Count there = sandbox_.Look();
     if (!sandbox_.broken.empty()) Break(sandbox_.broken);
     // A version that proves itself may pass both, until others have given way.
-    const bool within =
-        sandbox_.bytes() <= rules_.budget && sandbox_.instances() <= rules_.max_instances;
+    const bool within = there.bytes <= rules_.budget && there.instances <= rules_.max_instances;
     if (!within && !forced_) {
-      Break("over the budget, or over the instances there may be: " +
-            std::to_string(sandbox_.bytes()) + " bytes, " + std::to_string(sandbox_.instances()) +
+      Break("over the budget, or over the instances there may be: " + std::to_string(there.bytes) +
+            " bytes, " + std::to_string(there.instances) +
             " instances; counted: " + std::to_string(dispatcher_->Totals().memory_used_bytes));
     }
     if (within && proving_ == 0) forced_ = false;
-    for (const Function& function : functions_) {
-      for (const auto& [id, max] : function.max) {
-        if (sandbox_.programs_of(id) > max) Break("more programs than scale.max");
-      }
-    }
     for (Call& call : calls_) CheckCall(call);
     std::erase_if(calls_, [](const Call& call) { return call.counted; });
   }
@@ -276,11 +277,20 @@ class Simulation {
     RunFor(minutes(5));
     if (ok() && sandbox_.spawners() != 0) Break("a spawner outlives its function");
     if (ok() && dispatcher_->Totals().memory_used_bytes != 0) Break("memory is held by nobody");
+    if (descriptors_ != nullptr) CheckDescriptors();
+  }
+  // Nothing runs any more: the loop has its two.
+  void CheckDescriptors() {
+    if (descriptors_->open() != 2) {
+      Break(std::to_string(descriptors_->open() - 2) + " descriptors are left open");
+    }
+    if (!descriptors_->broken().empty()) Break(descriptors_->broken());
   }
 
   const RuntimeSimulationRules rules_;
   std::mt19937 random_;
   SimTime time_;
+  std::unique_ptr<SimDescriptors> descriptors_;  // null: the kernel's
   std::unique_ptr<EventLoop> loop_;
   SimSandbox sandbox_;
   FunctionLogs logs_;

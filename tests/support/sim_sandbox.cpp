@@ -25,8 +25,11 @@ constexpr Duration kLongestReclaim = milliseconds(20);
 
 class SimSpawner final : public Spawner {
  public:
-  SimSpawner(SimSandbox& sandbox, const VersionSpec& spec, SpawnerEvents& events)
-      : sandbox_(sandbox), spec_(spec), events_(events) {
+  SimSpawner(SimSandbox& sandbox, VersionSpec spec, SpawnerEvents& events)
+      : sandbox_(sandbox),
+        spec_(std::move(spec)),
+        limits_(sandbox.limits[spec_.version_id]),
+        events_(events) {
     sandbox_.spawners_.push_back(this);
   }
   ~SimSpawner() override { std::erase(sandbox_.spawners_, this); }
@@ -153,21 +156,18 @@ class SimSpawner final : public Spawner {
     });
   }
   uint64_t version() const { return spec_.version_id; }
-  uint32_t instances() const { return static_cast<uint32_t>(instances_.size()); }
-  uint32_t programs() const {
-    return static_cast<uint32_t>(
-        std::count_if(instances_.begin(), instances_.end(), [](const auto& entry) {
-          const Instance& instance = entry.second;
-          return instance.step == Step::kRuns && !(instance.server != nullptr && instance.ending);
-        }));
-  }
-  uint64_t bytes() const {
-    uint64_t all = 0;
+  // Adds what it has; the number of its programs, or servers.
+  uint32_t Look(SimSandbox::Count* count) const {
+    uint32_t programs = 0;
     for (const auto& [slot, instance] : instances_) {
-      all += instance.step == Step::kRuns ? Held(instance) : kParkedInstanceBytes;
+      const bool runs = instance.step == Step::kRuns;
+      count->bytes += runs ? Held(instance) : kParkedInstanceBytes;
+      if (runs && !(instance.server != nullptr && instance.ending)) ++programs;
     }
-    return all;
+    count->instances += static_cast<uint32_t>(instances_.size());
+    return programs;
   }
+  const SimSandbox::Limits& limits() const { return limits_; }
 
  private:
   enum class Step : uint8_t { kParking, kParked, kRuns };
@@ -260,7 +260,7 @@ class SimSpawner final : public Spawner {
   void OnRequest(uint16_t slot, SimServer::ConnectionId connection) {
     const Instance& instance = instances_.at(slot);
     if (instance.pages != Pages::kMoving) sandbox_.Break("a request reaches what is frozen");
-    if (instance.server->OpenRequests() > sandbox_.calls_at_once[spec_.version_id]) {
+    if (instance.server->OpenRequests() > limits_.calls) {
       sandbox_.Break("more requests at once than scale.concurrency");
     }
     if (sandbox_.Happens(sandbox_.odds.hangs)) return;
@@ -282,6 +282,7 @@ class SimSpawner final : public Spawner {
 
   SimSandbox& sandbox_;
   const VersionSpec spec_;
+  const SimSandbox::Limits limits_;
   SpawnerEvents& events_;
   std::map<uint16_t, Instance> instances_;
   std::map<uint16_t, SlotTimes> times_;
@@ -294,10 +295,11 @@ class SimSpawner final : public Spawner {
 void SimSandbox::BuildVersion(const VersionSpec& spec, SpawnerEvents& events, BuildDone done) {
   ++builds;
   const bool fails = Happens(odds.build_fails);
-  loop_.CallAfter(Within(kLongestBuild), [this, spec, &events, fails, done = std::move(done)] {
+  loop_.CallAfter(Within(kLongestBuild), [this, spec, &events, fails,
+                                          done = std::move(done)]() mutable {
     if (!available_) return done(Error{Code::kUnavailable, 0, "the launcher died"});
     if (fails) return done(Error{Code::kIo, EIO, "mount overlay: the simulation fails"});
-    done(std::unique_ptr<Spawner>(std::make_unique<SimSpawner>(*this, spec, events)));
+    done(std::unique_ptr<Spawner>(std::make_unique<SimSpawner>(*this, std::move(spec), events)));
   });
 }
 
@@ -306,24 +308,21 @@ void SimSandbox::KillLauncher() {
   for (SimSpawner* spawner : spawners_) spawner->Die();
 }
 
-uint32_t SimSandbox::instances() const {
-  uint32_t all = 0;
-  for (const SimSpawner* spawner : spawners_) all += spawner->instances();
-  return all;
-}
-
-uint64_t SimSandbox::bytes() const {
-  uint64_t all = 0;
-  for (const SimSpawner* spawner : spawners_) all += spawner->bytes();
-  return all;
-}
-
-uint32_t SimSandbox::programs_of(uint64_t version) const {
-  uint32_t all = 0;
-  for (const SimSpawner* spawner : spawners_) {
-    if (spawner->version() == version) all += spawner->programs();
+SimSandbox::Count SimSandbox::Look() {
+  Count count;
+  for (size_t i = 0; i < spawners_.size(); ++i) {
+    const SimSpawner& spawner = *spawners_[i];
+    uint32_t running = spawner.Look(&count);
+    if (running == 0) continue;
+    for (size_t before = 0; before < i; ++before) {  // a dying one, of the same version
+      Count known;
+      if (spawners_[before]->version() == spawner.version()) {
+        running += spawners_[before]->Look(&known);
+      }
+    }
+    if (running > spawner.limits().programs) Break("more programs than scale.max");
   }
-  return all;
+  return count;
 }
 
 }  // namespace pulga::testing

@@ -3,6 +3,7 @@
 // What the pool may never do is noted in `broken`. One thread.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <random>
@@ -33,20 +34,28 @@ class SimSandbox final : public SandboxWithoutLayers {
   void Revive() { available_ = true; }
 
   // What there is now, as a board would count it.
-  uint32_t instances() const;
-  // Programs and servers by their limit; parked and frozen ones by what those hold.
-  uint64_t bytes() const;
-  uint32_t programs_of(uint64_t version) const;  // or servers, but for those that were told to end
+  struct Count {
+    uint32_t instances = 0;
+    // Programs and servers by their limit; parked and frozen ones by what those hold.
+    uint64_t bytes = 0;
+  };
+  // Where a version has more programs, or servers, than it may (those that were told to end do not
+  // count), that is broken.
+  Count Look();
   size_t spawners() const { return spawners_.size(); }
-  // From none to `most`, each as likely.
-  Duration Within(Duration most) {
-    return Duration(static_cast<int64_t>(random_() % static_cast<uint64_t>(most.count() + 1)));
+  // From none to `longest`, each as likely.
+  Duration Within(Duration longest) {
+    return Duration(static_cast<int64_t>(random_() % static_cast<uint64_t>(longest.count() + 1)));
   }
 
   Odds odds;
   Duration longest_call = std::chrono::milliseconds(300);
-  bool swap = false;                           // what is frozen can be reclaimed
-  std::map<uint64_t, uint32_t> calls_at_once;  // that a server of the version takes, by its id
+  bool swap = false;                 // what is frozen can be reclaimed
+  struct Limits {                    // of a version
+    uint32_t programs = UINT32_MAX;  // or servers
+    uint32_t calls = UINT32_MAX;     // at once, at each of its servers
+  };
+  std::map<uint64_t, Limits> limits;  // by the version's id
   std::string broken;
   uint64_t builds = 0, programs = 0, freezes = 0, thaws = 0, reclaims = 0;
 

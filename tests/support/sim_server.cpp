@@ -26,7 +26,7 @@ UniqueFd SimServer::Connect() {
 
 void SimServer::OnReadable(ConnectionId id) {
   Connection& connection = connections_.at(id);
-  std::array<char, 4096> bytes{};
+  std::array<char, 4096> bytes;
   const ssize_t size = recv(connection.fd.get(), bytes.data(), bytes.size(), 0);
   if (size <= 0) {
     loop_.Unwatch(connection.fd.get());

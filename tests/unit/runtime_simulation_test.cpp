@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <memory>
 #include <vector>
 
@@ -24,8 +26,9 @@ uint32_t Setting(const char* name, uint32_t otherwise) {
 RuntimeSimulationResult SimulateMany(const RuntimeSimulationRules& rules) {
   const uint32_t first = Setting("PULGA_SIMULATION_SEED", 1);
   const bool one = getenv("PULGA_SIMULATION_SEED") != nullptr;
-  const uint32_t runs = one ? 1 : Setting("PULGA_SIMULATIONS", 100);
+  const uint32_t runs = one ? 1 : Setting("PULGA_SIMULATIONS", 500);
   RuntimeSimulationResult all;
+  const clock_t begun = std::clock();
   for (uint32_t seed = first; seed - first < runs; ++seed) {
     const RuntimeSimulationResult result = testing::SimulateRuntime(seed, rules);
     EXPECT_EQ(result.broken, "") << "PULGA_SIMULATION_SEED=" << seed;
@@ -38,6 +41,11 @@ RuntimeSimulationResult SimulateMany(const RuntimeSimulationRules& rules) {
     all.freezes += result.freezes;
     all.thaws += result.thaws;
     all.reclaims += result.reclaims;
+  }
+  if (!::testing::Test::HasFailure()) {
+    const double seconds = static_cast<double>(std::clock() - begun + 1) / CLOCKS_PER_SEC;
+    std::printf("%u schedules, %.0f calls: %.0f schedules per second of processor time\n", runs,
+                static_cast<double>(all.calls), runs / seconds);
   }
   ::testing::Test::RecordProperty("calls", std::to_string(all.calls));
   return all;
@@ -60,6 +68,20 @@ TEST(RuntimeSimulation, KeepsThemOnABoardThatIsFarTooSmall) {
   rules.min_one_in = 0;  // who is promised the little there is has it for good
   rules.longest_wait = std::chrono::seconds(120);
   EXPECT_GT(SimulateMany(rules).served, 0U);
+}
+
+TEST(RuntimeSimulation, GivesTheSameOverTheKernelsDescriptors) {
+  RuntimeSimulationRules kernels;
+  kernels.descriptors = RuntimeSimulationRules::Descriptors::kKernels;
+  for (uint32_t seed = 1; seed <= 20; ++seed) {
+    const RuntimeSimulationResult one = testing::SimulateRuntime(seed, {});
+    const RuntimeSimulationResult two = testing::SimulateRuntime(seed, kernels);
+    EXPECT_EQ(two.broken, "") << seed;
+    EXPECT_EQ(one.served, two.served) << seed;
+    EXPECT_EQ(one.failed, two.failed) << seed;
+    EXPECT_EQ(one.programs, two.programs) << seed;
+    EXPECT_EQ(one.longest_wait, two.longest_wait) << seed;
+  }
 }
 
 TEST(RuntimeSimulation, GivesTheSameForTheSameSeedWhateverTheHeapLooksLike) {
