@@ -18,6 +18,12 @@ namespace {
 using testing::RuntimeSimulationResult;
 using testing::RuntimeSimulationRules;
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr uint32_t kSchedules = 80;  // each takes fifty times as long
+#else
+constexpr uint32_t kSchedules = 500;
+#endif
+
 uint32_t Setting(const char* name, uint32_t otherwise) {
   const char* text = getenv(name);
   return text == nullptr ? otherwise : static_cast<uint32_t>(std::strtoul(text, nullptr, 10));
@@ -26,7 +32,7 @@ uint32_t Setting(const char* name, uint32_t otherwise) {
 RuntimeSimulationResult SimulateMany(const RuntimeSimulationRules& rules) {
   const uint32_t first = Setting("PULGA_SIMULATION_SEED", 1);
   const bool one = getenv("PULGA_SIMULATION_SEED") != nullptr;
-  const uint32_t runs = one ? 1 : Setting("PULGA_SIMULATIONS", 500);
+  const uint32_t runs = one ? 1 : Setting("PULGA_SIMULATIONS", kSchedules);
   RuntimeSimulationResult all;
   const clock_t begun = std::clock();
   for (uint32_t seed = first; seed - first < runs; ++seed) {
