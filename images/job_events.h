@@ -17,6 +17,7 @@ enum class JobEventKind : uint32_t {
   kLayerResult = 3,  // LayerResult::Encode()
   kFailure = 4,      // EncodeFailure(): why the exit status will not be 0; the last event
   kStatus = 5,       // one u64: the HTTP status that the receiver of a callback answered with
+  kUnreached = 6,    // EncodeFailure(): why it answered nothing
 };
 
 struct JobEvent {

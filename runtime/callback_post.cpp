@@ -27,36 +27,42 @@ Result<UniqueFd> FileOf(const std::string& head, const std::string& body) {
   return file;
 }
 
-// What the fetcher told before it ended; its channel does not block.
-Result<int> Told(int channel_fd, const Status& ended) {
+CallbackEnd NotTried(Error why) { return {std::move(why), false, {}}; }
+
+// What the fetcher told before it ended; its channel does not block. One that ends in silence once
+// it has begun was brought to that by the receiver, for all that is known.
+CallbackEnd Told(int channel_fd, const Status& ended) {
   JobEventReader reader(channel_fd);
+  bool begun = false;
   while (true) {
     const auto event = reader.Next();
     if (!event.ok() || !event->has_value()) break;
-    if ((*event)->kind == JobEventKind::kFailure) {
+    const JobEventKind kind = (*event)->kind;
+    if (kind == JobEventKind::kFailure || kind == JobEventKind::kUnreached) {
       const auto failure = DecodeFailure((*event)->payload);
-      if (failure) return *failure;
+      if (failure) return {*failure, kind == JobEventKind::kUnreached, {}};
     }
-    if ((*event)->kind != JobEventKind::kStatus || !ended.ok()) continue;
+    begun = begun || kind == JobEventKind::kProgress;
+    if (kind != JobEventKind::kStatus || !ended.ok()) continue;
     FieldReader in((*event)->payload);
     const uint64_t status = in.U64();
-    if (in.AtEnd() && status >= 100 && status <= 599) return static_cast<int>(status);
+    if (in.AtEnd() && status >= 100 && status <= 599) return {static_cast<int>(status), true, {}};
   }
-  if (!ended.ok()) return Error{Code::kUnavailable, 0, ended.error().message};
-  return Error{Code::kUnavailable, 0, "the fetcher told nothing"};
+  const std::string why = ended.ok() ? "the fetcher told nothing" : ended.error().message;
+  return {Error{Code::kUnavailable, 0, why}, begun, {}};
 }
 
 // Lives until the launcher has told of the job's end, wanted or not.
 struct Errand {
   explicit Errand(EventLoop& of) : loop(of) {}
-  void Finish(const Result<int>& status) {
+  void Finish(const CallbackEnd& end) {
     ended = true;
     loop.Cancel(std::exchange(timer, 0));
-    if (const auto tell = std::exchange(done, nullptr)) tell(status);
+    if (const auto tell = std::exchange(done, nullptr)) tell(end);
   }
 
   EventLoop& loop;
-  std::function<void(Result<int>)> done;  // empty: nobody waits for it
+  std::function<void(CallbackEnd)> done;  // empty: nobody waits for it
   UniqueFd channel;
   uint64_t job = 0;
   bool ended = false;
@@ -103,7 +109,7 @@ Result<UnpackJob> MakeJob(const Url& url, const CallbackMessage& message,
 std::unique_ptr<PendingPost> StartPost(Sandbox& sandbox, const std::shared_ptr<Errand>& errand,
                                        Result<UnpackJob> job) {
   if (!job.ok()) {
-    errand->loop.Post([errand, error = job.error()] { errand->Finish(error); });
+    errand->loop.Post([errand, error = job.error()] { errand->Finish(NotTried(error)); });
     return std::make_unique<Post>(sandbox, errand);
   }
   errand->job = sandbox.RunUnpack(std::move(*job), [errand](const Status& ended) {
@@ -123,7 +129,7 @@ PostCallback MakeCallbackPost(EventLoop& loop, Sandbox& sandbox,
                               std::function<std::vector<NetworkPrefix>()> networks) {
   return
       [&loop, &sandbox, networks = std::move(networks)](
-          const Url& url, const CallbackMessage& message, std::function<void(Result<int>)> done) {
+          const Url& url, const CallbackMessage& message, std::function<void(CallbackEnd)> done) {
         const auto errand = std::make_shared<Errand>(loop);
         errand->done = std::move(done);
         auto job = MakeJob(url, message, networks(), &errand->channel);

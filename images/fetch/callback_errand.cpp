@@ -13,6 +13,7 @@ namespace {
 
 constexpr Duration kWait = std::chrono::seconds(1);
 constexpr size_t kMostHeadBytes = 256 * 1024;
+constexpr int kWidestLink = 16;
 // An answer's body means nothing to us; reading a little lets a receiver end in peace.
 constexpr size_t kMostIgnored = 64 * 1024;
 
@@ -64,6 +65,16 @@ Error Unreached(const HttpEnd& end) {
   }
 }
 
+// All that shares its bits under the mask. A tunnel's mask may be of all of IPv6: then itself
+// alone.
+NetworkPrefix LinkOf(NetworkPrefix own, const sockaddr* mask) {
+  if (mask == nullptr || mask->sa_family != AF_INET6) return own;
+  const uint8_t* bytes = reinterpret_cast<const sockaddr_in6*>(mask)->sin6_addr.s6_addr;
+  int bits = 0;
+  while (bits < 128 && (bytes[bits / 8] >> (7 - bits % 8) & 1) != 0) ++bits;
+  return bits < kWidestLink ? own : Widened(own, bits);
+}
+
 }  // namespace
 
 Result<std::vector<NetworkPrefix>> OwnAddresses() {
@@ -74,18 +85,27 @@ Result<std::vector<NetworkPrefix>> OwnAddresses() {
     const sockaddr* address = at->ifa_addr;
     if (address == nullptr) continue;
     if (address->sa_family != AF_INET && address->sa_family != AF_INET6) continue;
-    own.push_back(PrefixOf(*address));
+    NetworkPrefix prefix = PrefixOf(*address);
+    if (address->sa_family == AF_INET6) prefix = LinkOf(prefix, at->ifa_netmask);
+    if (std::find(own.begin(), own.end(), prefix) == own.end()) own.push_back(prefix);
   }
   freeifaddrs(first);
   return own;
 }
 
-Result<int> RunCallback(const PostOrder& order, HttpTransport& transport, int input_fd) {
+Status RunCallback(const PostOrder& order, HttpTransport& transport, int input_fd,
+                   Result<int>* answer) {
   if (order.head_bytes > kMostHeadBytes) {
-    return Error{Code::kInvalidArgument, 0, "the callback's headers are too large"};
+    *answer = Error{Code::kInvalidArgument, 0, "the callback's headers are too large"};
+    return OkStatus();
+  }
+  auto url = ParseUrl(order.url);
+  if (!url.ok()) {
+    *answer = url.error();
+    return OkStatus();
   }
   HttpOrder http;
-  PULGA_ASSIGN_OR_RETURN(http.url, ParseUrl(order.url));
+  http.url = std::move(*url);
   PULGA_ASSIGN_OR_RETURN(const std::string head, ReadAt(input_fd, 0, order.head_bytes));
   http.headers = HeaderLines(head);
   http.file_body = FileBody{input_fd, order.head_bytes, order.body_bytes};
@@ -97,8 +117,12 @@ Result<int> RunCallback(const PostOrder& order, HttpTransport& transport, int in
   transport.Start(http, receiver);
   while (!receiver.end) PULGA_RETURN_IF_ERROR(transport.Wait(kWait));
   // Once its status is there, how the rest of an answer goes is the receiver's business.
-  if (receiver.status >= 100 && receiver.status <= 599) return receiver.status;
-  return Unreached(*receiver.end);
+  if (receiver.status >= 100 && receiver.status <= 599) {
+    *answer = receiver.status;
+  } else {
+    *answer = Unreached(*receiver.end);
+  }
+  return OkStatus();
 }
 
 }  // namespace pulga

@@ -68,7 +68,8 @@ struct CurlTransport::Transfer {
   size_t header_bytes = 0;
   bool head_told = false;
   bool stopped = false;
-  bool forbidden = false;
+  bool forbidden = false;  // an address that the name has
+  bool connects = false;   // to another
   bool proxied = false;
   Reach reach;
   FileBody body;  // what is left of it
@@ -107,6 +108,8 @@ size_t CurlTransport::Transfer::OnHeader(char* data, size_t, size_t size, void* 
     transfer.head.status = static_cast<int>(status.value_or(0));
     return size;
   }
+  // Told before its body: a server may take its time over that, or never send any.
+  if (line.empty() && transfer.head.status >= 200) return transfer.TellHead() ? size : 0;
   const size_t colon = line.find(':');
   if (colon != std::string_view::npos) {
     transfer.head.headers.emplace_back(ToLower(line.substr(0, colon)),
@@ -140,6 +143,7 @@ curl_socket_t CurlTransport::Transfer::OpenSocket(void* self, curlsocktype,
     transfer.forbidden = true;
     return CURL_SOCKET_BAD;
   }
+  transfer.connects = true;
   return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
@@ -266,7 +270,9 @@ void CurlTransport::Impl::Finish(CURL* easy, CURLcode code) {
   curl_multi_remove_handle(multi_, easy);
   HttpEnd end;
   end.kind = KindOf(code);
-  if (transfer->forbidden) end.kind = HttpEnd::Kind::kForbidden;
+  // Of several addresses one that is allowed was tried, and how that went is what there is to say.
+  const bool forbidden = transfer->forbidden && !transfer->connects;
+  if (forbidden) end.kind = HttpEnd::Kind::kForbidden;
   long tunnel = 0;  // how a proxy answered to CONNECT
   curl_easy_getinfo(easy, CURLINFO_HTTP_CONNECTCODE, &tunnel);
   if (code != CURLE_OK && tunnel >= 300) end.kind = HttpEnd::Kind::kUnreachable;
@@ -289,7 +295,7 @@ void CurlTransport::Impl::Finish(CURL* easy, CURLcode code) {
   if (code == CURLE_OPERATION_TIMEDOUT && connected != 0) {
     end.text = "no byte came for " + std::to_string(Millis(options_.stall_timeout) / 1000) + " s";
   }
-  if (transfer->forbidden) {
+  if (forbidden) {
     end.text = "leads to an address more private than the registry's own: not followed";
   }
   transfer->receiver->OnEnd(end);

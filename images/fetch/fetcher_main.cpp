@@ -75,9 +75,17 @@ class OutputSink final : public FetchSink {
 };
 
 Status RunPost(const FetchOrder& order, HttpTransport& transport) {
-  PULGA_ASSIGN_OR_RETURN(const int status, RunCallback(order.post, transport, kUnpackInputFd));
+  // From here on it is the receiver's doing if nothing more is told.
+  FieldWriter nothing_sent;
+  nothing_sent.PutU64(0);
+  PULGA_RETURN_IF_ERROR(SendEvent(kUnpackChannelFd, JobEventKind::kProgress, nothing_sent.bytes()));
+  Result<int> answer = 0;
+  PULGA_RETURN_IF_ERROR(RunCallback(order.post, transport, kUnpackInputFd, &answer));
+  if (!answer.ok()) {
+    return SendEvent(kUnpackChannelFd, JobEventKind::kUnreached, EncodeFailure(answer.error()));
+  }
   FieldWriter out;
-  out.PutU64(static_cast<uint64_t>(status));
+  out.PutU64(static_cast<uint64_t>(*answer));
   return SendEvent(kUnpackChannelFd, JobEventKind::kStatus, out.bytes());
 }
 

@@ -122,6 +122,15 @@ NetworkPrefix PrefixOf(const sockaddr& address) {
   return {BytesOf(address).value_or(Bytes16{}), 128};
 }
 
+NetworkPrefix Widened(NetworkPrefix prefix, int bits) {
+  prefix.bits = std::min(prefix.bits, bits);
+  for (int bit = prefix.bits; bit < 128; ++bit) {
+    uint8_t& byte = prefix.base[static_cast<size_t>(bit / 8)];
+    byte = static_cast<uint8_t>(byte & ~(0x80U >> (bit % 8)));
+  }
+  return prefix;
+}
+
 bool Reach::Covers(const sockaddr& address) const {
   const auto holds = [&](const NetworkPrefix& prefix) { return prefix.Contains(address); };
   if (std::any_of(allowed.begin(), allowed.end(), holds)) return true;

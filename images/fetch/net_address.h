@@ -33,7 +33,8 @@ struct NetworkPrefix {
 };
 // "10.0.0.0/8", "fd00::/8", or one address; bits behind the prefix must be 0.
 std::optional<NetworkPrefix> ParseNetworkPrefix(std::string_view text);
-NetworkPrefix PrefixOf(const sockaddr& address);  // of this one address; IPv4 or IPv6
+NetworkPrefix PrefixOf(const sockaddr& address);        // of this one address; IPv4 or IPv6
+NetworkPrefix Widened(NetworkPrefix prefix, int bits);  // of its first bits, at most those it has
 
 inline constexpr size_t kMaxNetworks = 256;  // in one Reach
 

@@ -105,6 +105,19 @@ Result<CallbackTarget> ParseCallbackUrl(std::string_view text,
   return Bad(url->host + " is no public address (setting callback-networks allows others)");
 }
 
+std::string ReceiverOf(std::string_view url) {
+  const auto parsed = ParseUrl(url);
+  if (!parsed.ok()) return "none";
+  const auto service = ParseServiceName(parsed->host);
+  if (service && service->is_gateway()) {
+    const auto call = AtGateway(*parsed);
+    if (!call.ok()) return "none";
+    const FunctionKey& key = std::get<GatewayCall>(*call).function;
+    return kCallPath + key.name + "." + key.name_space;
+  }
+  return parsed->scheme + "://" + parsed->HostPort();
+}
+
 HeaderList CallbackHeaders(const Task& task, const std::string& invoked_as,
                            const HeaderList& answer) {
   HeaderList headers;

@@ -30,6 +30,11 @@ inline constexpr size_t kMaxCallbackUrlBytes = 2048;
 Result<CallbackTarget> ParseCallbackUrl(std::string_view text,
                                         const std::vector<NetworkPrefix>& networks);
 
+// Whose callbacks wait together when one fails: the server or, from '/' on, the function of this
+// board. Of any text.
+std::string ReceiverOf(std::string_view url);
+inline bool IsFunctionReceiver(std::string_view receiver) { return receiver.starts_with('/'); }
+
 // The headers of the answer, and of ours X-Call-Id, X-Duration-Seconds, X-Function-Name and
 // X-Function-Status. Nothing about framing, nothing that is no header.
 HeaderList CallbackHeaders(const Task& task, const std::string& invoked_as,

@@ -17,12 +17,16 @@ void CallbackRun::Start(const Invoke& invoke, const std::string& call_id, Gatewa
 }
 
 void CallbackRun::Start(const PostCallback& post, const Url& url, const CallbackMessage& message) {
-  post_ = post(url, message, [this](Result<int> status) { Tell(std::move(status)); });
+  post_ = post(url, message, [this](CallbackEnd end) { Tell(std::move(end)); });
 }
 
-void CallbackRun::Tell(Result<int> status) {
+void CallbackRun::TellOf(const AttemptEnd& end) {
+  Tell({end.status, !NeverBegan(end) && !WasCutShort(end), end.retry_after});
+}
+
+void CallbackRun::Tell(CallbackEnd end) {
   const auto done = std::move(done_);
-  done(std::move(status));
+  done(std::move(end));
 }
 
 }  // namespace pulga

@@ -40,6 +40,7 @@ struct TaskCallback {
   uint32_t tries = 0;         // that ended
   int64_t not_before_ms = 0;  // kOwed: of the next; 0: at once
   std::string error;          // of the last; empty: none failed
+  std::string receiver;       // ReceiverOf its URL (callback_rules.h)
 };
 
 struct Task {

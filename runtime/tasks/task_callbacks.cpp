@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/text.h"
 #include "runtime/tasks/task_service.h"
 
 namespace pulga {
@@ -11,20 +12,49 @@ namespace {
 // Each may be a process of its own for a while, and one receiver may be slow.
 constexpr size_t kCallbacksAtOnce = 3;
 constexpr ptrdiff_t kCallbacksOfOneFunction = 2;
+constexpr size_t kCallbacksToOneReceiver = 2;
+constexpr ptrdiff_t kRetriesAtOnce = 2;  // a place is left to those that were not tried yet
+constexpr Duration kRoomInterval = std::chrono::seconds(1);
+constexpr size_t kMostErrorBytes = 200;
+constexpr Duration kTellInterval = std::chrono::minutes(1);
 
 }  // namespace
 
-bool TaskService::MaySend(const FunctionKey& function) const {
-  const auto of_it = [&](const auto& run) { return queue_.At(run.first)->function == function; };
-  return std::count_if(sending_.begin(), sending_.end(), of_it) < kCallbacksOfOneFunction;
+bool TaskService::MaySend(const Task& task, TimePoint now, bool room) {
+  const auto count = [this](const auto& is) {
+    return std::count_if(sending_.begin(), sending_.end(),
+                         [&](const auto& run) { return is(*queue_.At(run.first)); });
+  };
+  const std::string& receiver = task.callback.receiver;
+  const auto of_it = [&](const Task& other) { return other.function == task.function; };
+  const auto to_it = [&](const Task& other) { return other.callback.receiver == receiver; };
+  const auto again = [](const Task& other) { return other.callback.tries > 0; };
+  if (count(of_it) >= kCallbacksOfOneFunction) return false;
+  if (again(task) && count(again) >= kRetriesAtOnce) return false;
+  if (!callback_holds_.MaySend(receiver, static_cast<size_t>(count(to_it)), kCallbacksToOneReceiver,
+                               now)) {
+    return false;
+  }
+  if (IsFunctionReceiver(receiver)) {
+    if (!room) return false;
+  } else if (!callback_holds_.MaySend(CallbackHolds::kAllPosts, sending_.size(), kCallbacksAtOnce,
+                                      now)) {
+    return false;
+  }
+  // Not read before it is on its way to the disk: else the read would be ahead of it.
+  const bool unwritten = UnwrittenAnswer(task.seq) != nullptr;
+  callback_unwritten_ = callback_unwritten_ || unwritten;
+  return !unwritten;
 }
 
 void TaskService::EvaluateCallbacks() {
   if (!resumed_ || stopping_ || fails_) return;
   const TimePoint now = parts_.loop.Now();
   std::optional<TimePoint> due;
+  const bool room = queue_.owing() == 0 || TasksAtOnce(parts_.room()) > 0;
+  callback_unwritten_ = false;
   while (sending_.size() < kCallbacksAtOnce) {
-    const auto may = [this](const FunctionKey& function) { return MaySend(function); };
+    const auto may = [&](const Task& task) { return MaySend(task, now, room); };
     const auto seq = queue_.NextCallback(now, may);
     if (!seq) break;
     if (!StartThread().ok()) {
@@ -33,9 +63,14 @@ void TaskService::EvaluateCallbacks() {
     }
     BeginCallback(*seq);
   }
-  if (!due) due = queue_.NextCallbackDue(now);
+  if (!due) {
+    for (const auto next : {queue_.NextCallbackDue(now), callback_holds_.NextDue(now)}) {
+      if (next) due = std::min(due.value_or(*next), *next);
+    }
+    if (!room) due = std::min(due.value_or(now + kRoomInterval), now + kRoomInterval);
+  }
   parts_.loop.Cancel(std::exchange(callback_timer_, 0));
-  if (!due) return;
+  if (!due || queue_.owing() == 0) return;
   callback_timer_ = parts_.loop.CallAfter(*due - now, [this] {
     callback_timer_ = 0;
     EvaluateCallbacks();
@@ -60,15 +95,15 @@ void TaskService::BeginCallback(uint64_t seq) {
 void TaskService::OnOwed(uint64_t seq, Result<OwedCallback> owed) {
   const auto it = sending_.find(seq);
   if (it == sending_.end() || stopping_) return;
-  if (!owed.ok()) return OnCallbackEnd(seq, owed.error());
+  if (!owed.ok()) return OnCallbackEnd(seq, {owed.error(), true, {}});
   const auto target = ParseCallbackUrl(owed->order.url, parts_.networks());
-  if (!target.ok()) return OnCallbackEnd(seq, target.error());
+  if (!target.ok()) return OnCallbackEnd(seq, {target.error(), true, {}});
   const Task& task = *queue_.At(seq);
   CallbackMessage message;
   message.headers = CallbackHeaders(task, owed->order.invoked_as, owed->answer.headers);
   message.body = std::move(owed->answer.body);
   it->second = std::make_unique<CallbackRun>(
-      parts_.clock, watch_, [this, seq](const Result<int>& status) { OnCallbackEnd(seq, status); });
+      parts_.clock, watch_, [this, seq](const CallbackEnd& end) { OnCallbackEnd(seq, end); });
   if (const auto* call = std::get_if<GatewayCall>(&*target)) {
     it->second->Start(parts_.invoke, task.id, *call, std::move(message));
   } else {
@@ -76,10 +111,37 @@ void TaskService::OnOwed(uint64_t seq, Result<OwedCallback> owed) {
   }
 }
 
-void TaskService::OnCallbackEnd(uint64_t seq, const Result<int>& status) {
-  const uint32_t tries = queue_.At(seq)->callback.tries + 1;
-  const CallbackVerdict verdict = JudgeCallback(tries, status);
-  sending_.erase(seq);                                                  // with `status`
+// This board could not try: it waits without a try less, and so do the others that would need the
+// same.
+void TaskService::HoldCallback(uint64_t seq, const CallbackEnd& end) {
+  const TimePoint now = parts_.loop.Now();
+  const std::string receiver = queue_.At(seq)->callback.receiver;
+  const std::string error = end.status.ok()
+                                ? "this board answered " + std::to_string(*end.status)
+                                : Printable(end.status.error().message, kMostErrorBytes);
+  sending_.erase(seq);  // with `end`
+  if (!stopping_) {
+    callback_holds_.NoteFailed(IsFunctionReceiver(receiver) ? receiver : CallbackHolds::kAllPosts,
+                               now, end.retry_after);
+  }
+  const TimePoint next = now + HoldAfter(1, end.retry_after);
+  Update(
+      queue_.PutBackCallback(seq, next, [&](TaskCallback& callback) { callback.error = error; }));
+  EvaluateCallbacks();
+}
+
+void TaskService::OnCallbackEnd(uint64_t seq, const CallbackEnd& end) {
+  if (!end.tried) return HoldCallback(seq, end);
+  const TaskCallback& callback_now = queue_.At(seq)->callback;
+  const uint32_t tries = callback_now.tries + 1;
+  const CallbackVerdict verdict = JudgeCallback(tries, end.status);
+  callback_holds_.Clear(CallbackHolds::kAllPosts);
+  if (end.status.ok()) {
+    callback_holds_.Clear(callback_now.receiver);
+  } else {
+    callback_holds_.NoteFailed(callback_now.receiver, parts_.loop.Now(), Duration::zero());
+  }
+  sending_.erase(seq);                                                  // with `end`
   if (stopping_ && verdict.state != CallbackState::kDelivered) return;  // the stop may have cut it
   const TimePoint now = parts_.loop.Now();
   const int64_t wait_ms =
@@ -101,6 +163,22 @@ void TaskService::OnCallbackEnd(uint64_t seq, const Result<int>& status) {
     ForgetOld(0);
   }
   EvaluateCallbacks();
+}
+
+void TaskService::DropCallbacks() {
+  uint64_t dropped = 0;
+  while (const auto seq = queue_.ExcessCallback(limits_)) {
+    Update(queue_.EndCallback(*seq, parts_.clock.Now(), [](TaskCallback& callback) {
+      callback.state = CallbackState::kGivenUp;
+      callback.not_before_ms = 0;
+      callback.error = "more callbacks wait than tasks may hold (settings max-tasks, task-bytes)";
+    }));
+    ++dropped;
+  }
+  const TimePoint now = parts_.loop.Now();
+  if (dropped == 0 || (drop_told_ != TimePoint() && now - drop_told_ < kTellInterval)) return;
+  drop_told_ = now;
+  LogWarning("callbacks are given up: more wait than half of what tasks may hold");
 }
 
 }  // namespace pulga

@@ -81,6 +81,7 @@ void TaskQueue::AddEnded(const Entry& entry) {
   } else {
     owed_.emplace(entry.when, entry.task.seq);
     ++owing_;
+    owing_bytes_ += entry.task.bytes;
   }
 }
 
@@ -130,6 +131,7 @@ void TaskQueue::Forget(uint64_t seq) {
   } else if (HasEnded(entry.task.state)) {
     owed_.erase({entry.when, seq});
     --owing_;
+    owing_bytes_ -= entry.task.bytes;
   } else {
     Dequeue(entry);
     DropIfEmpty(entry.task.function);
@@ -160,6 +162,7 @@ const Task& TaskQueue::EndCallback(uint64_t seq, TimePoint now,
   Entry& entry = Known(seq);
   owed_.erase({entry.when, seq});
   --owing_;
+  owing_bytes_ -= entry.task.bytes;
   change(entry.task.callback);
   entry.when = now;
   AddEnded(entry);
@@ -201,11 +204,11 @@ std::optional<TimePoint> TaskQueue::NextDue() const {
   return waiting_.begin()->first;
 }
 
-std::optional<uint64_t> TaskQueue::NextCallback(
-    TimePoint now, const std::function<bool(const FunctionKey&)>& may) const {
+std::optional<uint64_t> TaskQueue::NextCallback(TimePoint now,
+                                                const std::function<bool(const Task&)>& may) const {
   for (const auto& [due, seq] : owed_) {
     if (due > now) break;
-    if (may(At(seq)->function)) return seq;
+    if (may(*At(seq))) return seq;
   }
   return std::nullopt;
 }
@@ -214,6 +217,25 @@ std::optional<TimePoint> TaskQueue::NextCallbackDue(TimePoint now) const {
   const auto later = owed_.upper_bound({now, UINT64_MAX});
   if (later == owed_.end()) return std::nullopt;
   return later->first;
+}
+
+std::optional<uint64_t> TaskQueue::ExcessCallback(const TaskLimits& limits) const {
+  if (owing_ <= limits.owing() && owing_bytes_ <= limits.owing_bytes()) return std::nullopt;
+  struct Owed {
+    uint64_t bytes = 0;
+    uint64_t oldest = UINT64_MAX;
+  };
+  std::map<FunctionKey, Owed> by_function;
+  for (const auto& [due, seq] : owed_) {
+    Owed& owed = by_function[At(seq)->function];
+    owed.bytes += At(seq)->bytes + 1;
+    owed.oldest = std::min(owed.oldest, seq);
+  }
+  const auto most = std::max_element(
+      by_function.begin(), by_function.end(),
+      [](const auto& a, const auto& b) { return a.second.bytes < b.second.bytes; });
+  if (most == by_function.end()) return std::nullopt;  // all of them are being sent
+  return most->second.oldest;
 }
 
 std::vector<uint64_t> TaskQueue::Forgettable(const TaskLimits& limits, TimePoint ended_before,

@@ -31,6 +31,9 @@ struct TaskLimits {
   Duration write_again = std::chrono::seconds(2);  // after a write that failed
   bool operator==(const TaskLimits&) const = default;
 
+  // Of those, answers on their way to somebody (callbacks): the rest is for others' tasks.
+  uint32_t owing() const { return std::max(unended / 2, 1U); }
+  uint64_t owing_bytes() const { return std::max(bytes / 2, message_bytes); }
   // One message always fits; no function has all of it to itself where more than four fit.
   uint64_t in_hand() const { return std::max(bytes_in_hand, message_bytes); }
   uint64_t in_hand_of_one() const { return std::max(in_hand() / 4, message_bytes); }
@@ -85,11 +88,14 @@ class TaskQueue {
   bool Wake(TimePoint now);
   // When the first of the others is due.
   std::optional<TimePoint> NextDue() const;
-  // The callback to be tried now, of the functions that `may` have one more tried.
+  // The callback to be tried now, of those that `may`.
   std::optional<uint64_t> NextCallback(TimePoint now,
-                                       const std::function<bool(const FunctionKey&)>& may) const;
+                                       const std::function<bool(const Task&)>& may) const;
   // When the first is due that is not.
   std::optional<TimePoint> NextCallbackDue(TimePoint now) const;
+  // Where more callbacks are owed than the limits have room for, the oldest that waits of the
+  // function that owes most.
+  std::optional<uint64_t> ExcessCallback(const TaskLimits& limits) const;
   // What is to be forgotten: ended before `ended_before`, beyond the limits on the number of those
   // kept, and, the oldest first, as many as make room for `more` bytes.
   std::vector<uint64_t> Forgettable(const TaskLimits& limits, TimePoint ended_before,
@@ -121,6 +127,7 @@ class TaskQueue {
   uint64_t bytes_ = 0;
   uint64_t settled_bytes_ = 0;  // of these
   uint32_t owing_ = 0;
+  uint64_t owing_bytes_ = 0;
   Turns turns_;
 };
 

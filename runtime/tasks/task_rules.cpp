@@ -26,19 +26,6 @@ Duration Doubled(Duration first, uint32_t times, Duration most) {
 }
 
 // Says nothing about the task: its function was not asked.
-bool NeverBegan(const AttemptEnd& end) {
-  constexpr std::string_view kFinal[] = {kRejectUnknownFunction, kRejectBodyLimit,
-                                         kRejectBadArgument};
-  const Outcome& outcome = end.outcome;
-  if (outcome.kind != OutcomeKind::kRejected) return !end.begun;
-  return std::find(std::begin(kFinal), std::end(kFinal), outcome.detail) == std::end(kFinal);
-}
-
-bool WasCutShort(const Outcome& outcome) {
-  return outcome.kind == OutcomeKind::kSetupFailed &&
-         (outcome.detail == kLauncherLost || outcome.detail == kSpawnerLost);
-}
-
 std::string Annotation(std::string_view name) {
   return "annotations.com.openfaas.retry." + std::string(name);
 }
@@ -85,16 +72,30 @@ Result<RetryRules> ParseRetryRules(const std::map<std::string, std::string>& ann
   return rules;
 }
 
+bool NeverBegan(const AttemptEnd& end) {
+  constexpr std::string_view kFinal[] = {kRejectUnknownFunction, kRejectBodyLimit,
+                                         kRejectBadArgument};
+  const Outcome& outcome = end.outcome;
+  if (outcome.kind != OutcomeKind::kRejected) return !end.begun;
+  return std::find(std::begin(kFinal), std::end(kFinal), outcome.detail) == std::end(kFinal);
+}
+
+bool WasCutShort(const AttemptEnd& end) {
+  const Outcome& outcome = end.outcome;
+  return outcome.kind == OutcomeKind::kSetupFailed &&
+         (outcome.detail == kLauncherLost || outcome.detail == kSpawnerLost);
+}
+
 bool CutByStop(const AttemptEnd& end) {
   const Outcome& outcome = end.outcome;
-  return NeverBegan(end) || WasCutShort(outcome) || outcome.kind == OutcomeKind::kCancelled ||
+  return NeverBegan(end) || WasCutShort(end) || outcome.kind == OutcomeKind::kCancelled ||
          (outcome.kind == OutcomeKind::kSignaled && outcome.code == SIGKILL);
 }
 
 TaskVerdict Judge(const Task& task, const AttemptEnd& end, const RetryRules& rules) {
   using Counts = TaskVerdict::Counts;
   if (NeverBegan(end)) return {TaskState::kQueued, {}, Counts::kNot};
-  if (WasCutShort(end.outcome)) {
+  if (WasCutShort(end)) {
     const uint32_t so_far = task.interrupts + 1;
     if (so_far >= kMostInterrupts) return {TaskState::kDead, {}, Counts::kAsInterrupt};
     return {TaskState::kQueued, Doubled(kShortWait, so_far - 1, kLongestHold),

@@ -52,6 +52,10 @@ struct TaskVerdict {
 // `task` with this attempt counted already.
 TaskVerdict Judge(const Task& task, const AttemptEnd& end, const RetryRules& rules);
 
+// No instance was given to it: memory, pressure, a full queue, a start that failed.
+bool NeverBegan(const AttemptEnd& end);
+// By a launcher that was lost.
+bool WasCutShort(const AttemptEnd& end);
 // May an end that came while the daemon stops be the stop's doing? Then it says nothing about the
 // task, which waits for the next start.
 bool CutByStop(const AttemptEnd& end);

@@ -265,7 +265,10 @@ void TaskService::Submit(TaskOrder order, std::string body,
   }
   change.fires_minute = order.fires_minute;
   if (order.fires_minute) fired_[change.task.function] = *order.fires_minute;
-  if (order.callback) task.callback.state = CallbackState::kWaiting;
+  if (order.callback) {
+    task.callback.state = CallbackState::kWaiting;
+    task.callback.receiver = ReceiverOf(order.callback->url);
+  }
   change.callback = std::move(order.callback);
   change.request = std::move(order.request);
   task.bytes = bytes;
@@ -341,9 +344,8 @@ void TaskService::OnWritten(std::vector<Write> batch, const Status& status) {
   for (const Done& done : told) done(status);
   if (fails_) return;
   Flush();
-  if (!failed_before) return;
-  Evaluate();
-  EvaluateCallbacks();
+  if (failed_before) Evaluate();
+  if (failed_before || callback_unwritten_) EvaluateCallbacks();
 }
 
 void TaskService::Update(const Task& task, std::optional<TaskAnswer> answer) {
@@ -487,6 +489,7 @@ void TaskService::EndTask(uint64_t seq, TaskState state, const TaskRunEnd& end) 
     OweCallback(changed);
   });
   Update(task, end.answer);
+  DropCallbacks();
   ForgetOld(0);
   Evaluate();
   EvaluateCallbacks();

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/event_loop.h"
 #include "base/work_queue.h"
+#include "runtime/tasks/callback_holds.h"
 #include "runtime/tasks/callback_run.h"
 #include "runtime/tasks/lane_holds.h"
 #include "runtime/tasks/task_queue.h"
@@ -103,10 +104,12 @@ class TaskService final : public Tasks {
     TaskAnswer answer;
   };
   void EvaluateCallbacks();
-  bool MaySend(const FunctionKey& function) const;
+  bool MaySend(const Task& task, TimePoint now, bool room);
   void BeginCallback(uint64_t seq);
   void OnOwed(uint64_t seq, Result<OwedCallback> owed);
-  void OnCallbackEnd(uint64_t seq, const Result<int>& status);
+  void OnCallbackEnd(uint64_t seq, const CallbackEnd& end);
+  void HoldCallback(uint64_t seq, const CallbackEnd& end);
+  void DropCallbacks();                                   // those that too many are owed for
   const TaskAnswer* UnwrittenAnswer(uint64_t seq) const;  // null: none waits to be written
   void ForgetOld(uint64_t more);
   void Forget(uint64_t seq, Done done = nullptr);
@@ -116,6 +119,7 @@ class TaskService final : public Tasks {
   TaskLimits limits_;
   TaskQueue queue_;
   LaneHolds holds_;
+  CallbackHolds callback_holds_;
   std::unique_ptr<TaskStore> store_;  // used on `thread_` once that is there
   std::unique_ptr<WorkQueue> thread_;
   std::map<uint64_t, std::unique_ptr<TaskRun>> running_;      // null: its request is being read
@@ -123,7 +127,9 @@ class TaskService final : public Tasks {
   CallWatch watch_;
   std::vector<Write> unwritten_;
   bool writing_ = false;
-  bool fails_ = false;  // the last write, and what it had still waits
+  bool fails_ = false;               // the last write, and what it had still waits
+  bool callback_unwritten_ = false;  // one waits for its answer to be written
+  TimePoint drop_told_;              // in the log
   bool resumed_ = false;
   bool stopping_ = false;
   uint64_t next_seq_ = 1;

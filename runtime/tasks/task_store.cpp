@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "runtime/sound_database.h"
+#include "runtime/tasks/callback_rules.h"
 
 namespace pulga {
 namespace {
@@ -103,6 +104,7 @@ std::optional<TaskCallback> ReadCallback(const Statement& row) {
   callback.tries = static_cast<uint32_t>(tries);
   callback.not_before_ms = row.IntAt(18);
   callback.error = row.TextAt(19);
+  callback.receiver = ReceiverOf(row.TextAt(20));
   return callback;
 }
 
@@ -178,7 +180,8 @@ Result<TaskStore::Loaded> TaskStore::Load() {
       Prepared("SELECT t.seq, id, owner, name_space, name, t.state, attempts, interrupts,"
                " created_unix_ms, t.not_before_unix_ms, begun_unix_ms, ended_unix_ms, bytes,"
                " status, outcome, function_us, COALESCE(c.state, ''), COALESCE(c.tries, 0),"
-               " COALESCE(c.not_before_unix_ms, 0), COALESCE(c.error, '')"
+               " COALESCE(c.not_before_unix_ms, 0), COALESCE(c.error, ''),"
+               " COALESCE(c.url, '')"
                " FROM tasks t LEFT JOIN callbacks c ON c.seq = t.seq ORDER BY t.seq"));
   Loaded loaded;
   PULGA_RETURN_IF_ERROR(LoadFirings(&loaded));

@@ -19,6 +19,7 @@ class Receiver:
     def __init__(self, port=0):
         self.got = []
         self.answers = []  # statuses of the next ones; then 200
+        self.missing = 0  # bytes of a body that is announced, and cut off
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self, receiver=self):
@@ -29,7 +30,7 @@ class Receiver:
                 self.send_response(status)
                 if status == 302:
                     self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", "0")
+                self.send_header("Content-Length", str(receiver.missing))
                 self.end_headers()
 
             def log_message(self, *_):
@@ -104,6 +105,12 @@ class Delivers(Case):
         self.assertEqual((headers["x-function-status"], body), ("418", b"as asked\n"))
         self.assertEqual(headers["content-type"], "text/plain")
         self.assertEqual(headers["x-function-name"], "web")
+
+    def test_a_status_is_enough_of_an_answer(self):
+        self.receiver.missing = 5
+        callback = self.settled(self.send(self.receiver.url()))
+        self.assertEqual((callback["state"], callback["tries"]), ("delivered", 1), callback)
+        self.assertEqual(len(self.receiver.got), 1)
 
     def test_a_failed_call_is_told_too(self):
         self.settled(self.send(self.receiver.url(), body=b"exit 3"))

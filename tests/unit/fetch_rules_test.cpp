@@ -262,5 +262,14 @@ TEST(FetchOrders, SurviveTheTripAndNothingElseDoes) {
   EXPECT_FALSE(FetchOrder::Decode(outside.Encode()).has_value());
 }
 
+TEST(NetworkPrefix, IsWidenedToItsFirstBits) {
+  const NetworkPrefix one = *ParseNetworkPrefix("2001:db8:1:2:ffff::5");
+  EXPECT_EQ(Widened(one, 64), *ParseNetworkPrefix("2001:db8:1:2::/64"));
+  EXPECT_EQ(Widened(one, 61), *ParseNetworkPrefix("2001:db8:1::/61"));
+  EXPECT_EQ(Widened(one, 128), one);
+  EXPECT_EQ(Widened(*ParseNetworkPrefix("2001:db8::/32"), 64),
+            *ParseNetworkPrefix("2001:db8::/32"));
+}
+
 }  // namespace
 }  // namespace pulga

@@ -1,6 +1,7 @@
 // Callbacks: which URLs are taken, what is sent, what an answer means, whose turn is next.
 #include <gmock/gmock.h>
 
+#include "runtime/tasks/callback_holds.h"
 #include "runtime/tasks/callback_rules.h"
 #include "runtime/tasks/task_queue.h"
 
@@ -155,6 +156,46 @@ TEST(CallbackVerdicts, WhatWillNotPassIsGivenUpAtOnce) {
   }
 }
 
+TEST(CallbackReceivers, AreServersAndFunctions) {
+  EXPECT_EQ(ReceiverOf("http://A.example/x?y"), "http://a.example");
+  EXPECT_EQ(ReceiverOf("https://a.example:8443/x"), "https://a.example:8443");
+  EXPECT_EQ(ReceiverOf("http://gateway:8080/function/echo.dev/x"), "/function/echo.dev");
+  EXPECT_TRUE(IsFunctionReceiver(ReceiverOf("http://gateway:8080/function/echo")));
+  EXPECT_FALSE(IsFunctionReceiver(ReceiverOf("http://a/function/echo")));
+  EXPECT_EQ(ReceiverOf("no URL"), "none");
+}
+
+TEST(CallbackHolds, OneAtATimeIsTriedWithLongerWaits) {
+  CallbackHolds holds;
+  const TimePoint now{seconds(100)};
+  EXPECT_TRUE(holds.MaySend("a", 1, 2, now));
+  EXPECT_FALSE(holds.MaySend("a", 2, 2, now));
+  holds.NoteFailed("a", now, Duration::zero());
+  const auto first = holds.NextDue(now);
+  ASSERT_TRUE(first.has_value());
+  EXPECT_FALSE(holds.MaySend("a", 0, 2, now));
+  EXPECT_TRUE(holds.MaySend("b", 0, 2, now));
+  EXPECT_TRUE(holds.MaySend("a", 0, 2, *first));
+  EXPECT_FALSE(holds.MaySend("a", 1, 2, *first)) << "one at a time";
+  holds.NoteFailed("a", now, Duration::zero());
+  EXPECT_EQ(holds.NextDue(now), first) << "was under way with the first";
+  holds.NoteFailed("a", *first, Duration::zero());
+  EXPECT_GT(*holds.NextDue(*first) - *first, *first - now);
+  holds.Clear("a");
+  EXPECT_TRUE(holds.MaySend("a", 1, 2, now));
+  EXPECT_FALSE(holds.NextDue(now).has_value());
+}
+
+TEST(CallbackHolds, AreNoMoreThanSome) {
+  CallbackHolds holds;
+  for (int i = 0; i < 5000; ++i) {
+    holds.NoteFailed(std::to_string(i), TimePoint(seconds(1)), Duration::zero());
+  }
+  EXPECT_LE(holds.size(), 256U);
+  holds.NoteFailed("new", TimePoint(seconds(1000)), Duration::zero());
+  EXPECT_EQ(holds.size(), 1U) << "the others' waits are over";
+}
+
 class OwingQueue : public ::testing::Test {
  protected:
   OwingQueue() {
@@ -169,7 +210,7 @@ class OwingQueue : public ::testing::Test {
       queue.Add(task, now + seconds(seq));
     }
   }
-  static bool Any(const FunctionKey&) { return true; }
+  static bool Any(const Task&) { return true; }
   TimePoint now{seconds(1000)};
   TaskQueue queue;
 };
@@ -178,15 +219,42 @@ TEST_F(OwingQueue, TellsWhichIsDue) {
   EXPECT_FALSE(queue.NextCallback(now, Any).has_value());
   EXPECT_EQ(queue.NextCallbackDue(now), now + seconds(1));
   EXPECT_EQ(queue.NextCallback(now + seconds(2), Any), 1U);
-  EXPECT_EQ(
-      queue.NextCallback(now + seconds(2), [](const FunctionKey& key) { return key.name == "b"; }),
-      2U);
+  EXPECT_EQ(queue.NextCallback(now + seconds(2), [](const Task& task) { return task.id == "2"; }),
+            2U);
   EXPECT_EQ(queue.NextCallbackDue(now + seconds(1)), now + seconds(2));
   queue.BeginCallback(1);
   EXPECT_EQ(queue.NextCallback(now + seconds(2), Any), 2U) << "the first is under way";
   queue.PutBackCallback(1, now + seconds(9), [](TaskCallback& callback) { ++callback.tries; });
   EXPECT_EQ(queue.At(1)->callback.tries, 1U);
   EXPECT_EQ(queue.NextCallback(now + seconds(9), Any), 2U);
+}
+
+TEST_F(OwingQueue, OfTooManyTheOldestOfTheFunctionThatOwesMostIsTold) {
+  TaskLimits limits;
+  EXPECT_FALSE(queue.ExcessCallback(limits).has_value());
+  Task task;
+  task.seq = 3;
+  task.id = "3";
+  task.function.name = "b";
+  task.bytes = 100;
+  task.state = TaskState::kDone;
+  task.callback.state = CallbackState::kOwed;
+  queue.Add(task, now);
+  limits.unended = 4;
+  EXPECT_EQ(queue.ExcessCallback(limits), 2U);
+  queue.BeginCallback(2);
+  queue.BeginCallback(3);
+  EXPECT_EQ(queue.ExcessCallback(limits), 1U) << "what is being sent is not given up";
+  queue.BeginCallback(1);
+  EXPECT_FALSE(queue.ExcessCallback(limits).has_value());
+  limits.unended = 5000;
+  limits.message_bytes = 100;
+  limits.bytes = 500;
+  queue.PutBackCallback(1, now, [](TaskCallback&) {});
+  EXPECT_EQ(queue.ExcessCallback(limits), 1U) << "300 bytes of 250";
+  queue.EndCallback(1, now,
+                    [](TaskCallback& callback) { callback.state = CallbackState::kGivenUp; });
+  EXPECT_FALSE(queue.ExcessCallback(limits).has_value());
 }
 
 TEST_F(OwingQueue, NothingIsForgottenThatOwesOne) {
