@@ -99,7 +99,7 @@ Status CopyDatabase(int dir, const std::string& name, const std::string& to_dir)
 }  // namespace
 
 HistoryFacts FactsOf(const FunctionSpec& spec, SandboxMode mode) {
-  return {spec.sandbox.memory_bytes, IsServer(mode), ScheduleOf(spec.annotations).has_value()};
+  return {spec.sandbox.memory_bytes, IsServer(mode), !SchedulesOf(spec.annotations).empty()};
 }
 
 Result<UniqueFd> WriteHistory(StateStore& store, const FactsByKey& facts, const std::string& dir) {

@@ -102,8 +102,8 @@ Pool::Pool(RuntimeContext& context, VersionPtr version, uint64_t id, Duration id
       last_used_(context.clock.Now()) {
   StartSizes();
   Changed();
-  if (const auto schedule = ScheduleOf(version_->spec.annotations)) {
-    schedule_ = std::make_unique<Schedule>(*schedule);
+  if (CronSchedules schedules = SchedulesOf(version_->spec.annotations); !schedules.empty()) {
+    schedule_ = std::make_unique<Schedule>(std::move(schedules));
   }
   if (const auto probe = ReadyProbeOf(version_->spec.annotations); probe.ok() && *probe) {
     ready_probe_ = std::make_unique<const ReadyProbe>(**probe);

@@ -223,7 +223,7 @@ class Pool final : private SpawnerEvents {
   VersionPtr version_;
   Duration idle_;  // where no habit shows
   struct Schedule {
-    explicit Schedule(const CronSchedule& schedule) : next(schedule), last(schedule) {}
+    explicit Schedule(CronSchedules times) : next(times), last(std::move(times)) {}
     ScheduleMemo next;
     ScheduleMemo last;  // the same, asked for what was
   };

@@ -10,6 +10,7 @@
 namespace pulga {
 namespace {
 
+constexpr size_t kMostSchedules = 16;
 constexpr int64_t kMinutesPerDay = 24 * 60;
 constexpr int64_t kLongest = 5 * 366 * kMinutesPerDay;
 
@@ -157,6 +158,26 @@ std::optional<int64_t> CronSchedule::NextInZone(int64_t minute) const {
   return std::nullopt;
 }
 
+Result<CronSchedules> ParseCronSchedules(std::string_view text, const std::string& zone) {
+  CronSchedules schedules;
+  for (const std::string_view one : Split(text, ';')) {
+    if (Trim(one).empty()) continue;
+    PULGA_ASSIGN_OR_RETURN(CronSchedule schedule, CronSchedule::Parse(Trim(one), zone));
+    schedules.push_back(std::move(schedule));
+  }
+  if (!schedules.empty() && schedules.size() <= kMostSchedules) return schedules;
+  return Error{Code::kInvalidArgument, 0, "one to 16 schedules, separated by ';'"};
+}
+
+std::optional<int64_t> NextAfter(const CronSchedules& schedules, int64_t minute) {
+  std::optional<int64_t> first;
+  for (const CronSchedule& schedule : schedules) {
+    const auto next = schedule.NextAfter(minute);
+    if (next) first = std::min(first.value_or(*next), *next);
+  }
+  return first;
+}
+
 // "Never" is what can be said of five years from now; it is looked at again each day.
 std::optional<int64_t> ScheduleMemo::NextAfter(int64_t minute) {
   const bool known =
@@ -164,7 +185,7 @@ std::optional<int64_t> ScheduleMemo::NextAfter(int64_t minute) {
   if (known) return next_;
   ++searches_;
   asked_ = minute;
-  next_ = schedule_.NextAfter(minute);
+  next_ = pulga::NextAfter(schedules_, minute);
   return next_;
 }
 
@@ -184,14 +205,13 @@ std::string TakeTimeZone(std::string_view* schedule) {
   return "";
 }
 
-std::optional<CronSchedule> ScheduleOf(const std::map<std::string, std::string>& annotations) {
+CronSchedules SchedulesOf(const std::map<std::string, std::string>& annotations) {
   const auto topic = annotations.find("topic");
   const auto schedule = annotations.find("schedule");
-  if (topic == annotations.end() || schedule == annotations.end()) return std::nullopt;
-  if (topic->second != "cron-function") return std::nullopt;
-  auto parsed = CronSchedule::Parse(schedule->second, TimeZoneOf(annotations));
-  if (!parsed.ok()) return std::nullopt;
-  return std::move(parsed).value();
+  if (topic == annotations.end() || schedule == annotations.end()) return {};
+  if (topic->second != "cron-function") return {};
+  auto parsed = ParseCronSchedules(schedule->second, TimeZoneOf(annotations));
+  return parsed.ok() ? std::move(*parsed) : CronSchedules();
 }
 
 }  // namespace pulga

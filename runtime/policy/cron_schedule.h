@@ -12,6 +12,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "base/result.h"
 #include "base/time_zone.h"
@@ -38,15 +40,21 @@ class CronSchedule {
   std::optional<TimeZone> zone_;  // none: UTC
 };
 
-// A schedule that is asked with each call: it searches only when time has passed its last answer.
+// One to 16 of them, separated by ';'.
+using CronSchedules = std::vector<CronSchedule>;
+Result<CronSchedules> ParseCronSchedules(std::string_view text, const std::string& zone);
+// The first minute later than `minute` on any of them.
+std::optional<int64_t> NextAfter(const CronSchedules& schedules, int64_t minute);
+
+// Schedules that are asked with each call: they search only when time has passed the last answer.
 class ScheduleMemo {
  public:
-  explicit ScheduleMemo(const CronSchedule& schedule) : schedule_(schedule) {}
+  explicit ScheduleMemo(CronSchedules schedules) : schedules_(std::move(schedules)) {}
   std::optional<int64_t> NextAfter(int64_t minute);
   uint64_t searches() const { return searches_; }
 
  private:
-  CronSchedule schedule_;
+  CronSchedules schedules_;
   std::optional<int64_t> asked_;
   std::optional<int64_t> next_;  // after asked_
   uint64_t searches_ = 0;
@@ -60,7 +68,7 @@ std::string TimeZoneOf(const std::map<std::string, std::string>& annotations);
 std::string TakeTimeZone(std::string_view* schedule);
 
 // Of a function's annotations, as the cron connector of OpenFaaS reads them: `schedule`, where
-// `topic` is cron-function, and `timezone`. None where it is none that Parse takes.
-std::optional<CronSchedule> ScheduleOf(const std::map<std::string, std::string>& annotations);
+// `topic` is cron-function, and `timezone`. None where they are none that can be read.
+CronSchedules SchedulesOf(const std::map<std::string, std::string>& annotations);
 
 }  // namespace pulga

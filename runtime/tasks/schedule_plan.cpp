@@ -7,7 +7,6 @@
 namespace pulga {
 namespace {
 
-constexpr size_t kMostTimes = 16;
 constexpr int64_t kMinutesPerYear = 366 * 24 * 60;
 
 const std::string* TimesOf(const Annotations& annotations) {
@@ -32,18 +31,10 @@ std::optional<int64_t> LatestIn(const CronSchedule& schedule, const ScheduleLook
 Result<std::optional<FunctionSchedule>> ParseFunctionSchedule(const Annotations& annotations) {
   const std::string* times = TimesOf(annotations);
   if (times == nullptr) return std::optional<FunctionSchedule>();
-  const std::string zone = TimeZoneOf(annotations);
   FunctionSchedule schedule;
-  for (const std::string_view text : Split(*times, ';')) {
-    if (Trim(text).empty()) continue;
-    auto parsed = CronSchedule::Parse(Trim(text), zone);
-    if (!parsed.ok()) return Prefix("annotations.schedule", parsed.error());
-    schedule.times.push_back(std::move(*parsed));
-  }
-  if (schedule.times.empty() || schedule.times.size() > kMostTimes) {
-    return Error{Code::kInvalidArgument, 0,
-                 "annotations.schedule: one to 16 schedules, separated by ';'"};
-  }
+  auto parsed = ParseCronSchedules(*times, TimeZoneOf(annotations));
+  if (!parsed.ok()) return Prefix("annotations.schedule", parsed.error());
+  schedule.times = std::move(*parsed);
   if (const auto missed = annotations.find("pulga.schedule.missed"); missed != annotations.end()) {
     if (missed->second != "skip" && missed->second != "once") {
       return Error{Code::kInvalidArgument, 0, "annotations.pulga.schedule.missed: skip or once"};
@@ -73,12 +64,7 @@ Status CheckTimeZones(const Annotations& annotations) {
 }
 
 std::optional<int64_t> NextMinute(const FunctionSchedule& schedule, int64_t minute) {
-  std::optional<int64_t> first;
-  for (const CronSchedule& times : schedule.times) {
-    const auto next = times.NextAfter(minute);
-    if (next) first = std::min(first.value_or(*next), *next);
-  }
-  return first;
+  return NextAfter(schedule.times, minute);
 }
 
 std::optional<int64_t> DueMinute(const FunctionSchedule& schedule, const ScheduleLook& look) {

@@ -17,7 +17,7 @@
 namespace pulga {
 
 struct FunctionSchedule {
-  std::vector<CronSchedule> times;
+  CronSchedules times;
   enum class Missed : uint8_t { kSkip, kOnce } missed = Missed::kSkip;
 };
 // Nothing: it has none. kInvalidArgument names the annotation.

@@ -59,13 +59,13 @@ TEST(CronSchedule, TellsTheNextTime) {
 
 TEST(ScheduleMemo, SaysTheSameAndSearchesOncePerCallOfTheSchedule) {
   const CronSchedule schedule = CronSchedule::Parse("*/20 3 * * *").value();
-  ScheduleMemo memo(schedule);
+  ScheduleMemo memo({schedule});
   for (int64_t minute = 0; minute < 3 * 1440; ++minute) {
     ASSERT_EQ(memo.NextAfter(minute), schedule.NextAfter(minute)) << minute;
   }
   EXPECT_LE(memo.searches(), 10U);
   EXPECT_EQ(memo.NextAfter(7), schedule.NextAfter(7)) << "a clock that was set back";
-  ScheduleMemo never(CronSchedule::Parse("0 0 31 2 *").value());
+  ScheduleMemo never({CronSchedule::Parse("0 0 31 2 *").value()});
   for (int64_t minute = 0; minute < 3 * 1440; ++minute) EXPECT_FALSE(never.NextAfter(minute));
   EXPECT_EQ(never.searches(), 3U);
 }
@@ -77,10 +77,24 @@ TEST(CronSchedule, TakesNothingElse) {
         "*/5/5 * * * *", "@often", "-1 * * * *"}) {
     EXPECT_FALSE(CronSchedule::Parse(bad).ok()) << bad;
   }
-  EXPECT_TRUE(ScheduleOf({{"topic", "cron-function"}, {"schedule", "*/5 * * * *"}}));
-  EXPECT_FALSE(ScheduleOf({{"topic", "other"}, {"schedule", "*/5 * * * *"}}));
-  EXPECT_FALSE(ScheduleOf({{"topic", "cron-function"}, {"schedule", "soon"}}));
-  EXPECT_FALSE(ScheduleOf({{"schedule", "*/5 * * * *"}}));
+  const auto count = [](const std::map<std::string, std::string>& annotations) {
+    return SchedulesOf(annotations).size();
+  };
+  EXPECT_EQ(count({{"topic", "cron-function"}, {"schedule", "*/5 * * * *"}}), 1U);
+  EXPECT_EQ(count({{"topic", "cron-function"}, {"schedule", "0 6 * * 1-5; 0 9 * * 6"}}), 2U);
+  EXPECT_EQ(count({{"topic", "other"}, {"schedule", "*/5 * * * *"}}), 0U);
+  EXPECT_EQ(count({{"topic", "cron-function"}, {"schedule", "soon"}}), 0U);
+  EXPECT_EQ(count({{"schedule", "*/5 * * * *"}}), 0U);
+}
+
+TEST(ScheduleMemo, OfSeveralTheFirstToComeCounts) {
+  const CronSchedule hourly = CronSchedule::Parse("0 * * * *").value();
+  const CronSchedule daily = CronSchedule::Parse("30 3 * * *").value();
+  ScheduleMemo memo({hourly, daily});
+  for (int64_t minute = 0; minute < 2 * 1440; ++minute) {
+    ASSERT_EQ(memo.NextAfter(minute),
+              std::min(*hourly.NextAfter(minute), *daily.NextAfter(minute)));
+  }
 }
 
 constexpr const char* kHead = "function,trigger,bytes,init_ms,hour,minutes\n";

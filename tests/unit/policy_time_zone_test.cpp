@@ -94,13 +94,15 @@ TEST(CronZone, IsThatOfTheScheduleOrElseOfTheFunction) {
               ElementsAre(HasSubstr("no time zone \"Europe/Nowhere\"")));
   const auto next = [day](std::map<std::string, std::string> more, const char* schedule) {
     more.insert({{"topic", "cron-function"}, {"schedule", schedule}});
-    const auto of = ScheduleOf(more);
-    return of ? Text(of->NextAfter(day).value_or(0)) : "none";
+    const CronSchedules of = SchedulesOf(more);
+    return of.empty() ? "none" : Text(NextAfter(of, day).value_or(0));
   };
   EXPECT_EQ(next({{"timezone", "Europe/Madrid"}}, "30 8 * * *"), "07-01 06:30");
   EXPECT_EQ(next({{"timezone", "Europe/Madrid"}}, "TZ=UTC 30 8 * * *"), "07-01 08:30");
   EXPECT_EQ(next({}, "30 8 * * *"), "07-01 08:30");
   EXPECT_EQ(next({{"timezone", "Nowhere"}}, "30 8 * * *"), "none");
+  EXPECT_EQ(next({}, "30 8 * * *; TZ=Europe/Madrid 0 9 * * *;"), "07-01 07:00");
+  EXPECT_EQ(next({}, "30 8 * * *; soon"), "none");
   // Days are those of the place: a Sunday there is not yet over here.
   EXPECT_THAT(Next(1, Minute(2026, 7, 4, 0, 0), "TZ=Australia/Sydney 0 7 * * 0"),
               ElementsAre("07-04 21:00"));
@@ -189,7 +191,7 @@ TEST(CronZone, SaysTheSameFromWhereverItIsAsked) {
 
 TEST(CronZone, IsRememberedLikeAnyOther) {
   const auto schedule = CronSchedule::Parse("TZ=Europe/Madrid 30 2 * * *");
-  ScheduleMemo memo(*schedule);
+  ScheduleMemo memo({*schedule});
   const int64_t begin = Minute(2026, 3, 28, 0, 0);
   for (int64_t minute = begin; minute < begin + 3 * 1440; ++minute) {
     ASSERT_EQ(memo.NextAfter(minute), schedule->NextAfter(minute)) << Text(minute);
