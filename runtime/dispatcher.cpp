@@ -95,6 +95,7 @@ class DispatcherImpl final : public Dispatcher {
     std::unique_ptr<Pool> active;  // none while the first version proves itself
     std::unique_ptr<Pool> next;    // proving itself
     std::function<void(Status)> next_done;
+    uint64_t proof = 0;  // which one that is; a pool made later may lie where an earlier one lay
     std::shared_ptr<OutcomeCounts> counts = std::make_shared<OutcomeCounts>();
     Pool::Books books;
   };
@@ -104,7 +105,7 @@ class DispatcherImpl final : public Dispatcher {
   // Of all its versions, the one with the traffic last; the function, if one has it.
   const Function* ForEachPool(const FunctionKey& key, const std::function<void(Pool&)>& tell) const;
   std::unique_ptr<Pool> MakePool(const Function& function, VersionPtr version);
-  void OnProven(const FunctionKey& key, const Pool* pool, Status status);
+  void OnProven(const FunctionKey& key, uint64_t proof, Status status);
   void SwitchTo(Function& function, std::unique_ptr<Pool> pool);
   void DropNext(Function& function, Error why);
   void Retire(std::unique_ptr<Pool> pool, TimePoint deadline);
@@ -128,6 +129,7 @@ class DispatcherImpl final : public Dispatcher {
   std::list<std::unique_ptr<Pool>> retired_;
   std::vector<std::pair<FunctionKey, std::function<void()>>> deactivating_;
   uint64_t next_extra_id_ = uint64_t{1} << 32;
+  uint64_t last_proof_ = 0;
   bool draining_ = false;
   std::function<void()> drained_;
   EventLoop::TimerId drain_timer_ = 0;
@@ -192,12 +194,12 @@ void DispatcherImpl::Activate(VersionPtr version, std::function<void(Status)> do
   const bool by_instance =
       !takes_turns && (pool->version().spec.scale.min > 0 ||
                        (function.active != nullptr && (server || function.active->HasInstances())));
-  const Pool::Proof proof = by_instance ? Pool::Proof::kInstance : Pool::Proof::kSpawner;
-  Pool* proving = pool.get();
+  const Pool::Proof kind = by_instance ? Pool::Proof::kInstance : Pool::Proof::kSpawner;
   function.next = std::move(pool);
   function.next_done = std::move(done);
-  proving->Prove(proof, [this, key, proving](Status status) {
-    Later([this, key, proving, status = std::move(status)] { OnProven(key, proving, status); });
+  function.proof = ++last_proof_;
+  function.next->Prove(kind, [this, key, proof = function.proof](Status status) {
+    Later([this, key, proof, status = std::move(status)] { OnProven(key, proof, status); });
   });
 }
 
@@ -209,9 +211,10 @@ void DispatcherImpl::Restore(VersionPtr version, std::function<void()> done) {
   Later(std::move(done));
 }
 
-void DispatcherImpl::OnProven(const FunctionKey& key, const Pool* pool, Status status) {
+void DispatcherImpl::OnProven(const FunctionKey& key, uint64_t proof, Status status) {
   const auto it = functions_.find(key);
-  if (it == functions_.end() || it->second.next.get() != pool) return;
+  if (it == functions_.end() || it->second.next == nullptr) return;
+  if (it->second.proof != proof) return;  // of one that was dropped
   Function& function = it->second;
   const bool first = function.active == nullptr;
   const bool no_room = !status.ok() && status.error().code == Code::kNoSpace;

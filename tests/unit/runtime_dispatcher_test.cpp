@@ -60,6 +60,20 @@ TEST_F(DispatcherTest, RefusesAFirstVersionThatCannotBeBuiltAndForgetsIt) {
   EXPECT_TRUE(Activate(MakeVersion(SandboxMode::kExec)).ok());
 }
 
+// Where one was dropped the next is made, most often in the same memory.
+TEST_F(DispatcherTest, ProvesTheNewestOfSeveralVersionsWhateverBecameOfTheOthers) {
+  std::vector<std::string> told(8, "nothing");
+  for (std::string& text : told) {
+    dispatcher->Activate(MakeVersion(SandboxMode::kExec), [&text](const Status& status) {
+      text = status.ok() ? "ok" : status.error().message;
+    });
+  }
+  EXPECT_TRUE(RunUntil([&] { return told.back() != "nothing"; }));
+  EXPECT_EQ(told.back(), "ok");
+  told.pop_back();
+  for (const std::string& text : told) EXPECT_EQ(text, "a newer version took its place");
+}
+
 TEST_F(DispatcherTest, KnowsNoFunctionWhileItsFirstVersionProvesItself) {
   sandbox->build_delay = std::chrono::milliseconds(20);
   std::optional<Status> proven;

@@ -79,7 +79,7 @@ TEST(RuntimeSimulation, KeepsThemOnABoardThatIsFarTooSmall) {
 TEST(RuntimeSimulation, GivesTheSameOverTheKernelsDescriptors) {
   RuntimeSimulationRules kernels;
   kernels.descriptors = RuntimeSimulationRules::Descriptors::kKernels;
-  for (uint32_t seed = 1; seed <= 20; ++seed) {
+  for (uint32_t seed = 1; seed <= 40; ++seed) {
     const RuntimeSimulationResult one = testing::SimulateRuntime(seed, {});
     const RuntimeSimulationResult two = testing::SimulateRuntime(seed, kernels);
     EXPECT_EQ(two.broken, "") << seed;
