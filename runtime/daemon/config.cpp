@@ -322,6 +322,8 @@ std::vector<Rule> TaskRules() {
         true},
        ParseCallbackNetworks,
        CopyOf(&C::callback_networks)},
+      TextRule({"callback-key", "FILE", "key (whsec_BASE64) that callbacks are signed by", true},
+               &C::callback_key),
   };
 }
 

@@ -71,6 +71,7 @@ struct DaemonConfig {
   uint32_t tasks_at_once = 0;                     // 0 = as many as there are cores
   Duration task_keep = std::chrono::minutes(20);  // once it has ended
   std::vector<NetworkPrefix> callback_networks;   // that callbacks may lead to, beside public ones
+  std::string callback_key;                       // file with the key they are signed by; "": none
 
   // Registries.
   std::string registry_auth;            // credentials as docker login writes them; "" = in data_dir

@@ -252,7 +252,7 @@ void Daemon::BuildUploads() {
 }
 
 void Daemon::BuildTasks() {
-  TaskParts parts{*loop_, clock_, config_.data_dir, {}, {}, {}, {}, {}, {}, {}};
+  TaskParts parts{*loop_, clock_, config_.data_dir, {}, {}, {}, {}, {}, {}, {}, {}};
   parts.reserve_bytes = [this] { return config_.reserve_bytes; };
   parts.version = [this](const FunctionKey& key) {
     const FunctionEntry* entry = registry_.Find(key);
@@ -268,6 +268,7 @@ void Daemon::BuildTasks() {
   };
   parts.waiting_calls = [this](const FunctionKey& key) { return dispatcher_->Glance(key).queued; };
   parts.networks = [this] { return config_.callback_networks; };
+  parts.callback_key = [this] { return config_.callback_key; };
   parts.post = MakeCallbackPost(*loop_, *sandbox_, parts.networks);
   tasks_ = std::make_unique<TaskService>(std::move(parts), LimitsOfTasks());
   schedules_ = std::make_unique<ScheduleKeeper>(

@@ -72,8 +72,9 @@ Result<CallbackTarget> AtGateway(const Url& url) {
 // What the receiver reads of us, and what its own server decides by.
 bool IsReplaced(std::string_view name) {
   constexpr std::string_view kReplaced[] = {
-      "X-Call-Id", "X-Duration-Seconds", "X-Function-Name", "X-Function-Status",
-      "Host",      "Content-Length",     "Expect",          "X-Callback-Url"};
+      "X-Call-Id",  "X-Duration-Seconds", "X-Function-Name",  "X-Function-Status",
+      "Host",       "Content-Length",     "Expect",           "X-Callback-Url",
+      "webhook-id", "webhook-timestamp",  "webhook-signature"};
   return std::any_of(std::begin(kReplaced), std::end(kReplaced),
                      [&](std::string_view ours) { return EqualsIgnoreCase(name, ours); });
 }

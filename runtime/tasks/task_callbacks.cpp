@@ -1,9 +1,11 @@
 // The part of TaskService that sends answers to where their callers want them.
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "base/log.h"
 #include "base/text.h"
+#include "runtime/tasks/callback_signature.h"
 #include "runtime/tasks/task_service.h"
 
 namespace pulga {
@@ -81,8 +83,8 @@ void TaskService::BeginCallback(uint64_t seq) {
   queue_.BeginCallback(seq);
   sending_[seq] = nullptr;
   // Behind the write of the answer: what is sent is on disk.
-  const auto read = [this, seq]() -> Result<OwedCallback> {
-    OwedCallback owed;
+  const auto read = [this, seq, key = parts_.callback_key()]() -> Result<OwedCallback> {
+    OwedCallback owed{{}, {}, ReadSigningKey(key)};
     PULGA_ASSIGN_OR_RETURN(owed.order, store_->CallbackOf(seq));
     PULGA_ASSIGN_OR_RETURN(owed.answer, store_->AnswerOf(seq));
     return owed;
@@ -98,10 +100,16 @@ void TaskService::OnOwed(uint64_t seq, Result<OwedCallback> owed) {
   if (!owed.ok()) return OnCallbackEnd(seq, {owed.error(), true, {}});
   const auto target = ParseCallbackUrl(owed->order.url, parts_.networks());
   if (!target.ok()) return OnCallbackEnd(seq, {target.error(), true, {}});
+  // It waits rather than go unsigned.
+  if (!owed->key.ok()) return OnCallbackEnd(seq, {owed->key.error(), false, {}});
   const Task& task = *queue_.At(seq);
   CallbackMessage message;
   message.headers = CallbackHeaders(task, owed->order.invoked_as, owed->answer.headers);
   message.body = std::move(owed->answer.body);
+  if (!owed->key->empty()) {
+    HeaderList signed_by = SignatureHeaders(*owed->key, task.id, NowMs() / 1000, message.body);
+    std::move(signed_by.begin(), signed_by.end(), std::back_inserter(message.headers));
+  }
   it->second = std::make_unique<CallbackRun>(
       parts_.clock, watch_, [this, seq](const CallbackEnd& end) { OnCallbackEnd(seq, end); });
   if (const auto* call = std::get_if<GatewayCall>(&*target)) {

@@ -38,6 +38,7 @@ struct TaskParts {
   std::function<BoardRoom()> room;                            // tasks are among its open calls
   std::function<uint32_t(const FunctionKey&)> waiting_calls;  // for an instance of it
   std::function<std::vector<NetworkPrefix>()> networks;       // open to callbacks
+  std::function<std::string()> callback_key;                  // a file, or "": they are not signed
   PostCallback post;
 };
 
@@ -102,6 +103,7 @@ class TaskService final : public Tasks {
   struct OwedCallback {
     CallbackOrder order;
     TaskAnswer answer;
+    Result<std::string> key;  // to sign it by
   };
   void EvaluateCallbacks();
   bool MaySend(const Task& task, TimePoint now, bool room);

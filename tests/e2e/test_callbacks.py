@@ -1,15 +1,20 @@
 """Callbacks of asynchronous calls: the answer goes to X-Callback-Url, at least once, and nowhere
 it must not."""
 
+import base64
+import hmac
 import http.server
 import os
 import signal
 import threading
+import time
 import unittest
+from pathlib import Path
 
 from harness import Case, OwnDaemonCase, free_port, wait_until
 
 NETWORKS = ("--callback-networks", "127.0.0.0/8")
+KEY = bytes(range(32))
 OURS = ("x-call-id", "x-duration-seconds", "x-function-name", "x-function-status")
 
 
@@ -61,11 +66,12 @@ class Delivers(Case):
     @classmethod
     def make_daemon(cls):
         daemon = super().make_daemon()
-        daemon.flags += NETWORKS
+        daemon.flags += NETWORKS + ("--callback-key", str(daemon.data / "callback.key"))
         return daemon
 
     @classmethod
     def prepare(cls):
+        Path(cls.daemon.data, "callback.key").write_bytes(b"whsec_" + base64.b64encode(KEY))
         cls.daemon.deploy_probe()
         cls.daemon.deploy_http()
         cls.daemon.import_sample("echo")
@@ -105,6 +111,15 @@ class Delivers(Case):
         self.assertEqual((headers["x-function-status"], body), ("418", b"as asked\n"))
         self.assertEqual(headers["content-type"], "text/plain")
         self.assertEqual(headers["x-function-name"], "web")
+
+    def test_it_is_signed_by_the_key_there_is(self):
+        self.settled(self.send(self.receiver.url(), "echo", b"ping"))
+        [(_, headers, body)] = self.receiver.got
+        signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+        mac = base64.b64encode(hmac.digest(KEY, signed, "sha256")).decode()
+        self.assertEqual(headers["webhook-signature"], "v1," + mac)
+        self.assertEqual(headers["webhook-id"], headers["x-call-id"])
+        self.assertLess(abs(time.time() - int(headers["webhook-timestamp"])), 60)
 
     def test_a_status_is_enough_of_an_answer(self):
         self.receiver.missing = 5

@@ -96,7 +96,8 @@ class TaskServiceTest : public ::testing::Test {
     service.reset();
     calls.clear();
     posts.clear();
-    TaskParts parts{*loop, clock, dir.path(), {}, {}, {}, {}, {}, {}, {}};
+    TaskParts parts{*loop, clock, dir.path(), {}, {}, {}, {}, {}, {}, {}, {}};
+    parts.callback_key = [this] { return callback_key; };
     parts.reserve_bytes = [this] { return reserve; };
     parts.version = [this](const FunctionKey& key) -> VersionPtr {
       return functions.count(key.name) != 0 ? functions[key.name] : nullptr;
@@ -231,6 +232,7 @@ class TaskServiceTest : public ::testing::Test {
   std::vector<ScriptedCall*> calls;
   std::vector<Sent> posts;
   std::vector<NetworkPrefix> networks;
+  std::string callback_key;
   std::vector<std::string> watched;  // began, ended with a status
   std::unique_ptr<TaskService> service;
 };

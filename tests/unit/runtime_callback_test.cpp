@@ -3,6 +3,7 @@
 
 #include "runtime/tasks/callback_holds.h"
 #include "runtime/tasks/callback_rules.h"
+#include "runtime/tasks/callback_signature.h"
 #include "runtime/tasks/task_queue.h"
 
 namespace pulga {
@@ -154,6 +155,25 @@ TEST(CallbackVerdicts, WhatWillNotPassIsGivenUpAtOnce) {
   for (const Code code : {Code::kPermission, Code::kInvalidArgument}) {
     EXPECT_EQ(JudgeCallback(1, Error{code, 0, "no"}).state, CallbackState::kGivenUp);
   }
+}
+
+TEST(CallbackSignature, IsThatOfStandardWebhooks) {
+  const auto key = ParseSigningKey("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n");
+  ASSERT_TRUE(key.ok());
+  EXPECT_THAT(
+      SignatureHeaders(*key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, R"({"test": 2432232314})"),
+      ElementsAre(Pair("webhook-id", "msg_p5jXN8AQM9LWM0D4loKWxJek"),
+                  Pair("webhook-timestamp", "1614265330"),
+                  Pair("webhook-signature", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=")));
+}
+
+TEST(CallbackSignature, NeedsAKeyThatIsOne) {
+  for (const char* text : {"", "whsec_", "whsec_c2hvcnQ=", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+                           "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS!"}) {
+    EXPECT_FALSE(ParseSigningKey(text).ok()) << text;
+  }
+  EXPECT_EQ(*ReadSigningKey(""), "");
+  EXPECT_THAT(ReadSigningKey("/nowhere").error().message, HasSubstr("callback-key"));
 }
 
 TEST(CallbackReceivers, AreServersAndFunctions) {

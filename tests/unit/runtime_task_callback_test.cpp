@@ -1,4 +1,5 @@
 // Callbacks of the task queue: what is sent, when it is tried again, what is given up.
+#include "base/file_io.h"
 #include "tests/support/task_fixture.h"
 
 namespace pulga {
@@ -191,6 +192,21 @@ TEST_F(TaskServiceTest, AnAnswerIsReadOnceItsWriteIsOnItsWay) {
   EXPECT_EQ(PostAt(0).message.body, "made");
   EXPECT_EQ(CallbackOf("one").error, "");
   EXPECT_EQ(CallbackOf("one").tries, 0U);
+}
+
+TEST_F(TaskServiceTest, WhatIsToBeSignedDoesNotGoUnsigned) {
+  callback_key = dir.path() + "/key";
+  ASSERT_TRUE(SubmitWithCallback("one").ok());
+  CallAt(0).Answer(200, "made");
+  ASSERT_TRUE(Eventually([&] { return !CallbackOf("one").error.empty(); }));
+  EXPECT_THAT(CallbackOf("one").error, HasSubstr("callback-key"));
+  EXPECT_EQ(CallbackOf("one").tries, 0U);
+  EXPECT_THAT(posts, IsEmpty());
+  ASSERT_TRUE(WriteFile(callback_key, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").ok());
+  const HeaderList& headers = PostAt(0).message.headers;
+  EXPECT_THAT(headers, ::testing::Contains(::testing::Pair("webhook-id", "one")));
+  EXPECT_THAT(headers, ::testing::Contains(
+                           ::testing::Pair("webhook-signature", ::testing::StartsWith("v1,"))));
 }
 
 TEST_F(TaskServiceTest, ARemovedTaskOwesNothing) {

@@ -442,7 +442,7 @@ TEST_F(TaskServiceTest, ADamagedDatabaseStopsTheStart) {
     auto database = std::move(Database::Open(dir.path() + "/tasks.db")).value();
     ASSERT_TRUE(database->Execute("PRAGMA user_version = 99").ok());
   }
-  TaskService other({*loop, clock, dir.path(), {}, {}, {}, {}, {}, {}, {}}, limits);
+  TaskService other({*loop, clock, dir.path(), {}, {}, {}, {}, {}, {}, {}, {}}, limits);
   const Status loaded = other.Load();
   ASSERT_FALSE(loaded.ok());
   EXPECT_THAT(loaded.error().message, HasSubstr("tasks.db: written by a newer Pulga"));
