@@ -346,7 +346,7 @@ void FakeEngine::MakeDirectory() {
 Tasks& FakeEngine::tasks() {
   if (tasks_ != nullptr) return *tasks_;
   MakeDirectory();
-  TaskParts parts{loop_, clock_, uploads_dir_, {}, {}, {}, {}, {}, {}, {}};
+  TaskParts parts{loop_, clock_, uploads_dir_, {}, {}, {}, {}, {}, {}, {}, {}};
   parts.reserve_bytes = [] { return 0; };
   parts.version = [](const FunctionKey& key) -> VersionPtr {
     if (key.name == "absent") return nullptr;
