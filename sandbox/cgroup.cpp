@@ -79,6 +79,17 @@ Status EnableControllers(const CgroupHierarchy& hierarchy, const std::string& di
   return error;
 }
 
+// Of the cgroup given to us, for the daemon alone: a cgroup keeps no more than its own memory.min
+// and those above it say, and a new one says 0.
+void TakeMemoryMin(const CgroupHierarchy& hierarchy) {
+  if (!hierarchy.base_is_own) return;
+  const auto given = ReadFile(hierarchy.base + "/memory.min");
+  if (!given.ok() || given->starts_with("0")) return;
+  const std::string leaf = hierarchy.base + "/" + std::string(kCgroupLeafName) + "/memory.min";
+  const Status taken = files::Write(leaf, given->substr(0, given->find('\n')));
+  if (!taken.ok()) LogWarning("the daemon's memory is not kept: " + taken.error().message);
+}
+
 // One limit. A missing file is a warning where the dialect says so; a refused value is an error,
 // but for io: stacked disks have the file and no throttling.
 Status ApplyWrite(const std::string& directory, const CgroupWrite& write, CgroupReport& report) {
@@ -314,6 +325,7 @@ Result<std::unique_ptr<CgroupTree>> CgroupTree::Open(std::string tree, CgroupLay
   });
   for (const CgroupHierarchy& hierarchy : out->layout_.hierarchies) {
     PULGA_RETURN_IF_ERROR(EnableControllers(hierarchy, hierarchy.base));
+    TakeMemoryMin(hierarchy);
     PULGA_RETURN_IF_ERROR(files::Make(out->Directory(hierarchy, "")));
     const Status inherited = InheritSettings(hierarchy, out->Directory(hierarchy, ""));
     if (!inherited.ok()) return Prefix("cgroup", inherited.error());

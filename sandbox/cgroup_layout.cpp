@@ -237,6 +237,21 @@ CgroupLayout FindControllers(const CgroupSnapshot& snapshot) {
   return layout;
 }
 
+std::vector<std::string> MemoryMinChain(const CgroupSnapshot& snapshot) {
+  const std::vector<CgroupMount> mounts = ParseCgroupMounts(snapshot.mountinfo);
+  const auto v2 = std::find_if(mounts.begin(), mounts.end(), [](const CgroupMount& mount) {
+    return mount.version == CgroupVersion::kV2;
+  });
+  if (v2 == mounts.end() || FindV1(mounts, "memory") != nullptr) return {};
+  const std::string own = OwnPath(snapshot.self_cgroup, "").value_or("/");
+  std::vector<std::string> chain;
+  std::string at = DirectoryOf(*v2, WithoutLeaf(own));
+  for (; at.size() > v2->mount_point.size(); at.resize(at.rfind('/'))) chain.push_back(at);
+  // In a cgroup namespace, or where a part is mounted, the top is a cgroup like any other.
+  if (!snapshot.v2_top_is_root) chain.push_back(v2->mount_point);
+  return chain;
+}
+
 Result<CgroupLayout> PlanCgroupLayout(const CgroupSnapshot& snapshot) {
   CgroupLayout layout = FindControllers(snapshot);
   for (const CgroupController controller : {CgroupController::kMemory, CgroupController::kPids}) {

@@ -77,6 +77,11 @@ CgroupLayout FindControllers(const CgroupSnapshot& snapshot);
 Result<CgroupLayout> PlanCgroupLayout(const CgroupSnapshot& snapshot);
 std::vector<CgroupMount> ParseCgroupMounts(std::string_view mountinfo);
 
+// Directories of the cgroups whose memory.min together says how much of the daemon's memory stays,
+// from its own (without the leaf, which gets what that one has) to below the top. None where the
+// memory controller is not v2: v1 has no such thing.
+std::vector<std::string> MemoryMinChain(const CgroupSnapshot& snapshot);
+
 // Whose processes are to go there. kOwn: root's on a host, a user's in a user namespace.
 enum class CgroupsFor : uint8_t { kOwn, kUser };
 Result<CgroupSnapshot> ReadCgroupSnapshot(CgroupsFor whose = CgroupsFor::kOwn);

@@ -381,6 +381,42 @@ void AddOomProtection(Features& out) {
                  "start it as root with CAP_SYS_RESOURCE, or by a unit with OOMScoreAdjust=-900"});
 }
 
+// The least of what they say: 0 where one says nothing, or there is none.
+uint64_t LeastMemoryMin(const std::vector<std::string>& cgroups) {
+  uint64_t least = cgroups.empty() ? 0 : UINT64_MAX;
+  for (const std::string& cgroup : cgroups) {
+    const auto text = ReadFile(cgroup + "/memory.min");
+    if (text.ok() && text->starts_with("max")) continue;
+    const auto bytes =
+        text.ok() ? ParseUint(text->substr(0, text->find('\n'))) : std::optional<uint64_t>();
+    least = std::min(least, bytes.value_or(0));
+  }
+  return least;
+}
+
+// Of the caller's cgroup, as AddOomProtection.
+void AddMemoryMin(Features& out, CgroupsFor whose) {
+  const auto snapshot = ReadCgroupSnapshot(whose);
+  const uint64_t kept = snapshot.ok() ? LeastMemoryMin(MemoryMinChain(*snapshot)) : 0;
+  if (kept > 0) {
+    out.push_back({"privilege.memory_min", FeatureState::kPresent,
+                   (kept == UINT64_MAX ? "all" : HumanBytes(kept)) +
+                       " of keeper, launcher and daemon stays in memory",
+                   ""});
+    return;
+  }
+  bool v1 = false;
+  if (snapshot.ok()) {
+    const CgroupLayout layout = FindControllers(*snapshot);
+    const CgroupHierarchy* memory = layout.Find(CgroupController::kMemory);
+    v1 = memory != nullptr && memory->version == CgroupVersion::kV1;
+  }
+  out.push_back({"privilege.memory_min", FeatureState::kDegraded,
+                 "the daemon's pages are reclaimed like any others",
+                 v1 ? "cgroup v1 has no memory.min: boot with systemd.unified_cgroup_hierarchy=1"
+                    : "start it by a unit with MemoryMin=32M and Delegate=yes"});
+}
+
 // Of a rootless daemon: which ids there are for the ids of images.
 void AddIds(Features& out, CgroupsFor whose) {
   Feature feature{"rootless.ids", FeatureState::kPresent, "", ""};
@@ -451,6 +487,7 @@ std::vector<Feature> ProbeKernelFeatures(CgroupsFor whose) {
   AddTemperature(out);
   AddPrivileges(out);
   AddOomProtection(out);
+  AddMemoryMin(out, whose);
   AddIds(out, whose);
   AddOpenFiles(out);
   AddNamespaces(out, whose);

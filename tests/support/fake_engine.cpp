@@ -360,6 +360,7 @@ Tasks& FakeEngine::tasks() {
   parts.room = [] { return BoardRoom{4, PressureLevel::kCalm, 0, false}; };
   parts.networks = [] { return std::vector<NetworkPrefix>(); };
   parts.waiting_calls = [](const FunctionKey&) { return 0; };
+  parts.callback_key = [] { return std::string(); };
   tasks_ = std::make_unique<TaskService>(std::move(parts), task_limits);
   tasks_->Resume();
   return *tasks_;

@@ -108,6 +108,21 @@ TEST(CgroupLayout, TheLeafOfADelegatedServiceMeansTheService) {
   EXPECT_EQ(BaseOf(PlanCgroupLayout(snapshot), kPids), "/sys/fs/cgroup/system.slice/pulga.service");
 }
 
+TEST(MemoryMinChain, GoesFromTheServiceToBelowTheTop) {
+  using ::testing::ElementsAre;
+  const ::testing::Matcher<std::vector<std::string>> of_service =
+      ElementsAre("/sys/fs/cgroup/system.slice/pulga.service", "/sys/fs/cgroup/system.slice");
+  EXPECT_THAT(MemoryMinChain(PureV2("/system.slice/pulga.service")), of_service);
+  EXPECT_THAT(MemoryMinChain(PureV2("/system.slice/pulga.service/pulga-main")), of_service);
+  EXPECT_THAT(MemoryMinChain(PureV2("/")), ElementsAre()) << "the top keeps nothing for anybody";
+  CgroupSnapshot inside = PureV2("/");
+  inside.v2_top_is_root = false;
+  EXPECT_THAT(MemoryMinChain(inside), ElementsAre("/sys/fs/cgroup"));
+  CgroupSnapshot hybrid = Hybrid();
+  hybrid.mountinfo = V1Mount("memory", "memory") + V2Mount("/sys/fs/cgroup/unified");
+  EXPECT_THAT(MemoryMinChain(hybrid), ElementsAre()) << "v1 has none";
+}
+
 TEST(CgroupLayout, UndelegatedSessionsGoToTheTop) {
   EXPECT_EQ(BaseOf(PlanCgroupLayout(PureV2("/user.slice/session-1.scope")), kMemory),
             "/sys/fs/cgroup");

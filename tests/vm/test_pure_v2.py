@@ -178,6 +178,30 @@ class Delegated(unittest.TestCase):
             self.assertEqual(list(V2.rglob(name)), [])
 
 
+    def feature(self, daemon):
+        features = daemon.api("GET", "/v1/system").json()["features"]
+        return next(f for f in features if f["name"] == "privilege.memory_min")
+
+    def test_the_memory_that_was_given_is_kept_for_the_daemon(self):
+        (self.cgroup / "memory.min").write_text("32M")
+        with Service(self.cgroup) as daemon:
+            daemon.deploy_probe(limits={"memory": "16Mi"})
+            self.assertEqual(daemon.call("probe", b"say fine").text, "fine\n")
+            kept = (self.cgroup / "pulga-main/memory.min").read_text()
+            self.assertEqual(kept, f"{32 << 20}\n")
+            tree = self.cgroup / leaks.cgroup_tree_name(daemon.data)
+            self.assertEqual({p.read_text() for p in tree.rglob("memory.min")}, {"0\n"})
+            row = self.feature(daemon)
+            self.assertEqual(row["state"], "present", row)
+            self.assertIn("32", row["detail"])
+
+    def test_where_none_was_given_it_says_so(self):
+        with Service(self.cgroup) as daemon:
+            row = self.feature(daemon)
+            self.assertEqual(row["state"], "degraded", row)
+            self.assertIn("MemoryMin", row["advice"])
+
+
 class Ends(unittest.TestCase):
     def test_a_stopped_daemon_leaves_nothing(self):
         with Daemon() as daemon:
