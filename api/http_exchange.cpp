@@ -386,7 +386,7 @@ MHD_Result Exchange::Queue() {
 
 ssize_t Exchange::ReadBody(char* buffer, size_t capacity) {
   server_.NeedAnotherRun();
-  if (gone_) return MHD_CONTENT_READER_END_WITH_ERROR;
+  if (gone_) return EndBody(MHD_CONTENT_READER_END_WITH_ERROR);
   const ReadResult result = handler_->Read(buffer, capacity);
   switch (result.state) {
     case ReadState::kData:
@@ -401,12 +401,19 @@ ssize_t Exchange::ReadBody(char* buffer, size_t capacity) {
             (void)MHD_add_response_footer(response_, name.c_str(), value.c_str());
         }
       }
-      return MHD_CONTENT_READER_END_OF_STREAM;
+      return EndBody(MHD_CONTENT_READER_END_OF_STREAM);
     case ReadState::kAborted:
       BreakOff();
       break;
   }
-  return MHD_CONTENT_READER_END_WITH_ERROR;
+  return EndBody(MHD_CONTENT_READER_END_WITH_ERROR);
+}
+
+ssize_t Exchange::EndBody(ssize_t how) {
+  const bool goes_on = how == MHD_CONTENT_READER_END_OF_STREAM && !reply_.stream_size &&
+                       request_.version == "HTTP/1.1";
+  if (!goes_on) server_.EndsWithItsBody(*connection_, mhd_);
+  return how;
 }
 
 // Where the end of the connection is the end of the reply, a broken one must not end like that.

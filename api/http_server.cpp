@@ -220,6 +220,18 @@ Duration Server::Prepare() {
 void Server::RunLibrary() {
   MHD_run(daemon_);
   EndRefused();
+  CleanEnded();
+}
+
+// Where reading a body ends the connection, this version leaves it closed but not cleaned up, in no
+// set that it looks at, until it happens to be the oldest of all. What is resumed is looked at.
+void Server::CleanEnded() {
+  for (const auto& [connection, mhd] : std::exchange(ended_, {})) {
+    if (connection->exchange != nullptr) continue;  // it lives on
+    MHD_suspend_connection(mhd);
+    MHD_resume_connection(mhd);
+    run_needed_ = true;
+  }
 }
 
 // Outside of a run, so that the run finds the reply's head and writes at once.
@@ -285,6 +297,7 @@ void Server::OnConnection(void* self, MHD_Connection*, void** context,
     return;
   }
   auto* connection = static_cast<ClientConnection*>(*context);
+  std::erase_if(server->ended_, [&](const auto& ended) { return ended.first == connection; });
   if (server->listener_) server->listener_->Release(connection->limit_key);
   server->connections_.Remove(*connection);
   // Pools of closed connections stay with the allocator otherwise.

@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "api/client_connections.h"
@@ -66,6 +67,10 @@ class Server final : public HttpServer {
   // A handler may be the one that is calling: it is destroyed before the next wait.
   void Bury(std::unique_ptr<HttpHandler> handler) { buried_.push_back(std::move(handler)); }
   void Forget(const Exchange& exchange);
+  // The library ends this connection where a body ended: it is looked at again after the run.
+  void EndsWithItsBody(ClientConnection& connection, MHD_Connection* mhd) {
+    ended_.emplace_back(&connection, mhd);
+  }
   LeaverWatch& leavers() { return leavers_; }
   LastWords& last_words() { return last_words_; }
 
@@ -93,6 +98,7 @@ class Server final : public HttpServer {
   Duration Prepare();
   void QueueReady();
   void RunLibrary();
+  void CleanEnded();
 
   EventLoop& loop_;
   HttpServerConfig config_;
@@ -107,6 +113,7 @@ class Server final : public HttpServer {
   ClientConnection* accepting_ = nullptr;
   std::vector<std::unique_ptr<HttpHandler>> buried_;
   std::vector<Exchange*> ready_;
+  std::vector<std::pair<ClientConnection*, MHD_Connection*>> ended_;
   size_t brief_waits_ = 0;
   size_t file_replies_ = 0;  // the library goes on with these without a word to us
   size_t dropped_since_trim_ = 0;
@@ -194,6 +201,7 @@ class Exchange final : public HttpExchange, private LeaverWatch::Waiter {
   void Linger();
   void OnRawEnd(RawReply::End end);
   ssize_t ReadBody(char* buffer, size_t capacity);
+  ssize_t EndBody(ssize_t how);
   void BreakOff() const;
   void AwaitReply();
   void Suspend();

@@ -248,8 +248,7 @@ def quiet_snapshot(daemon, seconds=15):
 
 
 def later_differences(before, daemon, seconds=90, slack_kib=1024):
-    """What is not as before even after a while: what is on its way out may take its time, a
-    connection that its client has reset the minute that any idle one has. Returns
+    """What is not as before even after a while: what is on its way out may take its time. Returns
     the lines and the last snapshot."""
     deadline = time.monotonic() + seconds
     while True:

@@ -1,4 +1,6 @@
 // The HTTP server against hostile and awkward clients, over a real loopback connection.
+#include <filesystem>
+#include <iterator>
 #include <list>
 
 #include "api/handlers.h"
@@ -415,6 +417,24 @@ TEST_F(HttpServerTest, CancelsWhenTheClientLeaves) {
   client.Close();
   EXPECT_TRUE(Eventually([this] { return engine_->calls.back()->cancelled; }));
   EXPECT_TRUE(Eventually([this] { return front_->open_requests() == 0; }));
+}
+
+// Beside an older connection, which hides those behind it from what the library does by itself.
+TEST_F(HttpServerTest, LetsGoOfAConnectionWhoseBodyFailed) {
+  Start();
+  RawClient older = Connect();
+  older.Send(std::string(kPost) + "Content-Length: 2\r\n\r\nhi");
+  older.ReadUntil("\r\n\r\nhi");
+  const auto descriptors = [] {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {});
+  };
+  const auto before = descriptors();
+  RawClient client = Connect();
+  client.Send("GET /function/abort HTTP/1.1\r\nHost: x\r\n\r\n");
+  client.ReadUntil("piece;");
+  ASSERT_TRUE(Eventually([this] { return front_->open_requests() == 0; }));
+  client.Close();
+  EXPECT_TRUE(Eventually([&] { return descriptors() == before; }));
 }
 
 TEST_F(HttpServerTest, PushesBackOnAFunctionThatDoesNotRead) {
