@@ -455,8 +455,11 @@ void Exchange::Resume() {
   if (wait_ != Wait::kSuspended) return;
   EndWait();
   using Phase = ConnectionClock::Phase;
-  const bool in_body = state_ == State::kBody || (state_ == State::kHead && !has_reply_);
-  const Phase phase = in_body                      ? Phase::kBody
+  // With a reply to it as well the rest of a body is the client's to send.
+  const bool awaits_body = !has_reply_ || request_.has_body();
+  const bool in_body = state_ == State::kBody || (state_ == State::kHead && awaits_body);
+  const Phase phase = state_ == State::kLingering  ? Phase::kLinger
+                      : in_body                    ? Phase::kBody
                       : state_ == State::kReplying ? Phase::kReply
                                                    : Phase::kOurs;
   connection_->clock.Enter(phase, server_.loop().Now());

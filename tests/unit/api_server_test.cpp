@@ -253,6 +253,18 @@ TEST_F(HttpServerTest, TellsASlowClientThatItWasTooSlow) {
   }
 }
 
+TEST_F(HttpServerTest, ARefusedCallWhoseBodyNeverComesEnds) {
+  DaemonConfig config;
+  config.body_timeout = milliseconds(200);
+  Start(config);
+  for (const char* size : {"9", "65537", "100000", "262144", "262145"}) {
+    RawClient client = Connect();
+    client.Send("POST /function/missing HTTP/1.1\r\nHost: x\r\nContent-Length: " +
+                std::string(size) + "\r\n\r\n");
+    EXPECT_TRUE(client.ClosedWithin(std::chrono::seconds(20))) << size;
+  }
+}
+
 TEST_F(HttpServerTest, ClosesAHeadThatTrickles) {
   DaemonConfig config;
   config.header_timeout = milliseconds(200);
