@@ -19,6 +19,7 @@ namespace {
 
 constexpr const char* kNew = ".log";
 constexpr const char* kOld = ".old";
+constexpr uint64_t kSlackBytes = 1 << 20;
 
 // A call's id is its caller's: whatever it is, it stays one field.
 std::string OneField(std::string field) {
@@ -105,11 +106,23 @@ Status LogFiles::Append(const FunctionKey& key, std::string_view lines) {
   return WriteAll(file.get(), lines);
 }
 
+Result<std::string> LogFiles::ReadNewest(const std::string& path) const {
+  PULGA_ASSIGN_OR_RETURN(const UniqueFd file, OpenFile(path, O_RDONLY | O_NOFOLLOW));
+  struct stat st = {};
+  if (PULGA_SYS(fstat, file.get(), &st) != 0) return LastError("stat " + path);
+  // What is written at once is bounded by the writer, and may pass the half by that.
+  const auto most = static_cast<off_t>(max_bytes_ + kSlackBytes);
+  if (st.st_size <= most) return ReadAt(file.get(), 0, static_cast<size_t>(st.st_size));
+  PULGA_ASSIGN_OR_RETURN(std::string text,
+                         ReadAt(file.get(), st.st_size - most, static_cast<size_t>(most)));
+  text.erase(0, text.find('\n') + 1);  // of a line the end
+  return text;
+}
+
 std::deque<LogLine> LogFiles::Read(const FunctionKey& key, const LogQuery& query) const {
   std::deque<LogLine> lines;
   for (const char* part : {kOld, kNew}) {
-    // What is written at once is bounded by the writer, and may pass the half by that.
-    const auto text = ReadFile(dir_ + "/" + NameOf(key) + part, 2 * max_bytes_ + (1 << 20));
+    const auto text = ReadNewest(dir_ + "/" + NameOf(key) + part);
     if (text.ok()) {
       ParseInto(*text, lines);
     } else if (text.error().code != Code::kNotFound) {

@@ -18,6 +18,9 @@
 
 namespace pulga {
 
+// A reader has them all in memory for a moment.
+inline constexpr uint64_t kMostLogBytes = 64 << 20;
+
 // With a newline at its end and none before; a blank in a field other than the text becomes '_'.
 std::string FormatLogLine(const LogLine& line);
 std::optional<LogLine> ParseLogLine(std::string_view line);  // without the newline
@@ -39,6 +42,9 @@ class LogFiles {
 
  private:
   std::string dir_;
+  // What is left of a file that was written while the bound was higher is its newest part.
+  Result<std::string> ReadNewest(const std::string& path) const;
+
   uint64_t max_bytes_;
 };
 

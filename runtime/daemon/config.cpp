@@ -12,6 +12,7 @@
 #include "base/units.h"
 #include "images/image_ref.h"
 #include "net/address_plan.h"
+#include "runtime/log_files.h"
 #include "sandbox/apparmor.h"
 
 namespace pulga {
@@ -58,6 +59,20 @@ Rule BytesRule(Setting setting, uint64_t DaemonConfig::*member) {
             return OkStatus();
           },
           CopyOf(member)};
+}
+
+Rule LogBytesRule(Setting setting) {
+  return {setting,
+          [](std::string_view value, DaemonConfig& config) -> Status {
+            PULGA_ASSIGN_OR_RETURN(const uint64_t bytes, ParseBytes(value));
+            if (bytes <= kMostLogBytes) {
+              config.log_bytes_per_function = bytes;
+              return OkStatus();
+            }
+            return Error{Code::kInvalidArgument, 0,
+                         "at most " + HumanBytes(kMostLogBytes) + " of log for each function"};
+          },
+          CopyOf(&DaemonConfig::log_bytes_per_function)};
 }
 
 Rule DurationRule(Setting setting, Duration DaemonConfig::*member) {
@@ -367,8 +382,7 @@ const std::vector<Rule>& Rules() {
                   {1, 100000}),
         CountRule({"keep-versions", "N", "versions kept of each function, for rollback", true},
                   &C::keep_versions, {1, 100}),
-        BytesRule({"log-bytes", "SIZE", "of log kept for each function", false},
-                  &C::log_bytes_per_function),
+        LogBytesRule({"log-bytes", "SIZE", "of log kept for each function, 64 MiB at most", false}),
         {{"network-range", "RANGE",
           "private addresses for functions with outbound network, 10.83.0.0/16 if not given",
           false},

@@ -51,6 +51,7 @@ TEST(DaemonConfig, RefusesValuesThatMakeNoSense) {
                                                        {"listen", "a:99999"},
                                                        {"listen", "unix:relative"},
                                                        {"log-level", "loud"},
+                                                       {"log-bytes", "65Mi"},
                                                        {"apparmor", "required"},
                                                        {"insecure-listen", "1"},
                                                        {"data", "relative"},

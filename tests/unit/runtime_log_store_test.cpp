@@ -92,6 +92,20 @@ TEST_F(LogFilesTest, KeepTheNewestWithinTheirBound) {
   }
 }
 
+TEST_F(LogFilesTest, AreNotHiddenByABoundThatWasLowered) {
+  LogFiles large(dir_.path(), 8 << 20);
+  const std::string much(1 << 19, 'x');
+  for (int i = 0; i < 12; ++i) {
+    ASSERT_TRUE(large.Append(kKey, FormatLogLine(Line(std::to_string(i) + much))).ok());
+  }
+  const auto texts = Texts();
+  ASSERT_GT(texts.size(), 2U);
+  for (size_t i = 1; i <= texts.size(); ++i) {
+    EXPECT_EQ(texts[texts.size() - i].substr(0, 2), (std::to_string(12 - i) + "x").substr(0, 2));
+  }
+  EXPECT_LE(texts.size(), 4U) << "no more than the bound, as of now, of each file";
+}
+
 TEST_F(LogFilesTest, PassOverWhatACrashCut) {
   Append("whole");
   const std::string path = PathOf(".log");
