@@ -180,6 +180,8 @@ class Engine {
   virtual void RemoveSecret(const FunctionKey& secret, SecretRemoval removal,
                             std::function<void(Status)> done) = 0;
   virtual std::vector<SecretView> Secrets() const = 0;
+  // Their names alone, in the same order, without looking for who uses them.
+  virtual std::vector<FunctionKey> SecretKeys() const = 0;
 
   // When functions were called lately, as policy/trace.h has it, in an unnamed file at 0.
   virtual void History(std::function<void(Result<UniqueFd>)> done) = 0;
@@ -193,6 +195,10 @@ class Engine {
                                              InvocationObserver& observer) = 0;
   // Those that nobody waits for.
   virtual Tasks& tasks() = 0;
+
+  // What takes long and needs nothing of the engine: `work` on the storage thread, then `done` on
+  // the loop.
+  virtual void Apart(std::function<void()> work, std::function<void()> done) = 0;
 
   virtual SystemReport System() const = 0;
   virtual const std::string& admin_key() const = 0;

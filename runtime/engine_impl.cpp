@@ -125,6 +125,22 @@ void EngineImpl::Volume(const FunctionKey& key, std::function<void(Result<Volume
   parts_.volumes.Show(key, std::move(done));
 }
 
+void EngineImpl::Apart(std::function<void()> work, std::function<void()> done) {
+  parts_.storage.Run(
+      [work = std::move(work)] {
+        work();
+        return OkStatus();
+      },
+      [done = std::move(done)](const Status&) { done(); });
+}
+
+std::vector<FunctionKey> EngineImpl::SecretKeys() const {
+  std::vector<FunctionKey> keys;
+  keys.reserve(parts_.secrets.secrets().size());
+  for (const auto& [key, secret] : parts_.secrets.secrets()) keys.push_back(key);
+  return keys;
+}
+
 void EngineImpl::PutSecret(const FunctionKey& secret, std::string value, SecretWrite write,
                            std::function<void(Result<SecretPut>)> done) {
   if (stopping_) return done(Stopping());

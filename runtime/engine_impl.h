@@ -41,6 +41,7 @@ struct EngineParts {
   Namespaces& namespaces;
   Tasks& tasks;
   SecretService& secrets;
+  WorkQueue& storage;
 };
 
 // What changes while the daemon runs and nobody else knows.
@@ -92,6 +93,7 @@ class EngineImpl final : public Engine {
   void RemoveSecret(const FunctionKey& secret, SecretRemoval removal,
                     std::function<void(Status)> done) override;
   std::vector<SecretView> Secrets() const override { return parts_.secrets.List(); }
+  std::vector<FunctionKey> SecretKeys() const override;
 
   void History(std::function<void(Result<UniqueFd>)> done) override;
 
@@ -101,6 +103,7 @@ class EngineImpl final : public Engine {
   std::unique_ptr<Invocation> Invoke(InvocationRequest request,
                                      InvocationObserver& observer) override;
   Tasks& tasks() override { return parts_.tasks; }
+  void Apart(std::function<void()> work, std::function<void()> done) override;
   SystemReport System() const override;
   Namespaces& namespaces() override { return parts_.namespaces; }
   const std::string& admin_key() const override { return parts_.admin_key; }

@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "api/call_name.h"
 #include "api/json_codec.h"
 #include "api/log_stream.h"
 #include "api/openfaas/replies.h"
@@ -69,14 +70,24 @@ std::optional<LogRequest> RequestOf(std::string_view query) {
   return request;
 }
 
+// Of what can be no function's name, and is never part of a path.
+HttpReply EmptyLog() {
+  HttpReply reply;
+  reply.headers = {{"Content-Type", "application/x-ndjson"}, {"Cache-Control", "no-store"}};
+  return reply;
+}
+
 }  // namespace
 
 // A function that nobody knows has an empty log, as with faasd.
 void AddOpenFaasLogRoutes(Router& router, Engine& engine) {
   router.Add("GET", "/system/logs", [&engine](HttpExchange& exchange, const PathParams&) {
     auto request = RequestOf(exchange.request().query());
-    if (request) return StreamLog(exchange, engine, std::move(*request));
-    return Immediately(exchange, TextErrorReply(422, "could not parse the log request"));
+    if (!request) {
+      return Immediately(exchange, TextErrorReply(422, "could not parse the log request"));
+    }
+    if (!ValidateCallName(request->key).ok()) return Immediately(exchange, EmptyLog());
+    return StreamLog(exchange, engine, std::move(*request));
   });
 }
 

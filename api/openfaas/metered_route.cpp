@@ -1,11 +1,10 @@
 #include "api/openfaas/metered_route.h"
 
+#include <optional>
 #include <utility>
 
 namespace pulga {
 namespace {
-
-constexpr int kClientLeft = 499;
 
 // Stands between the server and the route's handler, and sees the reply pass.
 class MeteredHandler final : public HttpHandler, private HttpExchange {
@@ -14,7 +13,7 @@ class MeteredHandler final : public HttpHandler, private HttpExchange {
       : exchange_(exchange), loop_(loop), note_(note), begun_(loop.Now()) {}
   ~MeteredHandler() override {
     handler_.reset();
-    note_(status_, loop_.Now() - begun_);
+    if (status_) note_(*status_, loop_.Now() - begun_);
   }
   void Open(const RouteHandler& route, const PathParams& params) {
     handler_ = route(*this, params);
@@ -45,7 +44,7 @@ class MeteredHandler final : public HttpHandler, private HttpExchange {
   EventLoop& loop_;
   RequestNote note_;
   TimePoint begun_;
-  int status_ = kClientLeft;
+  std::optional<int> status_;
   std::unique_ptr<HttpHandler> handler_;
 };
 

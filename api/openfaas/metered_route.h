@@ -1,4 +1,5 @@
-// A route whose requests are timed: from their head until the exchange is over. Loop thread.
+// A route whose requests are timed: from their head until the exchange is over. Who left before
+// there was a reply is not counted, as there is no status. Loop thread.
 #pragma once
 
 #include <functional>
@@ -9,7 +10,7 @@
 
 namespace pulga {
 
-// `status`: what the client got; 499 where it had left.
+// `status`: what the client got.
 using RequestNote = std::function<void(int status, Duration time)>;
 RouteHandler Metered(RouteHandler route, EventLoop& loop, RequestNote note);
 

@@ -348,7 +348,8 @@ void Daemon::BuildServices() {
                                                      gateway_login_, board_.budget_bytes,
                                                      features_,      *sense_,
                                                      *habits_,       *namespaces_,
-                                                     *tasks_,        *secrets_});
+                                                     *tasks_,        *secrets_,
+                                                     *storage_});
 }
 
 Status Daemon::Listen(const FrontFactory& make_front) {

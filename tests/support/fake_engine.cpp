@@ -317,6 +317,12 @@ std::vector<SecretView> FakeEngine::Secrets() const {
   return out;
 }
 
+std::vector<FunctionKey> FakeEngine::SecretKeys() const {
+  std::vector<FunctionKey> out;
+  for (const auto& [key, value] : secrets) out.push_back(key);
+  return out;
+}
+
 void FakeEngine::Volumes(std::function<void(Result<VolumeList>)> done) {
   VolumeList list;
   for (const auto& [name, view] : volumes) list.volumes.push_back(view);

@@ -73,6 +73,7 @@ class FakeEngine final : public Engine {
   void RemoveSecret(const FunctionKey& secret, SecretRemoval removal,
                     std::function<void(Status)> done) override;
   std::vector<SecretView> Secrets() const override;
+  std::vector<FunctionKey> SecretKeys() const override;
   void History(std::function<void(Result<UniqueFd>)> done) override;
   Status Scale(const FunctionKey& key, uint32_t instances) override;
   Namespaces& namespaces() override { return namespaces_; }
@@ -81,6 +82,12 @@ class FakeEngine final : public Engine {
                                      InvocationObserver& observer) override;
   // The real ones, in the same directory.
   Tasks& tasks() override;
+  void Apart(std::function<void()> work, std::function<void()> done) override {
+    ++works_apart;
+    work();
+    loop_.Post(std::move(done));
+  }
+  size_t works_apart = 0;
   SystemReport System() const override;
   const std::string& admin_key() const override { return key_; }
   const BasicLogin& gateway_login() const override { return login_; }

@@ -203,6 +203,20 @@ TEST_F(OpenFaas, CountsAndTimesTheRequestsOfManagers) {
   }
 }
 
+TEST_F(OpenFaas, CountsNobodyWhoLeftBeforeThereWasAStatus) {
+  Start();
+  {
+    RawClient client = Connect();
+    client.Send(
+        "POST /system/functions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sesame\r\n"
+        "Content-Length: 2\r\n\r\n{");
+    ASSERT_TRUE(Eventually([this] { return front_->open_requests() == 1; }));
+  }
+  ASSERT_TRUE(Eventually([this] { return front_->open_requests() == 0; }));
+  const std::string metrics = BodyOf(Login("GET /metrics"));
+  EXPECT_FALSE(Has(metrics, R"(path="/system/functions")")) << metrics;
+}
+
 TEST_F(OpenFaas, AnEmptyFunctionNameIsNoFunction) {
   Start();
   EXPECT_EQ(StatusOf(Call("POST /function/.openfaas-fn", "x")), 404);
@@ -405,8 +419,22 @@ TEST_F(OpenFaas, RefusesSecretsInItsOwnWords) {
   EXPECT_EQ(StatusOf(Login("POST /system/secrets", R"({"name":"busy","value":"x"})")), 200);
   EXPECT_EQ(StatusOf(Login("DELETE /system/secrets", R"({"name":"busy"})")), 409);
   const std::string large = R"({"name":"large","value":")" + std::string(1 << 20, 'x') + "\"}";
+  EXPECT_EQ(OnLoop([this] { return engine_->works_apart; }), 0U);
   EXPECT_EQ(StatusOf(Login("POST /system/secrets", large)), 200);
-  EXPECT_EQ(StatusOf(Login("POST /system/secrets", std::string((8 << 20) + 1, ' '))), 413);
+  EXPECT_EQ(OnLoop([this] { return engine_->works_apart; }), 1U) << "not read on the loop";
+  EXPECT_EQ(StatusOf(Login("POST /system/secrets", std::string(8 << 20, ' '))), 413);
+}
+
+TEST_F(OpenFaas, TakesTheLargestSecretAsFaasCliSendsIt) {
+  Start();
+  const std::string value(1 << 20, '\xff');
+  std::string text;
+  for (size_t i = 0; i < value.size(); ++i) text += "\\ufffd";
+  const std::string reply =
+      Login("POST /system/secrets",
+            R"({"name":"s","value":")" + text + R"(","rawValue":")" + Base64Encode(value) + "\"}");
+  EXPECT_EQ(StatusOf(reply), 200) << reply;
+  EXPECT_TRUE(OnLoop([&] { return engine_->secrets[{"admin", "openfaas-fn", "s"}] == value; }));
 }
 
 class OpenFaasLogs : public OpenFaas {
@@ -456,6 +484,22 @@ TEST_F(OpenFaasLogs, BeginWhereTheyAreAskedTo) {
   EXPECT_EQ(Lines("&tail=1&tail=3&since=&follow="), 3U) << "the last of a parameter counts";
   EXPECT_EQ(Lines("&namespace=other"), 0U);
   EXPECT_EQ(Lines("&name=unknown"), 0U);
+}
+
+TEST_F(OpenFaasLogs, AreEmptyForWhatCanBeNoFunctionsName) {
+  const FunctionKey keys[] = {{"admin", "openfaas-fn", "../f"}, {"admin", "../dev", "f"}};
+  for (const FunctionKey& key : keys) {
+    OnLoop([&] {
+      engine_->logs().Append(key, {UnixMillis(SystemClock()), 1, "", "stderr", "not told", "1-0"});
+      return 0;
+    });
+    for (const char* follow : {"", "&follow=true"}) {
+      const std::string reply =
+          Login("GET /system/logs?name=" + key.name + "&namespace=" + key.name_space + follow);
+      EXPECT_EQ(StatusOf(reply), 200);
+      EXPECT_EQ(BodyOf(reply), "");
+    }
+  }
 }
 
 TEST_F(OpenFaasLogs, RefuseWhatTheyCannotRead) {
