@@ -48,6 +48,20 @@ void ParseInto(std::string_view text, std::deque<LogLine>& lines) {
   }
 }
 
+// The newest of a file, `left` bytes at most, from a whole line on; `left` loses the file's size. A
+// file is larger than the bound of now when that was higher as it was written.
+Result<std::string> ReadNewest(const std::string& path, uint64_t& left) {
+  PULGA_ASSIGN_OR_RETURN(const UniqueFd file, OpenFile(path, O_RDONLY | O_NOFOLLOW));
+  struct stat st = {};
+  if (PULGA_SYS(fstat, file.get(), &st) != 0) return LastError("stat " + path);
+  const auto size = static_cast<uint64_t>(st.st_size);
+  const uint64_t taken = std::min(size, std::exchange(left, size < left ? left - size : 0));
+  PULGA_ASSIGN_OR_RETURN(std::string text,
+                         ReadAt(file.get(), static_cast<off_t>(size - taken), taken));
+  if (taken < size) text.erase(0, text.find('\n') + 1);  // what is left of a line
+  return text;
+}
+
 }  // namespace
 
 std::string FormatLogLine(const LogLine& line) {
@@ -106,29 +120,20 @@ Status LogFiles::Append(const FunctionKey& key, std::string_view lines) {
   return WriteAll(file.get(), lines);
 }
 
-Result<std::string> LogFiles::ReadNewest(const std::string& path) const {
-  PULGA_ASSIGN_OR_RETURN(const UniqueFd file, OpenFile(path, O_RDONLY | O_NOFOLLOW));
-  struct stat st = {};
-  if (PULGA_SYS(fstat, file.get(), &st) != 0) return LastError("stat " + path);
-  // What is written at once is bounded by the writer, and may pass the half by that.
-  const auto most = static_cast<off_t>(max_bytes_ + kSlackBytes);
-  if (st.st_size <= most) return ReadAt(file.get(), 0, static_cast<size_t>(st.st_size));
-  PULGA_ASSIGN_OR_RETURN(std::string text,
-                         ReadAt(file.get(), st.st_size - most, static_cast<size_t>(most)));
-  text.erase(0, text.find('\n') + 1);  // of a line the end
-  return text;
-}
-
 std::deque<LogLine> LogFiles::Read(const FunctionKey& key, const LogQuery& query) const {
-  std::deque<LogLine> lines;
-  for (const char* part : {kOld, kNew}) {
-    const auto text = ReadNewest(dir_ + "/" + NameOf(key) + part);
+  // What is written at once is bounded by the writer, and may pass the bound by that.
+  uint64_t left = max_bytes_ + kSlackBytes;
+  std::array<std::string, 2> texts;  // the older first; with it there is no gap before the newer
+  for (const size_t part : {1, 0}) {
+    auto text = ReadNewest(dir_ + "/" + NameOf(key) + (part == 0 ? kOld : kNew), left);
     if (text.ok()) {
-      ParseInto(*text, lines);
+      texts[part] = std::move(*text);
     } else if (text.error().code != Code::kNotFound) {
       LogWarning("read a function's log: " + text.error().message);
     }
   }
+  std::deque<LogLine> lines;
+  for (const std::string& text : texts) ParseInto(text, lines);
   return SelectLines(std::move(lines), query);
 }
 

@@ -42,9 +42,6 @@ class LogFiles {
 
  private:
   std::string dir_;
-  // What is left of a file that was written while the bound was higher is its newest part.
-  Result<std::string> ReadNewest(const std::string& path) const;
-
   uint64_t max_bytes_;
 };
 
