@@ -1,12 +1,12 @@
 #include <nlohmann/json.hpp>
 
-#include "api/call_name.h"
 #include "api/json_codec.h"
 #include "api/log_stream.h"
 #include "api/openfaas/replies.h"
 #include "api/openfaas/routes.h"
 #include "base/clock.h"
 #include "base/text.h"
+#include "runtime/call_name.h"
 
 namespace pulga {
 namespace {

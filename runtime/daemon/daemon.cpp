@@ -15,6 +15,7 @@
 #include "base/work_queue.h"
 #include "runtime/board.h"
 #include "runtime/callback_post.h"
+#include "runtime/daemon/config_limits.h"
 #include "runtime/daemon/data_dir.h"
 #include "runtime/daemon/keeper_link.h"
 #include "runtime/daemon/notify.h"
@@ -80,12 +81,6 @@ class Daemon {
   void ScheduleTrim();
   void ScheduleCollection();
   void TearDown();
-  ImageLimits LimitsOfImages() const;
-  ResumableLimits LimitsOfUploads() const;
-  FunctionLimits LimitsOfFunctions() const;
-  RegistryAccess AccessToRegistries() const;
-  TaskLimits LimitsOfTasks() const;
-  SenseOptions OptionsOfSense() const;
   void BuildSense();
   std::string UserOfImage(const std::string& digest) const;
   void PullForDeploy(const std::string& ref, std::function<void(ImportReport)> done);
@@ -184,41 +179,6 @@ Status Daemon::OpenState() {
   return OkStatus();
 }
 
-ImageLimits Daemon::LimitsOfImages() const {
-  return {config_.upload_bytes, config_.image_bytes, config_.reserve_bytes, config_.max_uploads,
-          CollectionMarks{config_.disk_high, config_.disk_low}};
-}
-
-ResumableLimits Daemon::LimitsOfUploads() const {
-  return {config_.upload_bytes, config_.reserve_bytes, config_.max_unfinished_uploads,
-          config_.upload_expiry};
-}
-
-FunctionLimits Daemon::LimitsOfFunctions() const {
-  return {config_.keep_versions, config_.max_functions};
-}
-
-TaskLimits Daemon::LimitsOfTasks() const {
-  return {.unended = config_.max_tasks,
-          .bytes = config_.task_bytes,
-          .message_bytes = config_.task_message_bytes,
-          .keep_ended = config_.task_keep};
-}
-
-RegistryAccess Daemon::AccessToRegistries() const {
-  RegistryAccess access;
-  access.auth_file_is_named = !config_.registry_auth.empty();
-  access.auth_file =
-      access.auth_file_is_named ? config_.registry_auth : config_.data_dir + "/registry-auth.json";
-  access.ca_file = config_.registry_ca;
-  access.plain_http = config_.plain_http;
-  access.proxies = {config_.https_proxy, config_.http_proxy, config_.no_proxy};
-  access.at_once = config_.pull_layers;
-  access.stall_timeout = config_.pull_stall_timeout;
-  access.reserve_bytes = config_.reserve_bytes;
-  return access;
-}
-
 std::string Daemon::UserOfImage(const std::string& digest) const {
   const std::string function = registry_.UserOf(digest);
   return function.empty() ? volumes_->UserOf(digest) : function;
@@ -248,7 +208,7 @@ void Daemon::BuildUploads() {
   };
   uploads_ = std::make_unique<ResumableUploads>(*loop_, clock_, config_.data_dir + "/uploads",
                                                 std::move(hooks));
-  uploads_->SetLimits(LimitsOfUploads());
+  uploads_->SetLimits(LimitsOfUploads(config_));
 }
 
 void Daemon::BuildTasks() {
@@ -270,16 +230,11 @@ void Daemon::BuildTasks() {
   parts.networks = [this] { return config_.callback_networks; };
   parts.callback_key = [this] { return config_.callback_key; };
   parts.post = MakeCallbackPost(*loop_, *sandbox_, parts.networks);
-  tasks_ = std::make_unique<TaskService>(std::move(parts), LimitsOfTasks());
+  tasks_ = std::make_unique<TaskService>(std::move(parts), LimitsOfTasks(config_));
   schedules_ = std::make_unique<ScheduleKeeper>(
       ScheduleParts{*loop_, clock_, *tasks_, [this](const auto& tell) {
                       for (const auto& [key, entry] : registry_.functions()) tell(*entry.active);
                     }});
-}
-
-SenseOptions Daemon::OptionsOfSense() const {
-  return {config_.pressure, config_.pressure_steps, config_.pressure_interval,
-          config_.pressure_hold};
 }
 
 void Daemon::BuildSense() {
@@ -290,7 +245,7 @@ void Daemon::BuildSense() {
   hooks.busy = [this] { return dispatcher_->Totals().instances > 0; };
   sense_ = std::make_unique<BoardSense>(*loop_, clock_,
                                         BoardReader(config_.board_root, config_.data_dir),
-                                        OptionsOfSense(), std::move(hooks));
+                                        OptionsOfSense(config_), std::move(hooks));
 }
 
 void Daemon::BuildServices() {
@@ -311,12 +266,12 @@ void Daemon::BuildServices() {
   images_ = std::make_unique<ImageService>(
       ImageParts{*loop_, clock_, *storage_, *spool_, *store_, catalog_, *sandbox_, *worker_,
                  config_.data_dir},
-      LimitsOfImages(),
+      LimitsOfImages(config_),
       ImageService::Hooks{[this](const std::string& digest) { return UserOfImage(digest); },
                           [this] { functions_->Recheck(); }, [this] { return uploads_->List(); },
                           [this](const std::string& id) { uploads_->Remove(id, [](Status) {}); }});
   pulls_ = std::make_unique<ImagePulls>(*loop_, *runner_, images_->imports(), config_.data_dir);
-  pulls_->SetLimits(images_->LimitsForUpload(), AccessToRegistries());
+  pulls_->SetLimits(images_->LimitsForUpload(), AccessToRegistries(config_));
   BuildUploads();
   volumes_ = std::make_unique<VolumeService>(
       VolumeParts{*loop_, clock_, *storage_, *store_, catalog_, *sandbox_, config_.data_dir,
@@ -333,23 +288,24 @@ void Daemon::BuildServices() {
                     [this](const std::string& ref, std::function<void(ImportReport)> done) {
                       PullForDeploy(ref, std::move(done));
                     }},
-      LimitsOfFunctions());
+      LimitsOfFunctions(config_));
   habits_ = std::make_unique<HabitKeeper>(
       HabitParts{*loop_, *storage_, *store_, *dispatcher_, config_.data_dir});
   namespaces_ =
       std::make_unique<NamespaceService>(NamespaceParts{*storage_, *store_, registry_, *secrets_});
   BuildTasks();
-  engine_ = std::make_unique<EngineImpl>(EngineParts{*loop_,         clock_,
-                                                     catalog_,       *images_,
-                                                     *pulls_,        *uploads_,
-                                                     registry_,      *volumes_,
-                                                     *functions_,    *dispatcher_,
-                                                     logs_,          admin_key_,
-                                                     gateway_login_, board_.budget_bytes,
-                                                     features_,      *sense_,
-                                                     *habits_,       *namespaces_,
-                                                     *tasks_,        *secrets_,
-                                                     *storage_});
+  const EngineParts parts{*loop_,         clock_,
+                          catalog_,       *images_,
+                          *pulls_,        *uploads_,
+                          registry_,      *volumes_,
+                          *functions_,    *dispatcher_,
+                          logs_,          admin_key_,
+                          gateway_login_, board_.budget_bytes,
+                          features_,      *sense_,
+                          *habits_,       *namespaces_,
+                          *tasks_,        *secrets_,
+                          *storage_};
+  engine_ = std::make_unique<EngineImpl>(parts);
 }
 
 Status Daemon::Listen(const FrontFactory& make_front) {
@@ -476,13 +432,13 @@ void Daemon::Reload() {
   std::vector<std::string> ignored;
   config_ = MergeReloaded(config_, *fresh, &ignored);
   SetLogLevel(config_.log_level);
-  images_->SetLimits(LimitsOfImages());
-  pulls_->SetLimits(images_->LimitsForUpload(), AccessToRegistries());
-  uploads_->SetLimits(LimitsOfUploads());
+  images_->SetLimits(LimitsOfImages(config_));
+  pulls_->SetLimits(images_->LimitsForUpload(), AccessToRegistries(config_));
+  uploads_->SetLimits(LimitsOfUploads(config_));
   volumes_->SetReserve(config_.reserve_bytes);
-  tasks_->SetLimits(LimitsOfTasks());
-  functions_->SetLimits(LimitsOfFunctions());
-  if (!(OptionsOfSense() == sense_->options())) sense_->SetOptions(OptionsOfSense());
+  tasks_->SetLimits(LimitsOfTasks(config_));
+  functions_->SetLimits(LimitsOfFunctions(config_));
+  if (!(OptionsOfSense(config_) == sense_->options())) sense_->SetOptions(OptionsOfSense(config_));
   front_->Reload(config_);
   LogInfo("settings reloaded");
   if (!ignored.empty()) LogWarning("changed, but only read at start: " + Join(ignored, ", "));
