@@ -1,5 +1,7 @@
 #include "runtime/request_head.h"
 
+#include <algorithm>
+#include <iterator>
 #include <map>
 
 #include "base/text.h"
@@ -55,18 +57,20 @@ struct Present {
   }
 };
 
-template <typename Add>
+// Each header of the caller's, then of those that we add each it left out.
+template <typename Add, typename AddOurs>
 void ForEachHeader(const InvocationRequest& request, std::chrono::system_clock::time_point now,
-                   Add add) {
+                   Add add, AddOurs add_ours) {
   Present present;
   for (const auto& [name, value] : request.headers) {
     if (Passes(name, value) && present.Note(name, value)) add(name, value);
   }
-  if (!present.host) add("Host", request.function.name);
-  if (!present.call_id && !request.call_id.empty()) add("X-Call-Id", request.call_id);
-  if (!present.start) add("X-Start-Time", StartTime(now));
-  if (!present.forwarded_for && !request.client.empty()) add("X-Forwarded-For", request.client);
-  if (!present.forwarded_host && present.host) add("X-Forwarded-Host", present.host_value);
+  if (!present.host) add_ours("Host", request.function.name);
+  if (!present.call_id && !request.call_id.empty()) add_ours("X-Call-Id", request.call_id);
+  if (!present.start) add_ours("X-Start-Time", StartTime(now));
+  if (!present.forwarded_for && !request.client.empty())
+    add_ours("X-Forwarded-For", request.client);
+  if (!present.forwarded_host && present.host) add_ours("X-Forwarded-Host", present.host_value);
 }
 
 bool BodyExpected(std::string_view method) {
@@ -85,6 +89,13 @@ std::string VariableName(std::string_view header) {
     first = !letter && !digit;
   }
   return name;
+}
+
+// Which no header may be taken for.
+bool IsOfTheRequestLine(std::string_view name) {
+  constexpr std::string_view kNames[] = {"Http_Method", "Http_Path", "Http_Query",
+                                         "Http_Content_Length", "Http_Transfer_Encoding"};
+  return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
 }
 
 std::string WithoutNul(std::string_view text) {
@@ -114,9 +125,10 @@ std::string BuildRequestHead(const InvocationRequest& request,
     AppendTarget(request.query, &head);
   }
   head += " HTTP/1.1\r\n";
-  ForEachHeader(request, now, [&](std::string_view name, std::string_view value) {
+  const auto add = [&head](std::string_view name, std::string_view value) {
     head.append(name).append(": ").append(value).append("\r\n");
-  });
+  };
+  ForEachHeader(request, now, add, add);
   if (!request.upgrade.empty()) {
     head.append("Connection: Upgrade\r\nUpgrade: ").append(request.upgrade).append("\r\n");
   }
@@ -144,7 +156,7 @@ std::string BuildRequestFrame(const InvocationRequest& request,
     const size_t before = head.size();
     if (!AppendFrameString(name, &head) || !AppendFrameString(value, &head)) head.resize(before);
   };
-  ForEachHeader(request, now, add);
+  ForEachHeader(request, now, add, add);
   if (request.content_length) add("Content-Length", std::to_string(*request.content_length));
   return head;
 }
@@ -156,22 +168,28 @@ std::vector<std::string> BuildRequestEnvironment(const InvocationRequest& reques
   env.push_back("Http_Path=" + WithoutNul(request.path));
   env.push_back("Http_Query=" + WithoutNul(request.query));
   env.push_back("PULGA_CALL_ID=" + WithoutNul(request.call_id));
-  if (request.content_length) {
-    env.push_back("Http_Content_Length=" + std::to_string(*request.content_length));
+  if (request.content_length || !request.has_body) {
+    const std::string length = std::to_string(request.content_length.value_or(0));
+    env.push_back("Http_Content_Length=" + length);
+    env.push_back("Http_ContentLength=" + length);  // as the classic watchdog still has it
+  } else {
+    env.push_back("Http_Transfer_Encoding=chunked");
   }
   std::map<std::string, std::string> variables;  // repeated headers are joined as a list
   size_t bytes = 0;
-  ForEachHeader(request, now, [&](std::string_view header, std::string_view value) {
+  const auto add = [&](std::string_view header, std::string_view value) {
     const std::string name = VariableName(header);
     const size_t cost = name.size() + value.size() + 2;
-    if (name.empty() || name == "Http_Method" || name == "Http_Path" || name == "Http_Query" ||
-        name == "Http_Content_Length")
-      return;
+    if (name.empty() || IsOfTheRequestLine(name)) return;
     if (variables.size() >= kMaxHeaderVariables || bytes + cost > kMaxHeaderVariableBytes) return;
     bytes += cost;
     std::string& known = variables[name];
     known += known.empty() ? std::string(value) : ", " + std::string(value);
-  });
+  };
+  const auto add_ours = [&](std::string_view header, std::string_view value) {
+    env.push_back(VariableName(header) + "=" + std::string(value));
+  };
+  ForEachHeader(request, now, add, add_ours);
   for (const auto& [name, value] : variables) env.push_back(name + "=" + value);
   return env;
 }

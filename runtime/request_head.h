@@ -26,7 +26,8 @@ std::string BuildRequestHead(const InvocationRequest& request,
 std::string BuildRequestFrame(const InvocationRequest& request,
                               std::chrono::system_clock::time_point now);
 
-// "Http_Method=GET", ..., "PULGA_CALL_ID=..."; headers beyond the limits are left out.
+// "Http_Method=GET", ..., "PULGA_CALL_ID=..."; of the caller's headers those beyond the limits
+// are left out.
 std::vector<std::string> BuildRequestEnvironment(const InvocationRequest& request,
                                                  std::chrono::system_clock::time_point now);
 

@@ -1,4 +1,5 @@
 // The response parser and the request head: tables, and every split of the bytes.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <string>
@@ -248,7 +249,7 @@ TEST(RequestEnvironment, IsBoundedAndNeverMisnamed) {
   for (int i = 0; i < 500; ++i) request.headers.emplace_back("H" + std::to_string(i), "v");
   request.headers.emplace_back("Large", std::string(40000, 'l'));
   const std::vector<std::string> env = BuildRequestEnvironment(request, {});
-  EXPECT_LE(env.size(), 5 + kMaxHeaderVariables);
+  EXPECT_LE(env.size(), 11 + kMaxHeaderVariables);
   const auto has = [&](const std::string& entry) {
     return std::find(env.begin(), env.end(), entry) != env.end();
   };
@@ -256,7 +257,32 @@ TEST(RequestEnvironment, IsBoundedAndNeverMisnamed) {
   EXPECT_FALSE(has("Http_Method=forged"));
   EXPECT_TRUE(has("Http_Content_Type=a"));
   EXPECT_TRUE(has("Http_X=1, 2"));
+  EXPECT_TRUE(has("Http_X_Start_Time=0")) << "however many the caller's headers are";
+  EXPECT_TRUE(has("Http_X_Call_Id=id"));
+  EXPECT_TRUE(has("Http_Host=" + request.function.name));
   for (const std::string& entry : env) EXPECT_LT(entry.size(), 40000U);
+}
+
+TEST(RequestEnvironment, TellsOfTheBodyAsTheClassicWatchdogDoes) {
+  const auto told = [](const InvocationRequest& request) {
+    std::vector<std::string> of_body;
+    for (const std::string& entry : BuildRequestEnvironment(request, {})) {
+      if (entry.starts_with("Http_Content") || entry.starts_with("Http_Transfer")) {
+        of_body.push_back(entry);
+      }
+    }
+    return of_body;
+  };
+  using ::testing::ElementsAre;
+  InvocationRequest request = AnyRequest();
+  request.headers = {{"Transfer_Encoding", "forged"}, {"ContentLength", "9"}};
+  EXPECT_THAT(told(request),
+              ElementsAre("Http_Content_Length=0", "Http_ContentLength=0", "Http_Contentlength=9"));
+  request.headers.clear();
+  request.has_body = true;
+  EXPECT_THAT(told(request), ElementsAre("Http_Transfer_Encoding=chunked"));
+  request.content_length = 7;
+  EXPECT_THAT(told(request), ElementsAre("Http_Content_Length=7", "Http_ContentLength=7"));
 }
 
 TEST(ServerTiming, NamesTheStepsThatHappened) {
