@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstring>
 
 #include "base/text.h"
 #include "net/service_name.h"
@@ -19,7 +18,8 @@ constexpr uint16_t kGatewayPort = 8080;
 constexpr Duration kFirstWait = std::chrono::seconds(1);
 constexpr int kWaitFactor = 4;
 constexpr size_t kMostErrorBytes = 200;
-constexpr const char* kCallPath = "/function/";
+constexpr std::string_view kCallPath = "/function/";
+constexpr std::string_view kQueuePath = "/async-function/";
 
 Error Bad(std::string why) {
   return {Code::kInvalidArgument, 0, "X-Callback-Url: " + std::move(why)};
@@ -59,8 +59,11 @@ Result<CallbackTarget> AtGateway(const Url& url) {
   const size_t question = url.target.find('?');
   std::string path = url.target.substr(0, question);
   if (question != std::string::npos) call.query = url.target.substr(question + 1);
-  if (!path.starts_with(kCallPath)) return Bad("the gateway is asked for /function/NAME alone");
-  path.erase(0, strlen(kCallPath));
+  call.queued = path.starts_with(kQueuePath);
+  if (!call.queued && !path.starts_with(kCallPath)) {
+    return Bad("the gateway is asked for /function/NAME or /async-function/NAME alone");
+  }
+  path.erase(0, (call.queued ? kQueuePath : kCallPath).size());
   const size_t slash = path.find('/');
   if (slash != std::string::npos) call.path = path.substr(slash);
   call.function = ParseCallName(path.substr(0, slash));
@@ -113,8 +116,8 @@ std::string ReceiverOf(std::string_view url) {
   if (service && service->is_gateway()) {
     const auto call = AtGateway(*parsed);
     if (!call.ok()) return "none";
-    const FunctionKey& key = std::get<GatewayCall>(*call).function;
-    return kCallPath + key.name + "." + key.name_space;
+    const auto& [key, queued, rest, query] = std::get<GatewayCall>(*call);
+    return std::string(queued ? kQueuePath : kCallPath) + key.name + "." + key.name_space;
   }
   return parsed->scheme + "://" + parsed->HostPort();
 }

@@ -17,9 +17,11 @@
 
 namespace pulga {
 
-// A function of this board, named at its own gateway: http://gateway:8080/function/NAME/...
+// A function of this board, named at its own gateway: http://gateway:8080/function/NAME/..., or,
+// queued as one more task, .../async-function/NAME/...
 struct GatewayCall {
   FunctionKey function;
+  bool queued = false;
   std::string path = "/";
   std::string query;
 };

@@ -20,6 +20,14 @@ constexpr Duration kRoomInterval = std::chrono::seconds(1);
 constexpr size_t kMostErrorBytes = 200;
 constexpr Duration kTellInterval = std::chrono::minutes(1);
 
+// What there is to say of a callback to the queue itself.
+CallbackEnd QueuedEnd(const Result<std::string>& id) {
+  if (id.ok()) return {202, true, {}};
+  if (id.error().code == Code::kNotFound) return {404, true, {}};
+  if (id.error().code == Code::kTooLarge) return {413, true, {}};
+  return {id.error(), false, {}};
+}
+
 }  // namespace
 
 bool TaskService::MaySend(const Task& task, TimePoint now, bool room) {
@@ -110,13 +118,35 @@ void TaskService::OnOwed(uint64_t seq, Result<OwedCallback> owed) {
     HeaderList signed_by = SignatureHeaders(*owed->key, task.id, NowMs() / 1000, message.body);
     std::move(signed_by.begin(), signed_by.end(), std::back_inserter(message.headers));
   }
+  const auto* call = std::get_if<GatewayCall>(&*target);
+  if (call != nullptr && call->queued) return QueueCallback(seq, *call, std::move(message));
   it->second = std::make_unique<CallbackRun>(
       parts_.clock, watch_, [this, seq](const CallbackEnd& end) { OnCallbackEnd(seq, end); });
-  if (const auto* call = std::get_if<GatewayCall>(&*target)) {
+  if (call != nullptr) {
     it->second->Start(parts_.invoke, task.id, *call, std::move(message));
   } else {
     it->second->Start(parts_.post, std::get<Url>(*target), message);
   }
+}
+
+void TaskService::QueueCallback(uint64_t seq, GatewayCall call, CallbackMessage message) {
+  TaskOrder order;
+  order.function = std::move(call.function);
+  order.content_length = message.body.size();
+  order.request.path = std::move(call.path);
+  order.request.query = std::move(call.query);
+  order.request.headers = std::move(message.headers);
+  // The new task's id is its own.
+  std::erase_if(order.request.headers,
+                [](const auto& header) { return EqualsIgnoreCase(header.first, "X-Call-Id"); });
+  const auto end = [this, seq, alive = std::weak_ptr<char>(alive_)](const Result<std::string>& id) {
+    if (!alive.expired() && sending_.count(seq) != 0) OnCallbackEnd(seq, QueuedEnd(id));
+  };
+  auto draft = NewTask(std::move(order));
+  if (!draft.ok()) return end(draft.error());
+  const Status taken = (*draft)->Append(message.body);
+  if (!taken.ok()) return end(taken.error());
+  (*draft)->Submit(end);
 }
 
 // This board could not try: it waits without a try less, and so do the others that would need the

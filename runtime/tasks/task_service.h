@@ -109,6 +109,8 @@ class TaskService final : public Tasks {
   bool MaySend(const Task& task, TimePoint now, bool room);
   void BeginCallback(uint64_t seq);
   void OnOwed(uint64_t seq, Result<OwedCallback> owed);
+  // As one more task: delivered once that is on disk.
+  void QueueCallback(uint64_t seq, GatewayCall call, CallbackMessage message);
   void OnCallbackEnd(uint64_t seq, const CallbackEnd& end);
   void HoldCallback(uint64_t seq, const CallbackEnd& end);
   void DropCallbacks();                                   // those that too many are owed for

@@ -170,6 +170,16 @@ class Delivers(Case):
         failing = self.send("http://gateway:8080/function/absent")
         self.assertEqual(self.settled(failing)["error"], "the receiver answered 404")
 
+    def test_an_answer_may_become_a_task_of_its_own(self):
+        task_id = self.send("http://gateway:8080/async-function/echo")
+        self.assertEqual(self.settled(task_id)["state"], "delivered")
+
+        def the_next():
+            tasks = self.daemon.api("GET", "/v1/tasks?function=echo").json()["tasks"]
+            return [task for task in tasks if task["state"] == "done"]
+        wait_until(the_next, 30, "the task that the answer made has run")
+        self.assertNotEqual(the_next()[0]["id"], task_id)
+
     def test_names_are_judged_by_the_address_they_have(self):
         # A name of loopback, within what is allowed here; and one that nobody has.
         name = f"http://localhost:{self.receiver.port}/"

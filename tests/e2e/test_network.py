@@ -513,6 +513,22 @@ class Functions(NetworkCase):
         hosts = self.sh("cat /etc/hosts")[1]
         self.assertIn(ROUTER + "\tgateway gateway.openfaas pulga", hosts)
 
+    def test_may_have_answers_sent_to_functions_and_nowhere_else(self):
+        self.daemon.import_sample("hello")
+        self.daemon.put("hello", {"image": "hello:1", "mode": "exec"})
+        self.addCleanup(self.daemon.api, "DELETE", "/v1/functions/hello")
+        self.deploy()
+        for url, status in ((f"http://{WEB}/", 400), ("http://api.example/", 400),
+                            ("http://gateway:8080/function/hello", 202),
+                            ("http://gateway:8080/async-function/hello", 202)):
+            code, text = self.gateway("POST /async-function/hello HTTP/1.0\\r\\n"
+                                      "X-Callback-Url: " + url)
+            self.assertRegex(text, f"^HTTP/1.[01] {status}", url)
+        # Who is no function may name a server that anybody reaches.
+        reply = self.daemon.request("POST", "/async-function/hello", b"",
+                                    {"X-Callback-Url": "http://api.example/"})
+        self.assertEqual(reply.status, 202)
+
     def gateway(self, head, host="gateway"):
         # Its stdin stays open: a caller that closes its end takes its call back.
         return self.sh(f"/bin/busybox mkfifo /tmp/in; nc -w 30 {ROUTER} 8080 </tmp/in & "

@@ -89,6 +89,15 @@ TEST(CallbackUrls, FunctionsAreNamedAtTheGateway) {
   }
   const auto plain = ParseCallbackUrl("http://gateway:8080/function/echo", {});
   EXPECT_EQ(std::get<GatewayCall>(*plain).path, "/");
+  EXPECT_FALSE(std::get<GatewayCall>(*plain).queued);
+  const auto queued = ParseCallbackUrl("http://gateway:8080/async-function/echo/a?b", {});
+  ASSERT_TRUE(queued.ok());
+  EXPECT_TRUE(std::get<GatewayCall>(*queued).queued);
+  EXPECT_EQ(std::get<GatewayCall>(*queued).function.name, "echo");
+  EXPECT_EQ(std::get<GatewayCall>(*queued).path, "/a");
+  EXPECT_NE(ReceiverOf("http://gateway:8080/async-function/echo"),
+            ReceiverOf("http://gateway:8080/function/echo"))
+      << "one may be full while the other is not";
 }
 
 TEST(CallbackUrls, NothingElseIsAskedOfTheGateway) {
@@ -96,7 +105,8 @@ TEST(CallbackUrls, NothingElseIsAskedOfTheGateway) {
        {"http://gateway:8080/", "http://gateway:8080/system/functions", "http://gateway:8080/v1/x",
         "http://gateway:8080/function/", "http://gateway:8080/function/Odd",
         "http://gateway:8080/function/..%2fx", "http://gateway/function/echo",
-        "https://gateway:8080/function/echo", "http://gateway:8080/functions/echo"}) {
+        "https://gateway:8080/function/echo", "http://gateway:8080/async-function/",
+        "http://gateway:8080/functions/echo"}) {
     EXPECT_FALSE(ParseCallbackUrl(text, {}).ok()) << text;
   }
 }

@@ -90,6 +90,53 @@ TEST_F(TaskServiceTest, AFunctionOfThisBoardIsCalledByTheService) {
   EXPECT_THAT(watched, ElementsAre("f", "f 200", "g", "g 200"));
 }
 
+TEST_F(TaskServiceTest, AnAnswerMayBecomeATaskOfItsOwn) {
+  functions["g"] = MakeVersion();
+  ASSERT_TRUE(SubmitWithCallback("one", "http://gateway:8080/async-function/g/path?q=1").ok());
+  CallAt(0).Answer(200, "made");
+  ScriptedCall& next = CallAt(1);
+  EXPECT_EQ(CallbackOf("one").state, CallbackState::kDelivered) << "before the next one has run";
+  EXPECT_EQ(next.request.function.name, "g");
+  EXPECT_EQ(next.request.path, "/path");
+  EXPECT_EQ(next.request.query, "q=1");
+  EXPECT_EQ(next.body, "made");
+  EXPECT_THAT(next.request.headers,
+              ::testing::IsSupersetOf({::testing::Pair("X-Function-Name", "f.openfaas-fn"),
+                                       ::testing::Pair("X-Function-Status", "200"),
+                                       ::testing::Pair("Content-Type", "text/x")}));
+  const auto is_id = [](const auto& header) { return header.first == "X-Call-Id"; };
+  EXPECT_EQ(std::count_if(next.request.headers.begin(), next.request.headers.end(), is_id), 1);
+  EXPECT_NE(next.request.call_id, "one");
+  next.Answer(200, "");
+  const std::string id = service->List({}).front().id;
+  EXPECT_TRUE(Eventually([&] { return StateOf(id) == TaskState::kDone; }));
+}
+
+TEST_F(TaskServiceTest, AnAnswerForAFullQueueWaits) {
+  functions["g"] = MakeVersion();
+  limits.unended = 2;
+  service->SetLimits(limits);
+  ASSERT_TRUE(SubmitWithCallback("one", "http://gateway:8080/async-function/g").ok());
+  ScriptedCall& first = CallAt(0);
+  waiting_calls = 1;  // whatever is queued stays queued
+  ASSERT_TRUE(Submit("two").ok());
+  first.Answer(200, "made");
+  EXPECT_TRUE(Eventually([&] { return !CallbackOf("one").error.empty(); }));
+  EXPECT_EQ(CallbackOf("one").state, CallbackState::kOwed);
+  EXPECT_EQ(CallbackOf("one").tries, 0U) << "nothing was tried";
+  EXPECT_THAT(CallbackOf("one").error, HasSubstr("full"));
+  limits.unended = 8;
+  service->SetLimits(limits);
+  EXPECT_TRUE(Eventually([&] { return CallbackOf("one").state == CallbackState::kDelivered; }));
+}
+
+TEST_F(TaskServiceTest, AnAnswerForATaskOfNoFunctionIsGivenUp) {
+  ASSERT_TRUE(SubmitWithCallback("one", "http://gateway:8080/async-function/nobody").ok());
+  CallAt(0).Answer(200, "");
+  EXPECT_TRUE(Eventually([&] { return CallbackOf("one").state == CallbackState::kGivenUp; }));
+  EXPECT_EQ(CallbackOf("one").error, "the receiver answered 404");
+}
+
 TEST_F(TaskServiceTest, OwedOnesCountAsTasksAndOneFunctionHasNotAllPlaces) {
   limits.unended = 8;
   service->SetLimits(limits);
