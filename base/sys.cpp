@@ -160,6 +160,10 @@ int PidfdSendSignal(int pidfd, int signo) {
   return static_cast<int>(syscall(SYS_pidfd_send_signal, pidfd, signo, nullptr, 0));
 }
 
+ssize_t ProcessMadvise(int pidfd, const iovec* ranges, size_t count, int advice) {
+  return syscall(SYS_process_madvise, pidfd, ranges, count, advice, 0U);
+}
+
 long Clone3(const clone_args& args) { return syscall(SYS_clone3, &args, sizeof args); }
 
 int CloseRange(unsigned first, unsigned last, unsigned flags) {

@@ -6,6 +6,7 @@
 #include <linux/openat2.h>
 #include <linux/sched.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #include <cstdint>
 
@@ -30,6 +31,8 @@ int OpenBeneath(int dir_fd, const char* path, int flags, mode_t mode = 0);
 int OpenInRoot(int root_fd, const char* path, int flags);
 int PidfdOpen(pid_t pid);
 int PidfdSendSignal(int pidfd, int signo);
+// Bytes it was asked for, as far as that went.
+ssize_t ProcessMadvise(int pidfd, const iovec* ranges, size_t count, int advice);
 long Clone3(const clone_args& args);
 int CloseRange(unsigned first, unsigned last, unsigned flags);
 int PivotRoot(const char* new_root, const char* put_old);

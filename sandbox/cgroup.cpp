@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -383,7 +384,7 @@ std::vector<UniqueFd> CgroupTree::KillAll(const std::string& name) {
   for (const CgroupHierarchy& hierarchy : layout_.hierarchies) {
     const CgroupDialect& dialect = DialectOf(hierarchy.version);
     const std::string directory = Directory(hierarchy, name);
-    for (UniqueFd& fd : files::KillProcesses(directory, "/" + tree_ + "/")) {
+    for (UniqueFd& fd : files::SignalProcesses(directory, mark(), SIGKILL)) {
       pidfds.push_back(std::move(fd));
     }
     // What forks faster than it is listed; v2 only.

@@ -101,6 +101,9 @@ class CgroupTree {
 
   // Whatever holds a slot's freezer: on v1 what is frozen cannot even be killed.
   void ThawVersion(uint64_t version_id);
+  // What the path of each cgroup of ours holds.
+  std::string mark() const { return "/" + tree_ + "/"; }
+
   // Second line of defence: PID 1 of the instance normally takes all of it along. Thaws.
   void KillSlot(uint64_t version_id, uint16_t slot);
 

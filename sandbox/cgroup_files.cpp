@@ -36,18 +36,20 @@ void Collect(const std::string& directory, std::vector<std::string>& out) {
   out.push_back(directory);
 }
 
-// The pidfd is opened first: if the pid still is in our cgroup afterwards, it is that process.
-// Without pidfds (before Linux 5.3) the pid alone has to do, looked at a moment before. Returns an
-// empty one then, and when nothing was killed.
-UniqueFd KillMember(pid_t pid, std::string_view mark) {
-  UniqueFd fd(PULGA_SYS(sys::PidfdOpen, pid));
-  const bool by_pid = !fd.valid() && errno == ENOSYS;
-  if (!fd.valid() && !by_pid) return fd;
+bool IsMember(pid_t pid, std::string_view mark) {
   const auto text = ReadFile("/proc/" + std::to_string(pid) + "/cgroup");
-  if (!text.ok() || text->find(mark) == std::string::npos) return UniqueFd();
-  const int killed =
-      by_pid ? kill(pid, SIGKILL) : PULGA_SYS(sys::PidfdSendSignal, fd.get(), SIGKILL);
-  return killed == 0 ? std::move(fd) : UniqueFd();
+  return text.ok() && text->find(mark) != std::string::npos;
+}
+
+// Without pidfds (before Linux 5.3) the pid alone has to do, looked at a moment before. Returns an
+// empty one then, and when there was nobody.
+UniqueFd SignalMember(pid_t pid, std::string_view mark, int signo) {
+  UniqueFd fd = OpenMember(pid, mark);
+  if (fd.valid()) {
+    return PULGA_SYS(sys::PidfdSendSignal, fd.get(), signo) == 0 ? std::move(fd) : UniqueFd();
+  }
+  if (errno == ENOSYS && IsMember(pid, mark)) (void)kill(pid, signo);
+  return UniqueFd();
 }
 
 }  // namespace
@@ -95,19 +97,35 @@ Status RemoveDeepestFirst(const std::string& directory) {
   return first;
 }
 
-std::vector<UniqueFd> KillProcesses(const std::string& directory, std::string_view mark) {
-  std::vector<UniqueFd> killed;
+std::vector<pid_t> ListProcesses(const std::string& directory) {
+  std::vector<pid_t> pids;
+  const auto procs = ReadFile(directory + "/cgroup.procs");
+  if (!procs.ok()) return pids;
+  for (const std::string_view line : Split(*procs, '\n')) {
+    const auto pid = ParseUint(line, INT32_MAX);
+    if (pid && *pid != 0) pids.push_back(static_cast<pid_t>(*pid));
+  }
+  return pids;
+}
+
+// If the pid still is in our cgroup once it is open, it is that process.
+UniqueFd OpenMember(pid_t pid, std::string_view mark) {
+  UniqueFd fd(PULGA_SYS(sys::PidfdOpen, pid));
+  if (!fd.valid() || IsMember(pid, mark)) return fd;
+  errno = ESRCH;
+  return UniqueFd();
+}
+
+std::vector<UniqueFd> SignalProcesses(const std::string& directory, std::string_view mark,
+                                      int signo) {
+  std::vector<UniqueFd> signalled;
   for (const std::string& path : ListDeepestFirst(directory)) {
-    const auto procs = ReadFile(path + "/cgroup.procs");
-    if (!procs.ok()) continue;
-    for (const std::string_view line : Split(*procs, '\n')) {
-      const auto pid = ParseUint(line, INT32_MAX);
-      if (!pid || *pid == 0) continue;
-      UniqueFd fd = KillMember(static_cast<pid_t>(*pid), mark);
-      if (fd.valid()) killed.push_back(std::move(fd));
+    for (const pid_t pid : ListProcesses(path)) {
+      UniqueFd fd = SignalMember(pid, mark, signo);
+      if (fd.valid()) signalled.push_back(std::move(fd));
     }
   }
-  return killed;
+  return signalled;
 }
 
 }  // namespace pulga::cgroup_files

@@ -2,6 +2,8 @@
 // processes listed and killed. Knows neither v1 nor v2. Launcher only.
 #pragma once
 
+#include <sys/types.h>
+
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,8 +25,14 @@ std::vector<std::string> ListDeepestFirst(const std::string& directory);
 // rmdir of all of them. kUnavailable while processes are left inside.
 Status RemoveDeepestFirst(const std::string& directory);
 
-// Sends SIGKILL to every process in `directory` and below that belongs to a cgroup whose path holds
-// `mark`; returns their pidfds, readable once they are dead. Follows pid reuse correctly.
-std::vector<UniqueFd> KillProcesses(const std::string& directory, std::string_view mark);
+// Those in `directory` itself; empty where it cannot be read.
+std::vector<pid_t> ListProcesses(const std::string& directory);
+// A pidfd, if that process belongs to a cgroup whose path holds `mark`. Follows pid reuse
+// correctly.
+UniqueFd OpenMember(pid_t pid, std::string_view mark);
+// Sends the signal to every process in `directory` and below that is such a member; returns their
+// pidfds, readable once they are dead.
+std::vector<UniqueFd> SignalProcesses(const std::string& directory, std::string_view mark,
+                                      int signo);
 
 }  // namespace pulga::cgroup_files

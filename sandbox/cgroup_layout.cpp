@@ -32,7 +32,8 @@ constexpr ControllerInfo kControllers[] = {
     {CgroupController::kCpuacct, "cpuacct", "",
      "no cpuacct controller: the CPU use of running instances is unknown"},
     // v2 freezes every cgroup since Linux 5.2.
-    {CgroupController::kFreezer, "freezer", "", "no freezer: idle instances stay runnable"},
+    {CgroupController::kFreezer, "freezer", "",
+     "no freezer: idle instances are stopped by signals"},
     {CgroupController::kIo, "blkio", "io", "no io controller: io limits are not enforced"},
     {CgroupController::kCpuset, "cpuset", nullptr, nullptr},
     // v2 asks a BPF program, which any cgroup may have.

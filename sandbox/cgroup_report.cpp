@@ -83,12 +83,20 @@ std::vector<Feature> CgroupReport::Layers(const CgroupLayout& layout) const {
   return layers;
 }
 
+FreezeBy FreezeByOf(const CgroupLayout& layout) {
+  if (layout.Find(CgroupController::kFreezer) != nullptr) return FreezeBy::kFreezer;
+  const bool lists_processes = layout.Find(CgroupController::kMemory) != nullptr;
+  return lists_processes ? FreezeBy::kSignals : FreezeBy::kNothing;
+}
+
 Feature FreezerLayer(const CgroupLayout& layout, FreezerUse use) {
   constexpr const char* kName = "cgroup.freezer";
-  if (layout.Find(CgroupController::kFreezer) == nullptr) {
-    return {kName, kAbsent, WhyNoController(layout), ""};
+  const FreezeBy by = FreezeByOf(layout);
+  if (by == FreezeBy::kNothing) return {kName, kAbsent, WhyNoController(layout), ""};
+  if (use == FreezerUse::kOpened) {
+    if (by == FreezeBy::kFreezer) return {kName, FeatureState::kPresent, "", ""};
+    return {kName, FeatureState::kDegraded, "no freezer: SIGSTOP to each process", ""};
   }
-  if (use == FreezerUse::kOpened) return {kName, FeatureState::kPresent, "", ""};
   return {kName, kAbsent, "not needed: a program of exec mode ends with its call", ""};
 }
 

@@ -40,6 +40,8 @@ enum class LaunchKind : uint32_t {
   kKill = 5,
   kReclaim = 3,  // answered when it is over, with EncodeReclaimed as text
   kCancelReclaim = 4,
+  kStopSlot = 10,  // where there is no freezer: by signals
+  kContinueSlot = 11,
   kResizeVersion = 9,
   kUnpack = 6,      // fds: input, output and channel, as the flags say
   kListLayers = 7,  // reply fd: a memfd of 32-byte ids
@@ -92,7 +94,7 @@ struct BuildVersionBody {
   uint8_t meter;
 };
 
-// kDropVersion (slot 0), kKill, kReclaim, kCancelReclaim.
+// kDropVersion (slot 0), kKill, kReclaim, kCancelReclaim, kStopSlot, kContinueSlot.
 struct SlotBody {
   uint64_t version_id;
   uint32_t slot;

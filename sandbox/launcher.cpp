@@ -112,6 +112,10 @@ void Launcher::ServeMessage(const LaunchHeader& header, Message message) {
       return Reclaim(header.request, message);
     case LaunchKind::kCancelReclaim:
       return CancelReclaim(header.request, message);
+    case LaunchKind::kStopSlot:
+      return StopSlot(header.request, message);
+    case LaunchKind::kContinueSlot:
+      return ContinueSlot(header.request, message);
     case LaunchKind::kResizeVersion:
       return ResizeVersion(header.request, message);
     case LaunchKind::kUnpack:

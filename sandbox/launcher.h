@@ -93,6 +93,9 @@ class Launcher {
   Version* FindSlot(const SlotBody& body);  // nullptr: not there, or not for long
   void Reclaim(uint64_t request, const Message& message);
   void CancelReclaim(uint64_t request, const Message& message);
+  void StopSlot(uint64_t request, const Message& message);
+  void ContinueSlot(uint64_t request, const Message& message);
+  void StopPass();
   void NextReclaim();
   Status StartReclaim(const ReclaimTarget& target);
   void OnReclaimed(const ExitInfo& info);
@@ -179,6 +182,9 @@ class Launcher {
   };
   std::deque<WaitingReclaim> reclaims_;
   std::optional<RunningReclaim> reclaim_;
+  using SlotOf = std::pair<uint64_t, uint16_t>;  // version, slot
+  std::map<SlotOf, int> stopping_slots_;         // passes so far; those that run still
+  EventLoop::TimerId stop_timer_ = 0;
   std::map<NetHelper, JobCgroup> net_cgroups_;
   std::unique_ptr<EgressNetwork> network_;
   uint64_t next_build_ = 1;

@@ -303,6 +303,14 @@ void LauncherClient::CancelReclaim(uint64_t version_id, uint16_t slot) {
   CallSlot(LaunchKind::kCancelReclaim, {version_id, slot, 0}, nullptr);
 }
 
+void LauncherClient::StopSlot(uint64_t version_id, uint16_t slot) {
+  CallSlot(LaunchKind::kStopSlot, {version_id, slot, 0}, nullptr);
+}
+
+void LauncherClient::ContinueSlot(uint64_t version_id, uint16_t slot) {
+  CallSlot(LaunchKind::kContinueSlot, {version_id, slot, 0}, nullptr);
+}
+
 void LauncherClient::Resize(uint64_t version_id, const InstanceSize& size,
                             std::function<void(Status)> done) {
   const uint64_t request = next_request_++;

@@ -67,6 +67,9 @@ class LauncherClient final : public Sandbox, public VolumeHost {
   // Spawner::Reclaim asks for it; cancelling is answered at once, and the reclaim itself then too.
   void Reclaim(uint64_t version_id, uint16_t slot, Spawner::ReclaimDone done);
   void CancelReclaim(uint64_t version_id, uint16_t slot);
+  // Where there is no freezer; carried out in the order of the calls.
+  void StopSlot(uint64_t version_id, uint16_t slot);
+  void ContinueSlot(uint64_t version_id, uint16_t slot);
   void Resize(uint64_t version_id, const InstanceSize& size, std::function<void(Status)> done);
   // Answered when nothing of the version is left. Destroying its Spawner asks for it unanswered.
   void Drop(uint64_t version_id, std::function<void(Status)> done);

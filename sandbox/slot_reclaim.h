@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "base/result.h"
@@ -14,10 +15,15 @@
 
 namespace pulga {
 
+// kProcesses: process_madvise, for kernels whose cgroups have no file for it.
+enum class ReclaimBy : uint8_t { kCgroupFile, kProcesses, kNothing };
+ReclaimBy ReclaimByOf(bool has_file, bool has_process_madvise);
+
 struct ReclaimTarget {
   uint64_t version_id = 0;
   uint16_t slot = 0;
-  SandboxLimits limits;  // as they are in force
+  SandboxLimits limits;              // as they are in force
+  std::optional<ReclaimBy> by = {};  // not given: the best there is
 };
 
 class SlotReclaim {
@@ -36,8 +42,11 @@ class SlotReclaim {
 
  private:
   bool Frozen() const;
+  int RunOnce() const;
 
-  const CgroupDialect* freezer_ = nullptr;
+  const CgroupDialect* freezer_ = nullptr;  // null: by signals
+  ReclaimBy by_ = ReclaimBy::kCgroupFile;
+  std::string mark_;
   CounterFormat format_ = CounterFormat::kNumber;
   std::string directory_;  // of the memory controller
   ReclaimPlan plan_;

@@ -30,6 +30,13 @@ constexpr uint64_t kLeastFreeSwap = 4 << 20;
 
 TimePoint ToTime(uint64_t ns) { return TimePoint(std::chrono::nanoseconds(ns)); }
 
+// As the launcher says: this kernel has no freezer.
+bool StopsBySignals(const std::string& report) {
+  const std::vector<Feature> layers = SplitLayers(report).layers;
+  const Feature* freezer = FindFeature(layers, "cgroup.freezer");
+  return freezer != nullptr && freezer->state == FeatureState::kDegraded;
+}
+
 Status CheckExtra(const char* what, const std::vector<std::string>& strings) {
   if (strings.size() > kMaxExtraStrings) {
     return Error{Code::kTooLarge, E2BIG, std::string(what) + ": too many entries"};
@@ -57,6 +64,7 @@ SpawnerClient::SpawnerClient(EventLoop& loop, LauncherClient& launcher, SpawnerE
       socket_(std::move(parts.socket)),
       outgoing_(loop, socket_),
       slots_(parts.slots),
+      stops_by_signals_(StopsBySignals(parts.report)),
       warnings_(SplitLayers(parts.report).warnings),
       report_(std::move(parts.report)),
       wishes_(std::move(parts.wishes)),
@@ -204,7 +212,7 @@ Status SpawnerClient::Signal(uint16_t slot, int signo) {
     return Error{Code::kInvalidArgument, 0, "no such instance or signal"};
   }
   // What is frozen would not notice, and on v1 not even die.
-  if (slots_[slot].freezer.frozen()) (void)slots_[slot].freezer.Thaw();
+  if (slots_[slot].frozen()) (void)ThawSlot(slot);
   CancelReclaim(slot);
   SpawnRequest request = {};
   request.kind = SpawnKind::kSignal;
@@ -215,12 +223,22 @@ Status SpawnerClient::Signal(uint16_t slot, int signo) {
 
 Status SpawnerClient::Freeze(uint16_t slot) {
   PULGA_RETURN_IF_ERROR(Expect(slot, State::kRunning));
-  return slots_[slot].freezer.Freeze();
+  if (!stops_by_signals_ || launcher_ == nullptr) return slots_[slot].freezer.Freeze();
+  launcher_->StopSlot(version_id_, slot);
+  slots_[slot].stopped = true;
+  return OkStatus();
+}
+
+// Or has the launcher do it, before anything that it is told from now on.
+Status SpawnerClient::ThawSlot(uint16_t slot) {
+  if (!std::exchange(slots_[slot].stopped, false)) return slots_[slot].freezer.Thaw();
+  if (launcher_ != nullptr) launcher_->ContinueSlot(version_id_, slot);
+  return OkStatus();
 }
 
 Status SpawnerClient::Thaw(uint16_t slot) {
   PULGA_RETURN_IF_ERROR(Expect(slot, State::kRunning));
-  PULGA_RETURN_IF_ERROR(slots_[slot].freezer.Thaw());  // before the launcher hears of it
+  PULGA_RETURN_IF_ERROR(ThawSlot(slot));  // before the launcher hears of it
   CancelReclaim(slot);
   return OkStatus();
 }
@@ -242,7 +260,7 @@ Status SpawnerClient::CanReclaim() const {
 Status SpawnerClient::Reclaim(uint16_t slot, ReclaimDone done) {
   PULGA_RETURN_IF_ERROR(Expect(slot, State::kRunning));
   PULGA_RETURN_IF_ERROR(CanReclaim());
-  if (!slots_[slot].freezer.frozen()) {
+  if (!slots_[slot].frozen()) {
     return Error{Code::kInvalidArgument, 0, "only what is frozen can be reclaimed"};
   }
   if (slots_[slot].reclaim != 0) {
@@ -399,7 +417,7 @@ bool SpawnerClient::OnEvent(const SpawnEvent& event, std::vector<UniqueFd> fds) 
       if (slot.state == State::kFree) return false;
       CloseWake(slot);
       slot.state = State::kFree;
-      if (slot.freezer.frozen()) (void)slot.freezer.Thaw();  // for the next one in it
+      if (slot.frozen()) (void)ThawSlot(event.slot);  // for the next one in it
       CancelReclaim(event.slot);
       InstanceExit exit;
       exit.slot = event.slot;

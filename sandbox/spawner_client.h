@@ -75,6 +75,9 @@ class SpawnerClient final : public Spawner {
     SlotMemory parts;
     SlotCpu cpu;
     uint64_t reclaim = 0;  // which one is under way; 0: none
+    bool stopped = false;  // by signals: there is no freezer
+
+    bool frozen() const { return stopped || freezer.frozen(); }
   };
   SpawnerClient(EventLoop& loop, LauncherClient& launcher, SpawnerEvents& events, Parts parts);
 
@@ -86,6 +89,7 @@ class SpawnerClient final : public Spawner {
   // False: the spawner broke the protocol.
   bool OnEvent(const SpawnEvent& event, std::vector<UniqueFd> fds);
   void CancelReclaim(uint16_t slot);
+  Status ThawSlot(uint16_t slot);
   bool TakePairs(const SpawnEvent& event, std::vector<UniqueFd> fds);
   bool TakeFreezers(const SpawnEvent& event, std::vector<UniqueFd> fds);
   void OnWakeReadable(uint16_t slot);
@@ -102,6 +106,7 @@ class SpawnerClient final : public Spawner {
   RefusalReader refusals_;
   std::vector<Slot> slots_;
   uint64_t last_reclaim_ = 0;
+  bool stops_by_signals_;
   std::vector<std::string> warnings_;
   std::string report_;  // with the layers: a fifth of what they take when it is split
   Wishes wishes_;

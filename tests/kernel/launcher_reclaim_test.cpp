@@ -6,6 +6,8 @@
 
 #include "base/file_io.h"
 #include "sandbox/cgroup.h"
+#include "sandbox/slot_processes.h"
+#include "sandbox/slot_reclaim.h"
 #include "sandbox/swap_devices.h"
 #include "tests/kernel/launcher_fixture.h"
 
@@ -145,6 +147,53 @@ TEST_F(LauncherReclaim, EndsWithTheVersion) {
   ASSERT_NO_FATAL_FAILURE(StartFrozen(0, stdio));
   world_.client().Reclaim(spec_.version_id, 0, [](const Result<Reclaimed>&) {});
   EXPECT_TRUE(Await([&](auto done) { world_.client().Drop(spec_.version_id, done); }).ok());
+}
+
+// As where the kernel's cgroups have no file for it (v2 before Linux 5.19).
+class ByProcesses : public LauncherReclaim {
+ protected:
+  void Run(const char* when) {
+    auto layout = PlanCgroupLayout(ReadCgroupSnapshot().value());
+    ASSERT_TRUE(layout.ok()) << layout.error().message;
+    const auto cgroups = CgroupTree::Open(world_.tree(), std::move(*layout));  // the launcher's
+    ASSERT_TRUE(cgroups.ok()) << cgroups.error().message;
+    const auto work =
+        SlotReclaim::Open(**cgroups, {spec_.version_id, 0, spec_.limits, ReclaimBy::kProcesses});
+    ASSERT_TRUE(work.ok()) << work.error().message;
+    ASSERT_TRUE(work->Begin().ok());
+    EXPECT_EQ(work->Run(), 0) << when;
+    EXPECT_TRUE(work->End().ok());
+    ASSERT_TRUE(spawner_->Thaw(0).ok());
+    EXPECT_EQ(work->Run(), ECANCELED) << "it is not frozen any more";
+  }
+};
+
+TEST_F(ByProcesses, LeavesLimitsAndInstanceAsTheyWere) {
+  if (!CanPushOutPages()) PULGA_SKIP("no process_madvise (Linux 5.10)");
+  const std::string limits = SwapLimits();
+  Stdio stdio;
+  ASSERT_NO_FATAL_FAILURE(StartFrozen(0, stdio));
+  ASSERT_NO_FATAL_FAILURE(Run("swap or not"));
+  EXPECT_EQ(SwapLimits(), limits);
+  EXPECT_EQ(Answer(stdio), "intact\n");
+}
+
+TEST_F(ByProcesses, TakesPagesOutWhereThereIsSwap) {
+  if (!HasSwap()) GTEST_SKIP() << "no swap here";
+  Stdio stdio;
+  ASSERT_NO_FATAL_FAILURE(StartFrozen(0, stdio));
+  const InstanceMemory before = spawner_->Memory(0);
+  ASSERT_NO_FATAL_FAILURE(Run("with swap"));
+  EXPECT_LT(spawner_->Memory(0).anon, before.anon / 4);
+  EXPECT_GT(spawner_->Memory(0).swapped, kHeld * 3 / 4);
+  EXPECT_EQ(Answer(stdio), "intact\n");
+  EXPECT_GE(spawner_->Memory(0).anon, kHeld) << "they came back";
+}
+
+TEST(ReclaimWay, IsTheBestThereIs) {
+  EXPECT_EQ(ReclaimByOf(true, true), ReclaimBy::kCgroupFile);
+  EXPECT_EQ(ReclaimByOf(false, true), ReclaimBy::kProcesses);
+  EXPECT_EQ(ReclaimByOf(false, false), ReclaimBy::kNothing);
 }
 
 class LauncherSwap : public LauncherReclaim {

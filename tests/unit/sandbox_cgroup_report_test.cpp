@@ -91,7 +91,11 @@ TEST(CgroupReport, TellsWhetherSlotsCameWithAFreezer) {
   const CgroupLayout there = LayoutOf({CgroupController::kFreezer});
   EXPECT_EQ(FreezerLayer(there, FreezerUse::kOpened).state, FeatureState::kPresent);
   EXPECT_EQ(FreezerLayer(there, FreezerUse::kNotAsked).state, FeatureState::kAbsent);
-  EXPECT_EQ(FreezerLayer(kWhole, FreezerUse::kOpened).state, FeatureState::kAbsent);
+  // No freezer: by signals, if a cgroup tells which processes there are.
+  const CgroupLayout lists = LayoutOf({CgroupController::kMemory});
+  EXPECT_EQ(FreezerLayer(lists, FreezerUse::kOpened).state, FeatureState::kDegraded);
+  EXPECT_EQ(FreezerLayer(lists, FreezerUse::kNotAsked).state, FeatureState::kAbsent);
+  EXPECT_EQ(FreezerLayer(LayoutOf({}), FreezerUse::kOpened).state, FeatureState::kAbsent);
 }
 
 }  // namespace

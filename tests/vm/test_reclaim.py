@@ -55,7 +55,8 @@ class Zram(unittest.TestCase):
 
     def test_3_frozen_instances_go_to_it_and_come_back_intact(self):
         tests = subprocess.run(
-            [BIN / "launcher_kernel_tests", "--gtest_filter=LauncherReclaim.*:LauncherSwap.*"],
+            [BIN / "launcher_kernel_tests",
+             "--gtest_filter=LauncherReclaim.*:ByProcesses.*:LauncherSwap.*"],
             capture_output=True, text=True, check=False)
         print("\n".join(re.findall("^figure:.*", tests.stdout, re.M)))
         self.assertEqual(tests.returncode, 0, tests.stdout[-4000:])
