@@ -41,6 +41,7 @@ struct EngineParts {
   Namespaces& namespaces;
   Tasks& tasks;
   SecretService& secrets;
+  AccountService& accounts;
   WorkQueue& storage;
 };
 
@@ -98,6 +99,7 @@ class EngineImpl final : public Engine {
   void History(std::function<void(Result<UniqueFd>)> done) override;
 
   Status Scale(const FunctionKey& key, uint32_t instances) override;
+  AccountService& accounts() override { return parts_.accounts; }
   FunctionLogs& logs() override { return parts_.logs; }
 
   std::unique_ptr<Invocation> Invoke(InvocationRequest request,

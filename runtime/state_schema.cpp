@@ -223,8 +223,31 @@ CREATE TABLE secrets (
 ) STRICT;
 )sql";
 
+// The administrator of before is the first user. Of a key the hash of its secret half alone is
+// kept.
+constexpr const char* kSchema8 = R"sql(
+CREATE TABLE users (
+  name TEXT PRIMARY KEY,
+  role TEXT NOT NULL CHECK (role IN ('administrator', 'standard', 'limited')),
+  disabled INTEGER NOT NULL CHECK (disabled IN (0, 1)),
+  created_unix_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO users VALUES ('admin', 'administrator', 0, unixepoch() * 1000);
+CREATE TABLE api_keys (
+  id TEXT PRIMARY KEY,
+  user_name TEXT NOT NULL REFERENCES users(name) ON DELETE CASCADE,
+  label TEXT NOT NULL,
+  scopes INTEGER NOT NULL,
+  secret_sha256 TEXT NOT NULL,
+  created_unix_ms INTEGER NOT NULL,
+  expires_unix_ms INTEGER NOT NULL,
+  last_used_unix_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX api_keys_by_user ON api_keys(user_name);
+)sql";
+
 constexpr const char* kMigrations[] = {kSchema1, kSchema2, kSchema3, kSchema4,
-                                       kSchema5, kSchema6, kSchema7};
+                                       kSchema5, kSchema6, kSchema7, kSchema8};
 
 Status CheckOwnership(Database& database) {
   PULGA_ASSIGN_OR_RETURN(const int64_t id, database.QueryInt("PRAGMA application_id"));

@@ -118,6 +118,7 @@ Result<StoredState> StateStore::Load() {
     PULGA_RETURN_IF_ERROR(LoadSecrets(state));
     PULGA_RETURN_IF_ERROR(LoadHabits(state));
     PULGA_RETURN_IF_ERROR(LoadNamespaces(state));
+    PULGA_RETURN_IF_ERROR(LoadAccounts(state));
     PULGA_RETURN_IF_ERROR(transaction.Commit());
     return state;
   });

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "images/image.h"
+#include "runtime/accounts/account.h"
 #include "runtime/ballast.h"
 #include "runtime/database.h"
 #include "runtime/function_book.h"
@@ -70,6 +71,12 @@ struct StoredSecret {
   int64_t changed_unix_ms = 0;
 };
 
+// When an API key was last used.
+struct KeyUse {
+  std::string id;
+  int64_t unix_ms = 0;
+};
+
 struct StoredHabit {
   FunctionKey key;
   Learned learned;  // read back: without the minutes
@@ -90,6 +97,8 @@ struct StoredState {
   std::vector<StoredSecret> secrets;
   std::vector<StoredHabit> habits;  // without those that are damaged
   std::vector<NamespaceRecord> namespaces;
+  std::vector<User> users;
+  std::vector<ApiKey> keys;
 };
 
 class StateStore {
@@ -144,6 +153,14 @@ class StateStore {
   Result<int64_t> CountSecrets();
   Status DeleteSecret(const FunctionKey& key);
 
+  // New, or with another role or state.
+  Status PutUser(const User& user);
+  Status DeleteUser(const std::string& name);  // with their keys
+  Status AddKey(const ApiKey& key);
+  Status DeleteKey(const std::string& id);
+  // Keys that are gone are passed over.
+  Status NoteKeyUses(const std::vector<KeyUse>& uses);
+
  private:
   StateStore(std::unique_ptr<Database> database, const std::string& data_dir)
       : database_(std::move(database)), ballast_(data_dir) {}
@@ -161,6 +178,7 @@ class StateStore {
   Status LoadSecrets(StoredState& state);
   Status LoadHabits(StoredState& state);
   Status LoadNamespaces(StoredState& state);
+  Status LoadAccounts(StoredState& state);
   Status StoreHabit(int64_t function_id, const Learned& learned);
   Status StoreMinutes(int64_t function_id, const std::vector<MinuteOfCalls>& minutes);
   Result<HourOfCalls> HourOf(int64_t function_id, int64_t hour);

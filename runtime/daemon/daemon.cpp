@@ -13,6 +13,7 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "base/work_queue.h"
+#include "runtime/accounts/account_service.h"
 #include "runtime/board.h"
 #include "runtime/callback_post.h"
 #include "runtime/daemon/config_limits.h"
@@ -111,6 +112,7 @@ class Daemon {
   std::unique_ptr<ResumableUploads> uploads_;
   std::unique_ptr<VolumeService> volumes_;
   std::unique_ptr<SecretService> secrets_;
+  std::unique_ptr<AccountService> accounts_;
   std::unique_ptr<FunctionService> functions_;
   std::unique_ptr<HabitKeeper> habits_;
   std::unique_ptr<NamespaceService> namespaces_;
@@ -282,6 +284,7 @@ void Daemon::BuildServices() {
       SecretParts{*loop_, clock_, *storage_, *store_, config_.data_dir,
                   [this](const FunctionKey& secret) { return registry_.UsersOfSecret(secret); }});
   with_secrets_->SetService(*secrets_);
+  accounts_ = std::make_unique<AccountService>(AccountParts{*loop_, clock_, *storage_, *store_});
   functions_ = std::make_unique<FunctionService>(
       FunctionParts{*loop_, clock_, *storage_, *store_, catalog_, registry_, *dispatcher_, logs_,
                     board_, features_, *volumes_, *secrets_,
@@ -304,7 +307,7 @@ void Daemon::BuildServices() {
                           features_,      *sense_,
                           *habits_,       *namespaces_,
                           *tasks_,        *secrets_,
-                          *storage_};
+                          *accounts_,     *storage_};
   engine_ = std::make_unique<EngineImpl>(parts);
 }
 
@@ -337,6 +340,7 @@ Status Daemon::Start(const DaemonOptions& options, const FrontFactory& make_fron
   PULGA_RETURN_IF_ERROR(uploads_->Open());
   volumes_->Load(stored_.volumes);  // functions need them
   secrets_->Load(stored_.secrets);
+  accounts_->Load(std::move(stored_.users), std::move(stored_.keys));
   habits_->Load(std::move(stored_.habits));  // likewise
   namespaces_->Load(stored_.namespaces);
   functions_->Load(stored_.functions);
@@ -495,6 +499,7 @@ void Daemon::TearDown() {
   if (loop_ == nullptr) return;
   if (runner_ != nullptr) runner_->Stop();
   if (habits_ != nullptr) habits_->Save();
+  if (accounts_ != nullptr) accounts_->SaveUses();
   logs_.SetStore(nullptr);
   log_store_.reset();
   int busy = 0;
@@ -518,6 +523,7 @@ void Daemon::TearDown() {
   habits_.reset();
   sense_.reset();
   functions_.reset();
+  accounts_.reset();
   secrets_.reset();
   volumes_.reset();
   pulls_.reset();

@@ -339,6 +339,9 @@ void FakeEngine::Volume(const FunctionKey& key, std::function<void(Result<Volume
 FakeEngine::~FakeEngine() {
   uploads_.reset();
   tasks_.reset();
+  storage_.reset();
+  accounts_.reset();
+  store_.reset();
   if (uploads_dir_.empty()) return;
   (void)RemoveTree(AT_FDCWD, uploads_dir_);
 }
@@ -347,6 +350,17 @@ void FakeEngine::MakeDirectory() {
   if (!uploads_dir_.empty()) return;
   char path[] = "/tmp/pulga-uploads-XXXXXX";
   uploads_dir_ = mkdtemp(path);
+}
+
+AccountService& FakeEngine::accounts() {
+  if (accounts_ != nullptr) return *accounts_;
+  MakeDirectory();
+  store_ = StateStore::Open(uploads_dir_).value();
+  storage_ = std::make_unique<WorkQueue>("storage", loop_);
+  accounts_ = std::make_unique<AccountService>(AccountParts{loop_, clock_, *storage_, *store_});
+  StoredState stored = store_->Load().value();
+  accounts_->Load(std::move(stored.users), std::move(stored.keys));
+  return *accounts_;
 }
 
 Tasks& FakeEngine::tasks() {

@@ -77,6 +77,8 @@ class FakeEngine final : public Engine {
   void History(std::function<void(Result<UniqueFd>)> done) override;
   Status Scale(const FunctionKey& key, uint32_t instances) override;
   Namespaces& namespaces() override { return namespaces_; }
+  // The real one, over a database in the same directory.
+  AccountService& accounts() override;
   FunctionLogs& logs() override { return logs_; }
   std::unique_ptr<Invocation> Invoke(InvocationRequest request,
                                      InvocationObserver& observer) override;
@@ -125,6 +127,9 @@ class FakeEngine final : public Engine {
   std::string uploads_dir_;  // of uploads and tasks
   std::unique_ptr<ResumableUploads> uploads_;
   std::unique_ptr<TaskService> tasks_;
+  std::unique_ptr<StateStore> store_;
+  std::unique_ptr<AccountService> accounts_;
+  std::unique_ptr<WorkQueue> storage_;  // ends first
   FunctionLogs logs_;
   FakeNamespaces namespaces_;
 };
