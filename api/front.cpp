@@ -86,6 +86,7 @@ void AddAllRoutes(Router& router, Engine& engine, EventLoop& loop, const OpenFaa
   AddVolumeRoutes(router, engine);
   AddTaskRoutes(router, engine);
   AddSecretRoutes(router, engine);
+  AddAccountRoutes(router, engine);
   AddSystemRoutes(router, engine);
   AddOpenFaasRoutes(router, engine, {loop, metrics, options});
   AddMetricsRoute(router, engine, metrics);
@@ -122,25 +123,29 @@ void ApiFront::StopAccepting() {
 
 void ApiFront::Reload(const DaemonConfig& config) { server_->SetPatience(PatienceOf(config)); }
 
-// Authorisation comes before everything else under /v1 and /system, so that a stranger learns
-// nothing of routes.
+// Authorisation comes before everything else under /v1 and /system, so that nobody learns anything
+// of routes that they may not ask.
 std::optional<HttpReply> ApiFront::RefuseStranger(const HttpRequest& request) const {
   const std::string_view path = request.path();
   // Functions call functions; for them there is nothing else here, not even a refusal to log in.
   if (request.from_function && !IsCallPath(path)) {
     return Refusal(request, {404, "not_found", "404 page not found", {}});
   }
-  if (IsManagementPath(path) && !HasBearerKey(request, engine_.admin_key())) {
+  const bool management = IsManagementPath(path);
+  if (!management && !IsGatewayPath(path)) return std::nullopt;
+  const auto who =
+      management ? HolderOfKey(request, engine_) : HolderOfKeyOrLogin(request, engine_);
+  if (!who) {
+    if (!management) return InvalidCredentialsReply();
     const char* text =
         "this needs the header \"Authorization: Bearer KEY\"; the admin key is in "
         "admin.key in the data directory (pulga: PULGA_KEY, --key KEY or --data DIR)";
     return Refusal(request, {401, "unauthorized", text, {}});
   }
-  if (IsGatewayPath(path) && !HasBasicLogin(request, engine_.gateway_login()) &&
-      !HasBearerKey(request, engine_.admin_key())) {
-    return InvalidCredentialsReply();
-  }
-  return std::nullopt;
+  const Action action = ActionOf(request.method, path);
+  if (MayAsk(*who, action)) return std::nullopt;
+  if (!management) return TextErrorReply(403, RefusalText(*who, action));
+  return Refusal(request, {403, "not_permitted", RefusalText(*who, action), {}});
 }
 
 // What a function asks of another by that one's name is a call of it, whatever the path.

@@ -19,6 +19,7 @@ std::vector<Command> InvokeCommands();       // invoke
 std::vector<Command> TaskCommands();         // tasks ls|show|result|rm
 std::vector<Command> VolumeCommands();       // volume ls|create|inspect|rm
 std::vector<Command> SecretCommands();       // secret ls|create|update|rm
+std::vector<Command> AccountCommands();      // user ls|create|update|rm, key ls|create|rm
 std::vector<Command> PolicyCommands();       // policy replay
 std::vector<Command> OpenFaasCommands();     // export
 std::vector<Command> FaasdCommands();        // import --faasd

@@ -110,10 +110,10 @@ int Main(std::vector<std::string> given) {
 
 std::vector<Command> AllCommands() {
   std::vector<Command> all;
-  for (auto group :
-       {&ServerCommands, &ImageCommands, &ImageUpkeepCommands, &PullCommands, &DeployCommands,
-        &InvokeCommands, &FunctionCommands, &TaskCommands, &VolumeCommands, &SecretCommands,
-        &PolicyCommands, &OpenFaasCommands, &FaasdCommands, &RunCommands, &BenchCommands}) {
+  for (auto group : {&ServerCommands, &ImageCommands, &ImageUpkeepCommands, &PullCommands,
+                     &DeployCommands, &InvokeCommands, &FunctionCommands, &TaskCommands,
+                     &VolumeCommands, &SecretCommands, &AccountCommands, &PolicyCommands,
+                     &OpenFaasCommands, &FaasdCommands, &RunCommands, &BenchCommands}) {
     for (Command& command : group()) all.push_back(std::move(command));
   }
   return all;

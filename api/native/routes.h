@@ -20,6 +20,8 @@ void AddFunctionRoutes(Router& router, Engine& engine);
 void AddUpkeepRoutes(Router& router, Engine& engine);
 void AddVolumeRoutes(Router& router, Engine& engine);
 void AddSecretRoutes(Router& router, Engine& engine);
+// Users and API keys.
+void AddAccountRoutes(Router& router, Engine& engine);
 // What all calls work with; outlives them.
 struct CallContext {
   Engine& engine;

@@ -53,10 +53,10 @@ void AddSystemRoutes(Router& router, Engine& engine, const OpenFaasOptions& opti
 
 void AddMetricsRoute(Router& router, Engine& engine, std::shared_ptr<GatewayMetrics> metrics) {
   router.Add("GET", "/metrics", [&engine, metrics](HttpExchange& exchange, const PathParams&) {
-    const HttpRequest& request = exchange.request();
-    if (!HasBasicLogin(request, engine.gateway_login()) &&
-        !HasBearerKey(request, engine.admin_key())) {
-      return Immediately(exchange, InvalidCredentialsReply());
+    const auto who = HolderOfKeyOrLogin(exchange.request(), engine);
+    if (!who) return Immediately(exchange, InvalidCredentialsReply());
+    if (!MayAsk(*who, Action::kSeeBoard)) {
+      return Immediately(exchange, TextErrorReply(403, RefusalText(*who, Action::kSeeBoard)));
     }
     HttpReply reply;
     reply.headers = {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"},

@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "api/openapi.yaml"
-# What any path answers to requests that are no good HTTP; the document's description says so.
-ANYWHERE = {405, 408, 414, 431, 505}
+# What any path answers to requests that are no good HTTP, or not permitted; the document's
+# description says so.
+ANYWHERE = {403, 405, 408, 414, 431, 505}
 
 
 def read_operations(text):
