@@ -72,7 +72,8 @@ Result<Role> RoleField(const Json& json) {
 }
 
 Result<Scopes> ScopesField(const Json& json) {
-  const Error expected = BadBody("scopes: a list of \"sign-in\" and \"deploy\" is expected");
+  const Error expected =
+      BadBody("scopes: a list of \"sign-in\", \"invoke\" and \"deploy\" is expected");
   const auto field = json.find("scopes");
   if (field == json.end() || !field->is_array() || field->empty()) return expected;
   Scopes scopes = 0;

@@ -95,6 +95,7 @@ void AddAllRoutes(Router& router, Engine& engine, EventLoop& loop, const OpenFaa
 Result<std::unique_ptr<Front>> ApiFront::Create(EventLoop& loop, Engine& engine,
                                                 const DaemonConfig& config) {
   std::unique_ptr<ApiFront> front(new ApiFront(engine));
+  front->call_access_ = config.call_access;
   AddAllRoutes(front->router_, engine, loop, {config.provider_name});
   HttpServerConfig http;
   for (const std::string& text : config.listen) {
@@ -121,7 +122,26 @@ void ApiFront::StopAccepting() {
   server_->StopAccepting();
 }
 
-void ApiFront::Reload(const DaemonConfig& config) { server_->SetPatience(PatienceOf(config)); }
+void ApiFront::Reload(const DaemonConfig& config) {
+  call_access_ = config.call_access;
+  server_->SetPatience(PatienceOf(config));
+}
+
+bool ApiFront::CallNeedsKey(const HttpRequest& request) const {
+  return call_access_ == CallAccess::kKey && !request.from_function && IsCallPath(request.path());
+}
+
+std::optional<HttpReply> ApiFront::RefuseCall(const HttpRequest& request) const {
+  const auto who = HolderOfKeyOrLogin(request, engine_);
+  if (who && MayAsk(*who, Action::kCall)) return std::nullopt;
+  if (who) return Refusal(request, {403, "not_permitted", RefusalText(*who, Action::kCall), {}});
+  const char* text =
+      "calls need the header \"Authorization: Bearer KEY\" here, with a key that has the scope "
+      "invoke";
+  HttpReply refusal = Refusal(request, {401, "unauthorized", text, {}});
+  refusal.headers.emplace_back("WWW-Authenticate", "Bearer realm=\"pulga\"");
+  return refusal;
+}
 
 // Authorisation comes before everything else under /v1 and /system, so that nobody learns anything
 // of routes that they may not ask.
@@ -131,6 +151,7 @@ std::optional<HttpReply> ApiFront::RefuseStranger(const HttpRequest& request) co
   if (request.from_function && !IsCallPath(path)) {
     return Refusal(request, {404, "not_found", "404 page not found", {}});
   }
+  if (CallNeedsKey(request)) return RefuseCall(request);
   const bool management = IsManagementPath(path);
   if (!management && !IsGatewayPath(path)) return std::nullopt;
   const auto who =
@@ -167,6 +188,8 @@ std::unique_ptr<HttpHandler> ApiFront::Handle(HttpExchange& exchange) const {
   if (const auto service = FunctionAsHost(request)) return CallByHost(exchange, *service);
   const std::string_view path = request.path();
   if (auto refusal = RefuseStranger(request)) return Immediately(exchange, std::move(*refusal));
+  // A function never gets the key that its caller showed us.
+  if (CallNeedsKey(request)) exchange.DropHeader("Authorization");
   const std::string_view method = IsUploadPath(path) ? TusMethod(request) : request.method;
   RouteMatch match = router_.Match(method, path);
   if (match.kind != RouteMatch::Kind::kFound) {

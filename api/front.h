@@ -34,11 +34,15 @@ class ApiFront final : public Front {
   explicit ApiFront(Engine& engine) : engine_(engine) {}
   std::unique_ptr<HttpHandler> Handle(HttpExchange& exchange) const;
   std::unique_ptr<HttpHandler> CallByHost(HttpExchange& exchange, const ServiceName& service) const;
+  // A call from outside, where those need a key; and why this one is refused, if it is.
+  bool CallNeedsKey(const HttpRequest& request) const;
+  std::optional<HttpReply> RefuseCall(const HttpRequest& request) const;
   // What is refused whatever the route would say.
   std::optional<HttpReply> RefuseStranger(const HttpRequest& request) const;
 
   Engine& engine_;
   Router router_;
+  CallAccess call_access_ = CallAccess::kOpen;
   bool stopping_ = false;
   std::unique_ptr<HttpServer> server_;
 };

@@ -18,6 +18,8 @@ class HttpExchange {
   virtual const HttpRequest& request() const = 0;
   // Moves the headers out; request() has none afterwards.
   virtual HeaderList TakeHeaders() = 0;
+  // For us alone: whoever takes the headers does not get it. All of that name.
+  virtual void DropHeader(std::string_view name) = 0;
   // Once. A reply given before the body has ended is sent at once where that is safe for the
   // client, and the connection then closes; a small rest of a body is read and dropped instead.
   virtual void Reply(HttpReply reply) = 0;

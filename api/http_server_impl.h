@@ -139,6 +139,10 @@ class Exchange final : public HttpExchange, private LeaverWatch::Waiter {
 
   const HttpRequest& request() const override { return request_; }
   HeaderList TakeHeaders() override { return std::move(request_.headers); }
+  void DropHeader(std::string_view name) override {
+    std::erase_if(request_.headers,
+                  [&](const auto& header) { return EqualsIgnoreCase(header.first, name); });
+  }
   void Reply(HttpReply reply) override;
   void ContinueBody() override;
   void ContinueReply() override;

@@ -152,10 +152,10 @@ std::vector<Command> AccountCommands() {
   const std::vector<Command> keys = {
       {"key ls", "", "List API keys: yours, or all of them for an administrator.", "",
        ClientOptions(), 0, 0, &RunKeyList},
-      {"key create", "--scope SCOPE [--scope SCOPE] [options]", "Make an API key.",
-       "It is printed once and kept nowhere. With --scope deploy it deploys functions, with\n"
-       "--scope sign-in it does everything else that its user may do.",
-       std::vector<Option>{{"scope", 's', "SCOPE", "sign-in or deploy; may be given twice"},
+      {"key create", "--scope SCOPE [options]", "Make an API key.",
+       "It is printed once and kept nowhere. With --scope invoke it calls functions, with --scope\n"
+       "deploy it deploys them, with --scope sign-in it does what else its user may do.",
+       std::vector<Option>{{"scope", 's', "SCOPE", "sign-in, invoke or deploy; may be repeated"},
                            {"user", 'u', "NAME", "whose it is (you)"},
                            {"expires", 0, "TIME", "720h: how long it is valid (until revoked)"},
                            {"label", 'l', "TEXT", "what it is for"}} +

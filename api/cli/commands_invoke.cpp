@@ -131,6 +131,9 @@ int RunInvoke(const Args& args) {
   if (!taken.ok()) return Fail(taken.error());
   if (async && request.method != "POST") return UsageError("--async is a POST, always");
   const bool json = args.Has("json");
+  if (args.Has("send-key")) {
+    request.headers.emplace_back("Authorization", "Bearer " + client->key());
+  }
   if (async) return Submit(*client, request, json);
   BodySink sink;
   if (!json) {
@@ -190,6 +193,7 @@ std::vector<Command> InvokeCommands() {
                {"method", 'X', "METHOD", "instead of POST"},
                {"path", 'p', "PATH", "what follows the name: /rest?query"},
                {"async", 0, "", "run it later: print its id at once, for pulga tasks"},
+               {"send-key", 0, "", "your key along, for a board whose calls need one"},
                {"verbose", 'v', "", "print the receipt on stderr"}} +
                ClientOptions(),
            1, 1, &RunInvoke}};

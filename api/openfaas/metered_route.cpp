@@ -31,6 +31,7 @@ class MeteredHandler final : public HttpHandler, private HttpExchange {
  private:
   const HttpRequest& request() const override { return exchange_.request(); }
   HeaderList TakeHeaders() override { return exchange_.TakeHeaders(); }
+  void DropHeader(std::string_view name) override { exchange_.DropHeader(name); }
   void Reply(HttpReply reply) override {
     status_ = reply.status;
     exchange_.Reply(std::move(reply));

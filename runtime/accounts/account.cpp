@@ -19,7 +19,8 @@ struct NamedScope {
   std::string_view name;
   Scope scope;
 };
-constexpr NamedScope kScopes[] = {{"sign-in", Scope::kSignIn}, {"deploy", Scope::kDeploy}};
+constexpr NamedScope kScopes[] = {
+    {"sign-in", Scope::kSignIn}, {"invoke", Scope::kInvoke}, {"deploy", Scope::kDeploy}};
 
 constexpr size_t kIdDigits = 16;
 constexpr size_t kSecretDigits = 64;

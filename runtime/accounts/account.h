@@ -28,10 +28,9 @@ struct User {
 };
 
 // What a key may be used for; a bit each.
-enum class Scope : uint8_t { kSignIn = 1, kDeploy = 2 };
+enum class Scope : uint8_t { kSignIn = 1, kDeploy = 2, kInvoke = 4 };
 using Scopes = uint8_t;
-inline constexpr Scopes kAllScopes =
-    static_cast<Scopes>(Scope::kSignIn) | static_cast<Scopes>(Scope::kDeploy);
+inline constexpr Scopes kAllScopes = 7;
 
 struct ApiKey {
   std::string id;    // public

@@ -11,6 +11,8 @@ bool Permits(Role role, Action action, Ownership ownership) {
       return own;
     case Action::kMakeKeys:
       return own && standard;
+    case Action::kCall:
+      return true;
     case Action::kSeeBoard:
       return standard;
     case Action::kSeeFunctions:
@@ -25,6 +27,8 @@ Scopes ScopesFor(Action action) {
   constexpr auto kSignIn = static_cast<Scopes>(Scope::kSignIn);
   constexpr auto kDeploy = static_cast<Scopes>(Scope::kDeploy);
   switch (action) {
+    case Action::kCall:
+      return static_cast<Scopes>(Scope::kInvoke);
     case Action::kSeeFunctions:
       return kSignIn | kDeploy;
     case Action::kDeploy:

@@ -11,6 +11,7 @@ namespace pulga {
 enum class Action : uint8_t {
   kUseAccount,    // see a user and the keys they have; revoke keys
   kMakeKeys,      // for a user
+  kCall,          // functions, where calls need a key
   kSeeBoard,      // the system report, metrics
   kSeeFunctions,  // functions, images, volumes: what there is
   kDeploy,        // change them; their logs, secrets and tasks

@@ -211,6 +211,21 @@ Rule AppArmorRule() {
           CopyOf(&DaemonConfig::apparmor)};
 }
 
+Status ParseCallAccess(std::string_view value, DaemonConfig& config) {
+  if (value != "open" && value != "key") {
+    return Error{Code::kInvalidArgument, 0, "must be open or key"};
+  }
+  config.call_access = value == "key" ? CallAccess::kKey : CallAccess::kOpen;
+  return OkStatus();
+}
+
+Rule CallAccessRule() {
+  return {{"call-access", "open|key",
+           "who may call functions: everybody, or keys with the scope invoke", true},
+          ParseCallAccess,
+          CopyOf(&DaemonConfig::call_access)};
+}
+
 Rule ProviderNameRule() {
   return TextRule(
       {"provider-name", "NAME",
@@ -359,6 +374,7 @@ const std::vector<Rule>& Rules() {
          CopyOf(&C::log_level)},
         AppArmorRule(),
         ProviderNameRule(),
+        CallAccessRule(),
         CountRule({"max-connections", "N", "client connections at once", false},
                   &C::max_connections, {4, 100000}),
         DurationRule({"header-timeout", "TIME", "for a whole request head", true},

@@ -22,6 +22,8 @@ namespace pulga {
 // /var/lib/pulga; of an ordinary user $XDG_DATA_HOME/pulga, or ~/.local/share/pulga.
 std::string DefaultDataDir();
 
+enum class CallAccess : uint8_t { kOpen, kKey };
+
 struct DaemonConfig {
   std::string data_dir = DefaultDataDir();
   std::vector<std::string> listen = {"127.0.0.1:8080"};  // ADDR:PORT, [V6]:PORT or unix:/PATH
@@ -31,6 +33,7 @@ struct DaemonConfig {
   std::string provider_name = "pulga";  // what GET /system/info calls us
 
   // HTTP front.
+  CallAccess call_access = CallAccess::kOpen;  // who may call functions from outside
   uint32_t max_connections = 1024;
   Duration header_timeout = std::chrono::seconds(10);      // whole request head
   Duration body_timeout = std::chrono::seconds(60);        // without a byte of the body

@@ -122,6 +122,33 @@ class Accounts(Case):
             self.assertNotIn(secret.encode(), file.read_bytes(), file)
 
 
+class CallsWithAKey(OwnDaemonCase):
+    def test_a_call_needs_a_key_that_its_function_never_sees_until_the_setting_is_open(self):
+        settings = self.daemon.temp / "pulga.conf"
+        settings.write_text("call-access = key\n")
+        settings.chmod(0o644)
+        self.daemon.stop()
+        self.daemon.flags += ["--config", str(settings)]
+        self.daemon.start()
+        self.daemon.deploy_probe()
+        self.daemon.api("POST", "/v1/users", {"name": "bob", "role": "limited"})
+        made = self.daemon.api("POST", "/v1/keys", {"user": "bob", "scopes": ["invoke"]})
+        key = made.json()["key"]
+        refused = self.daemon.call("probe", b"env")
+        self.assertEqual((refused.status, refused.outcome), (401, "rejected:unauthorized"))
+        seen = self.daemon.call("probe", b"env", headers={"Authorization": "Bearer " + key})
+        self.assertEqual(seen.status, 200, repr(seen))
+        self.assertIn("Http_", seen.text)
+        self.assertNotIn(key, seen.text)
+        shut = self.daemon.cli("invoke", "probe", stdin=b"env")
+        self.assertEqual(shut.returncode, 1, shut)
+        self.assertIn("Http_", self.daemon.cli_ok("invoke", "probe", "--send-key", stdin=b"env",
+                                                  env={"PULGA_KEY": key}))
+        settings.write_text("call-access = open\n")
+        self.daemon.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: self.daemon.call("probe", b"env").status == 200, what="the reload")
+
+
 class Restarts(OwnDaemonCase):
     def test_users_and_keys_survive_a_kill_and_revocations_too(self):
         self.daemon.api("POST", "/v1/users", {"name": "ada", "role": "administrator"})

@@ -65,7 +65,6 @@ TEST(AccountBodies, TakeWhatTheyKnowAndNothingElse) {
 
 class AccountRoutesTest : public Loopback {
  protected:
-  void SetUp() override { Start(); }
   std::string As(const std::string& key, const std::string& line, const std::string& body = "") {
     return Ask(line + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + key +
                    "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n",
@@ -87,12 +86,20 @@ class AccountRoutesTest : public Loopback {
     const size_t at = made.find("\"key\":\"") + 7;
     return made.substr(at, made.find('"', at) - at);
   }
+  // What the last call's function got.
+  std::string AuthorizationOfCall() {
+    for (const auto& [name, value] : LastCall()->request.headers) {
+      if (EqualsIgnoreCase(name, "Authorization")) return value;
+    }
+    return "";
+  }
   static std::string IdOf(const std::string& key) { return key.substr(6, 16); }
 };
 
 constexpr const char* kBoth = R"("sign-in","deploy")";
 
 TEST_F(AccountRoutesTest, AnAdministratorsKeyDoesWhatItsScopesSay) {
+  Start();
   const std::string deploy = KeyOf("admin", R"("deploy")");
   EXPECT_EQ(StatusAs(deploy, "PUT /v1/functions/f", R"({"image":"hello"})"), 201);
   EXPECT_EQ(StatusAs(deploy, "GET /v1/functions"), 200);
@@ -113,6 +120,7 @@ TEST_F(AccountRoutesTest, AnAdministratorsKeyDoesWhatItsScopesSay) {
 }
 
 TEST_F(AccountRoutesTest, UsersSeeThemselvesAndNobodyElse) {
+  Start();
   AddUser("ada", "standard");
   AddUser("bob", "limited");
   const std::string ada = KeyOf("ada", kBoth);
@@ -131,6 +139,7 @@ TEST_F(AccountRoutesTest, UsersSeeThemselvesAndNobodyElse) {
 }
 
 TEST_F(AccountRoutesTest, NobodyRaisesThemselves) {
+  Start();
   AddUser("ada", "standard");
   AddUser("bob", "limited");
   const std::string ada = KeyOf("ada", kBoth);
@@ -152,6 +161,7 @@ TEST_F(AccountRoutesTest, NobodyRaisesThemselves) {
 }
 
 TEST_F(AccountRoutesTest, DisabledAndRemovedUsersAreStrangersAtOnce) {
+  Start();
   AddUser("ada", "administrator");
   const std::string ada = KeyOf("ada", kBoth);
   EXPECT_EQ(StatusAs(ada, "GET /v1/functions"), 200);
@@ -168,6 +178,7 @@ TEST_F(AccountRoutesTest, DisabledAndRemovedUsersAreStrangersAtOnce) {
 }
 
 TEST_F(AccountRoutesTest, MistakesAreToldAndKeysNeverShownAgain) {
+  Start();
   AddUser("ada", "standard");
   EXPECT_EQ(StatusOf(Admin("POST /v1/users", R"({"name":"ada","role":"limited"})")), 409);
   EXPECT_EQ(StatusOf(Admin("PATCH /v1/users/ghost", R"({"role":"limited"})")), 404);
@@ -182,6 +193,49 @@ TEST_F(AccountRoutesTest, MistakesAreToldAndKeysNeverShownAgain) {
   EXPECT_NE(list.find(IdOf(key)), std::string::npos);
   EXPECT_EQ(list.find(key.substr(23)), std::string::npos);
   EXPECT_EQ(list.find("sha256"), std::string::npos);
+}
+
+TEST_F(AccountRoutesTest, CallsNeedNoKeyUnlessTheBoardSaysSo) {
+  Start();
+  const std::string token = "Bearer of-the-function";
+  EXPECT_EQ(
+      StatusOf(Ask("GET /function/echo HTTP/1.1\r\nHost: x\r\nAuthorization: " + token + "\r\n")),
+      200);
+  EXPECT_EQ(AuthorizationOfCall(), token) << "it is between the caller and the function";
+}
+
+TEST_F(AccountRoutesTest, ACallThatNeedsAKeyIsMadeWithoutIt) {
+  DaemonConfig config;
+  config.call_access = CallAccess::kKey;
+  Start(config);
+  AddUser("bob", "limited");
+  const std::string caller = KeyOf("bob", R"("invoke")");
+  for (const std::string& key : {caller, std::string("sesame")}) {
+    EXPECT_EQ(StatusAs(key, "POST /function/echo", "x"), 200);
+    EXPECT_EQ(AuthorizationOfCall(), "") << "a function sees its caller's key";
+  }
+  EXPECT_EQ(StatusAs(caller, "POST /async-function/echo", "x"), 202);
+  EXPECT_EQ(StatusOf(Ask("GET /function/echo HTTP/1.1\r\nHost: x\r\nAuthorization: Basic " +
+                         Base64Encode("admin:open") + "\r\n")),
+            200);
+  EXPECT_EQ(StatusOf(Call("GET /healthz")), 200);
+}
+
+TEST_F(AccountRoutesTest, ACallThatNeedsAKeyIsRefusedWithoutAFitOne) {
+  DaemonConfig config;
+  config.call_access = CallAccess::kKey;
+  Start(config);
+  for (const char* line : {"GET /function/echo", "POST /async-function/echo",
+                           "GET /function/absent", "DELETE /async-function/id"}) {
+    const std::string refused = Call(line);
+    EXPECT_EQ(StatusOf(refused), 401) << line;
+    EXPECT_NE(refused.find("WWW-Authenticate: Bearer"), std::string::npos) << refused;
+    EXPECT_NE(refused.find("X-Pulga-Outcome: rejected:unauthorized"), std::string::npos) << refused;
+  }
+  EXPECT_EQ(StatusAs(KeyOf("admin", kBoth), "GET /function/echo"), 403);
+  EXPECT_TRUE(OnLoop([this] { return engine_->calls.empty(); }));
+  OnLoop([this] { return front_->Reload({}), 0; });
+  EXPECT_EQ(StatusOf(Call("GET /function/echo")), 200);
 }
 
 }  // namespace

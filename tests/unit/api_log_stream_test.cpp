@@ -12,6 +12,7 @@ namespace {
 class SlowClient final : public HttpExchange {
  public:
   const HttpRequest& request() const override { return request_; }
+  void DropHeader(std::string_view) override {}
   HeaderList TakeHeaders() override { return {}; }
   void Reply(HttpReply reply) override { status = reply.status; }
   void ContinueBody() override {}

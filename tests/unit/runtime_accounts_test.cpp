@@ -22,6 +22,7 @@ struct Row {
 };
 constexpr Row kTable[] = {{Action::kUseAccount, {true, true, true, false, true, false}},
                           {Action::kMakeKeys, {true, true, true, false, false, false}},
+                          {Action::kCall, {true, true, true, true, true, true}},
                           {Action::kSeeBoard, {true, true, true, true, false, false}},
                           {Action::kSeeFunctions, {true, true, false, false, false, false}},
                           {Action::kDeploy, {true, true, false, false, false, false}},
@@ -48,7 +49,9 @@ TEST(Permissions, OfAKeyAreThoseOfItsUserAndItsScopes) {
   for (const Row& row : kTable) {
     EXPECT_FALSE(may(0, row.action));
     EXPECT_TRUE(may(kAllScopes, row.action));
-    EXPECT_EQ(may(sign_in, row.action), row.action != Action::kDeploy);
+    const bool is_call = row.action == Action::kCall;
+    EXPECT_EQ(may(static_cast<Scopes>(Scope::kInvoke), row.action), is_call);
+    EXPECT_EQ(may(sign_in, row.action), row.action != Action::kDeploy && !is_call);
     const bool about_functions =
         row.action == Action::kDeploy || row.action == Action::kSeeFunctions;
     EXPECT_EQ(may(deploy, row.action), about_functions);
@@ -61,7 +64,7 @@ TEST(AccountRules, RolesAndScopesHaveNames) {
     EXPECT_EQ(ParseRole(RoleName(role)), role);
   }
   for (const char* bad : {"", "admin", "Administrator", "root"}) EXPECT_FALSE(ParseRole(bad));
-  EXPECT_THAT(ScopeNames(kAllScopes), ::testing::ElementsAre("sign-in", "deploy"));
+  EXPECT_THAT(ScopeNames(kAllScopes), ::testing::ElementsAre("sign-in", "invoke", "deploy"));
   EXPECT_EQ(ParseScope("deploy"), Scope::kDeploy);
   EXPECT_FALSE(ParseScope("all"));
 }

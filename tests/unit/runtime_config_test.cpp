@@ -53,6 +53,7 @@ TEST(DaemonConfig, RefusesValuesThatMakeNoSense) {
                                                        {"log-level", "loud"},
                                                        {"log-bytes", "65Mi"},
                                                        {"apparmor", "required"},
+                                                       {"call-access", "closed"},
                                                        {"insecure-listen", "1"},
                                                        {"data", "relative"},
                                                        {"stop-timeout", "1h"},
