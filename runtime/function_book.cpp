@@ -64,14 +64,11 @@ void FunctionBook::Forget(TimePoint now) {
 void FunctionBook::Count(TimePoint now) {
   changed_ = true;
   const auto number = static_cast<uint32_t>(now.time_since_epoch() / std::chrono::minutes(1));
-  if (minute_count_ == 0 || minutes_[minute_count_ - 1].number != number) {
-    if (minute_count_ == kMinutes) {
-      std::move(minutes_.begin() + 1, minutes_.end(), minutes_.begin());
-      --minute_count_;
-    }
-    minutes_[minute_count_++] = {number, 0};
+  if (minutes_.empty() || minutes_.back().number != number) {
+    if (minutes_.size() == kMinutes) minutes_.erase(minutes_.begin());
+    minutes_.push_back({number, 0});
   }
-  ++minutes_[minute_count_ - 1].calls;
+  ++minutes_.back().calls;
 }
 
 Learned FunctionBook::Take(const Clock& clock) {
@@ -87,13 +84,14 @@ Learned FunctionBook::Take(const Clock& clock) {
   out.at = clock.WallTime();
   if (idle_since_)
     out.idle_since = out.at - duration_cast<system_clock::duration>(now - *idle_since_);
-  for (size_t i = 0; i < minute_count_; ++i) {
-    const TimePoint begun(minutes(minutes_[i].number));
+  for (const Minute& counted : minutes_) {
+    const TimePoint begun(minutes(counted.number));
     const auto wall = out.at - duration_cast<system_clock::duration>(now - begun);
     const int64_t minute = wall.time_since_epoch() / minutes(1);
-    out.minutes.push_back({std::max<int64_t>(minute, 0), minutes_[i].calls});
+    out.minutes.push_back({std::max<int64_t>(minute, 0), counted.calls});
   }
-  minute_count_ = 0;
+  minutes_ = {};
+  load_.Rest(now);
   changed_ = false;
   return out;
 }

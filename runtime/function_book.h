@@ -1,10 +1,9 @@
 // FunctionBook: what was learned about one function, over all its versions: how long it is usually
 // idle, how many calls it has at once and how often, what its starts cost and its instances hold,
-// and what was lately decided for it and why. Bounded; a call costs it no allocation. Loop thread;
-// its pools share it, and it goes with the function.
+// and what was lately decided for it and why. Bounded, and small while there are no calls. Loop
+// thread; its pools share it, and it goes with the function.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -106,8 +105,7 @@ class FunctionBook {
   double recent_ = 0;
   TimePoint counted_;
   std::vector<Decision> decisions_;
-  std::array<Minute, kMinutes> minutes_;  // the newest last
-  uint32_t minute_count_ = 0;
+  std::vector<Minute> minutes_;  // with calls, the newest last
   std::optional<InstanceSize> size_;
   bool changed_ = false;
 };

@@ -1,58 +1,56 @@
 #include "sandbox/feature_shelf.h"
 
 #include <algorithm>
-#include <functional>
-#include <string_view>
+#include <optional>
 
 namespace pulga {
 namespace {
 
-size_t HashOf(const Feature& feature) {
-  size_t hash = static_cast<size_t>(feature.state);
-  for (const std::string_view text :
-       {std::string_view(feature.name), std::string_view(feature.detail),
-        std::string_view(feature.advice)}) {
-    hash = hash * 31 + std::hash<std::string_view>()(text);
-  }
-  return hash;
-}
+// A list that differs in more of its places than one in so many is one of its own.
+constexpr size_t kAlike = 4;
 
 bool Same(const Feature& a, const Feature& b) {
   return a.name == b.name && a.state == b.state && a.detail == b.detail && a.advice == b.advice;
 }
 
+using Differences = std::vector<std::pair<size_t, Feature>>;
+
+std::optional<Differences> Compare(const std::vector<Feature>& shared,
+                                   const std::vector<Feature>& features) {
+  if (shared.size() != features.size()) return std::nullopt;
+  Differences own;
+  for (size_t i = 0; i < features.size(); ++i) {
+    if (Same(shared[i], features[i])) continue;
+    if (own.size() == features.size() / kAlike) return std::nullopt;
+    own.emplace_back(i, features[i]);
+  }
+  own.shrink_to_fit();
+  return own;
+}
+
 }  // namespace
 
-std::shared_ptr<const Feature> FeatureShelf::Keep(const Feature& feature) {
-  const size_t hash = HashOf(feature);
-  const auto [first, last] = kept_.equal_range(hash);
-  for (auto it = first; it != last; ++it) {
-    std::shared_ptr<const Feature> kept = it->second.lock();
-    if (kept != nullptr && Same(*kept, feature)) return kept;
-  }
-  // Not by make_shared: the weak pointer would keep the whole block.
-  std::shared_ptr<const Feature> kept(new Feature(feature));
-  kept_.emplace(hash, kept);
-  return kept;
-}
-
 FeatureShelf::List FeatureShelf::Keep(const std::vector<Feature>& features) {
-  List list;
-  list.reserve(features.size());
-  for (const Feature& feature : features) list.push_back(Keep(feature));
-  if (kept_.size() >= clear_at_) Clear();
-  return list;
-}
-
-void FeatureShelf::Clear() {
-  std::erase_if(kept_, [](const auto& entry) { return entry.second.expired(); });
-  clear_at_ = std::max<size_t>(64, 2 * kept_.size());
+  if (features.empty()) return {};
+  std::erase_if(shared_, [](const auto& list) { return list.expired(); });
+  List best;
+  for (const auto& weak : shared_) {
+    auto shared = weak.lock();
+    auto own = Compare(*shared, features);
+    if (!own || (best.shared != nullptr && own->size() >= best.own.size())) continue;
+    best = {std::move(shared), std::move(*own)};
+  }
+  if (best.shared != nullptr) return best;
+  best.shared = std::make_shared<const std::vector<Feature>>(features);
+  if (shared_.size() == kMost) shared_.erase(shared_.begin());
+  shared_.push_back(best.shared);
+  return best;
 }
 
 std::vector<Feature> Unpacked(const FeatureShelf::List& list) {
-  std::vector<Feature> features;
-  features.reserve(list.size());
-  for (const auto& feature : list) features.push_back(*feature);
+  if (list.shared == nullptr) return {};
+  std::vector<Feature> features = *list.shared;
+  for (const auto& [place, feature] : list.own) features[place] = feature;
   return features;
 }
 

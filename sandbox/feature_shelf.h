@@ -1,11 +1,11 @@
-// FeatureShelf: lists of features of which equal entries are kept once: the reports of a thousand
-// versions say nearly the same, and each is some ten KiB by itself. Loop thread. Owns nothing that
-// no list holds any more, but for a few bytes that the next lists clear away.
+// FeatureShelf: many lists of features in little memory: the reports of a thousand versions say the
+// same but for a word or two, and each is some ten KiB by itself. A list is one that many share,
+// and where it differs. Loop thread. Owns nothing that no list holds any more.
 #pragma once
 
 #include <cstddef>
-#include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "sandbox/kernel_features.h"
@@ -14,16 +14,17 @@ namespace pulga {
 
 class FeatureShelf {
  public:
-  using List = std::vector<std::shared_ptr<const Feature>>;
+  struct List {
+    std::shared_ptr<const std::vector<Feature>> shared;  // null: an empty one
+    std::vector<std::pair<size_t, Feature>> own;         // instead of those at these places
+  };
   List Keep(const std::vector<Feature>& features);
-  size_t size() const { return kept_.size(); }  // those of no list any more may still be counted
+  size_t size() const { return shared_.size(); }  // those of no list any more may still be counted
 
  private:
-  std::shared_ptr<const Feature> Keep(const Feature& feature);
-  void Clear();
-
-  std::multimap<size_t, std::weak_ptr<const Feature>> kept_;  // by a hash of all they say
-  size_t clear_at_ = 64;
+  // The newest last. What is like none of so many is kept whole.
+  static constexpr size_t kMost = 16;
+  std::vector<std::weak_ptr<const std::vector<Feature>>> shared_;
 };
 
 std::vector<Feature> Unpacked(const FeatureShelf::List& list);

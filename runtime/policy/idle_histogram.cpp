@@ -22,8 +22,13 @@ void IdleHistogram::Add(Duration idle) {
     ++beyond_;
     return;
   }
-  ++counts_[static_cast<size_t>(std::max(idle, Duration::zero()) / kBin)];
+  ++At(static_cast<size_t>(std::max(idle, Duration::zero()) / kBin));
   ++inside_;
+}
+
+uint8_t& IdleHistogram::At(size_t bin) {
+  if (bin >= counts_.size()) counts_.resize(bin + 1);
+  return counts_[bin];
 }
 
 void IdleHistogram::Halve() {
@@ -32,13 +37,14 @@ void IdleHistogram::Halve() {
     count /= 2;
     inside_ = static_cast<uint8_t>(inside_ + count);
   }
+  while (!counts_.empty() && counts_.back() == 0) counts_.pop_back();
   beyond_ /= 2;
 }
 
 size_t IdleHistogram::Percentile(uint32_t percent) const {
   const uint32_t wanted = std::max<uint32_t>(1, (inside_ * percent + 99) / 100);
   uint32_t seen = 0;
-  for (size_t bin = 0; bin < kBins; ++bin) {
+  for (size_t bin = 0; bin < counts_.size(); ++bin) {
     seen += counts_[bin];
     if (seen >= wanted) return bin;
   }
@@ -57,7 +63,7 @@ bool IdleHistogram::Concentrated(double cv) const {
 
 std::string IdleHistogram::Serialise() const {
   std::string text = std::to_string(beyond_) + ";";
-  for (size_t bin = 0; bin < kBins; ++bin) {
+  for (size_t bin = 0; bin < counts_.size(); ++bin) {
     if (counts_[bin] == 0) continue;
     if (text.back() != ';') text += ',';
     text += std::to_string(bin) + "*" + std::to_string(counts_[bin]);
@@ -78,9 +84,9 @@ Result<IdleHistogram> IdleHistogram::Parse(std::string_view text) {
     if (parts.size() != 2) return BadText(text);
     const auto bin = ParseUint(parts[0], kBins - 1);
     const auto count = ParseUint(parts[1], kMost);
-    if (!bin || !count || *count == 0 || out.counts_[*bin] != 0) return BadText(text);
+    if (!bin || !count || *count == 0 || out.CountAt(*bin) != 0) return BadText(text);
     if (out.observations() + *count > kMost) return BadText(text);
-    out.counts_[*bin] = static_cast<uint8_t>(*count);
+    out.At(*bin) = static_cast<uint8_t>(*count);
     out.inside_ = static_cast<uint8_t>(out.inside_ + *count);
   }
   return out;

@@ -4,10 +4,10 @@
 // Source: Shahrad et al., "Serverless in the Wild", USENIX ATC 2020, section 4.2.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/result.h"
@@ -40,7 +40,10 @@ class IdleHistogram {
  private:
   void Halve();
 
-  std::array<uint8_t, kBins> counts_{};
+  uint32_t CountAt(size_t bin) const { return bin < counts_.size() ? counts_[bin] : 0; }
+  uint8_t& At(size_t bin);
+
+  std::vector<uint8_t> counts_;  // up to the last bin that holds something: most functions hold few
   uint8_t inside_ = 0;
   uint8_t beyond_ = 0;
 };

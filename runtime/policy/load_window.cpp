@@ -27,13 +27,33 @@ void LoadWindow::Count(TimePoint now) {
 }
 
 LoadWindow::Bucket& LoadWindow::BucketOf(int64_t second) {
-  Bucket& bucket = buckets_[static_cast<size_t>(second % kSeconds)];
-  if (bucket.second != second) bucket = {static_cast<uint32_t>(second), 0};
-  return bucket;
+  if (!buckets_.empty() && buckets_.back().second == second) return buckets_.back();
+  Forget(second);
+  return buckets_.emplace_back(Bucket{static_cast<uint32_t>(second), 0});
+}
+
+// What a window that ends with this second does not see.
+void LoadWindow::Forget(int64_t second) {
+  const auto seen = [second](const Bucket& bucket) { return bucket.second + kSeconds > second; };
+  const auto first = std::find_if(buckets_.begin(), buckets_.end(), seen);
+  if (first == buckets_.end()) {
+    buckets_ = {};
+  } else {
+    buckets_.erase(buckets_.begin(), first);
+  }
+}
+
+void LoadWindow::Rest(TimePoint now) {
+  Advance(now);
+  Forget(SecondOf(at_));
 }
 
 void LoadWindow::Advance(TimePoint now) {
   if (now <= at_) return;
+  if (level_ == 0) {
+    at_ = now;
+    return;
+  }
   // What is older than the window is not even counted.
   at_ = std::max(at_, TimePoint(seconds(SecondOf(now) - kSeconds + 1)));
   while (at_ < now) {
@@ -52,9 +72,9 @@ double LoadWindow::Average(TimePoint now, Duration window) {
   const TimePoint from = std::max(begun_, TimePoint(seconds(last - wanted + 1)));
   if (at_ <= from) return level_;
   double sum = 0;
-  for (int64_t second = SecondOf(from); second <= last; ++second) {
-    const Bucket& bucket = buckets_[static_cast<size_t>(second % kSeconds)];
-    if (bucket.second == second) sum += bucket.sum;
+  const int64_t first = SecondOf(from);
+  for (const Bucket& bucket : buckets_) {
+    if (bucket.second >= first) sum += bucket.sum;
   }
   return sum / Length(at_ - from);
 }

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
+#include <vector>
 
 #include "base/clock.h"
 
@@ -25,9 +25,12 @@ class LoadWindow {
   // Over the last `window`, up to a minute; over all there was where that is less.
   double Average(TimePoint now, Duration window);
   uint32_t level() const { return level_; }
+  // Gives back the memory of what is older than a minute.
+  void Rest(TimePoint now);
 
  private:
   void Advance(TimePoint now);
+  void Forget(int64_t second);
 
   struct Bucket {
     uint32_t second = 0;
@@ -35,7 +38,7 @@ class LoadWindow {
   };
   Bucket& BucketOf(int64_t second);  // empty, if it is a new one
 
-  std::array<Bucket, kSeconds> buckets_;  // by second modulo the size
+  std::vector<Bucket> buckets_;  // of seconds in which there was something, the newest last
   TimePoint begun_;
   TimePoint at_;
   uint32_t level_ = 0;

@@ -232,19 +232,45 @@ TEST(Isolation, AGrantDegradesWhatStandsAndMendsNothing) {
   EXPECT_EQ(absent.detail, "not in this kernel");
 }
 
+std::vector<Feature> ReportOf(const std::string& ids, size_t rows = 8) {
+  std::vector<Feature> report = {{"id_range", kPresent, ids, ""}};
+  while (report.size() < rows) {
+    report.push_back({"layer." + std::to_string(report.size()), kPresent, "as everywhere", ""});
+  }
+  return report;
+}
+
 TEST(FeatureShelf, KeepsWhatManyListsSayOnceAndForgetsWhatNoneSays) {
   FeatureShelf shelf;
-  const Feature common = {"seccomp", kPresent, "234 instructions", ""};
-  FeatureShelf::List first = shelf.Keep({common, {"id_range", kPresent, "ids 1-2", ""}});
-  const FeatureShelf::List second = shelf.Keep({common, {"id_range", kPresent, "ids 3-4", ""}});
-  EXPECT_EQ(first[0], second[0]) << "one and the same";
-  EXPECT_NE(first[1], second[1]);
-  EXPECT_EQ(Unpacked(second)[1].detail, "ids 3-4");
-  const std::weak_ptr<const Feature> gone = first[1];
-  first.clear();
+  FeatureShelf::List first = shelf.Keep(ReportOf("1-2"));
+  FeatureShelf::List second = shelf.Keep(ReportOf("3-4"));
+  EXPECT_EQ(first.shared, second.shared) << "one and the same";
+  EXPECT_EQ(second.own.size(), 1U);
+  EXPECT_EQ(Unpacked(first)[0].detail, "1-2");
+  EXPECT_EQ(Unpacked(second)[0].detail, "3-4");
+  EXPECT_EQ(Unpacked(second)[7].detail, "as everywhere");
+  const std::weak_ptr<const std::vector<Feature>> gone = first.shared;
+  first = {};
+  EXPECT_FALSE(gone.expired());
+  second = {};
   EXPECT_TRUE(gone.expired());
-  for (int i = 0; i < 1000; ++i) (void)shelf.Keep({{"id_range", kPresent, std::to_string(i), ""}});
-  EXPECT_LT(shelf.size(), 100U);
+  EXPECT_TRUE(Unpacked(shelf.Keep({})).empty());
+}
+
+TEST(FeatureShelf, AListThatIsLikeNoOtherIsItsOwn) {
+  FeatureShelf shelf;
+  std::vector<FeatureShelf::List> lists;
+  for (size_t rows = 4; rows < 40; ++rows) lists.push_back(shelf.Keep(ReportOf("1-2", rows)));
+  for (size_t i = 0; i < lists.size(); ++i) {
+    EXPECT_TRUE(lists[i].own.empty());
+    EXPECT_EQ(Unpacked(lists[i]).size(), i + 4);
+  }
+  EXPECT_LE(shelf.size(), 16U) << "the search for a like one is bounded";
+  std::vector<Feature> other = ReportOf("1-2", 39);
+  for (size_t i = 0; i < 20; ++i) other[i].detail = "nowhere else";
+  const FeatureShelf::List apart = shelf.Keep(other);
+  EXPECT_TRUE(apart.own.empty());
+  EXPECT_EQ(Unpacked(apart)[19].detail, "nowhere else");
 }
 
 }  // namespace
