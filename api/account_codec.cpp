@@ -149,4 +149,21 @@ Result<KeyOrder> ParseKeyOrderBody(std::string_view text, const std::string& ask
   return order;
 }
 
+Result<SignInAttempt> ParseSignInBody(std::string_view text) {
+  PULGA_ASSIGN_OR_RETURN(const Json json, ParseFields(text, {"name", "password"}));
+  SignInAttempt attempt;
+  PULGA_ASSIGN_OR_RETURN(attempt.user, TextField(json, "name"));
+  PULGA_ASSIGN_OR_RETURN(attempt.password, TextField(json, "password"));
+  PULGA_RETURN_IF_ERROR(CheckUserName(attempt.user));
+  return attempt;
+}
+
+Result<PasswordChange> ParsePasswordBody(std::string_view text) {
+  PULGA_ASSIGN_OR_RETURN(const Json json, ParseFields(text, {"password", "current"}));
+  PasswordChange change;
+  PULGA_ASSIGN_OR_RETURN(change.password, TextField(json, "password"));
+  PULGA_ASSIGN_OR_RETURN(change.current, TextField(json, "current"));
+  return change;
+}
+
 }  // namespace pulga

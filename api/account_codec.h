@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "runtime/accounts/account_service.h"
+#include "runtime/accounts/sign_in.h"
 
 namespace pulga {
 
@@ -22,5 +22,14 @@ Result<UserChange> ParseUserChangeBody(std::string_view text);
 // {"user": "ada", "label": "ci", "scopes": ["deploy"], "expires_in": "720h"}; all but the scopes
 // may be absent, and then the key is `asker`'s.
 Result<KeyOrder> ParseKeyOrderBody(std::string_view text, const std::string& asker);
+
+// {"name": "ada", "password": "..."}
+Result<SignInAttempt> ParseSignInBody(std::string_view text);
+struct PasswordChange {
+  std::string password;
+  std::string current;  // the one before; "" where it was not given
+};
+// {"password": "...", "current": "..."}
+Result<PasswordChange> ParsePasswordBody(std::string_view text);
 
 }  // namespace pulga

@@ -45,6 +45,8 @@ bool IsPartOfFunction(std::string_view path) {
 
 Action AccountAction(std::string_view method, std::string_view path) {
   const bool reads = method == "GET" || method == "HEAD";
+  const bool password = path.ends_with("/password") && path != "/v1/users/password";
+  if (IsAt(path, "/v1/users") && password && method == "PUT") return Action::kUseAccount;
   if (IsAt(path, "/v1/users")) return reads ? Action::kUseAccount : Action::kAdminister;
   return method == "POST" ? Action::kMakeKeys : Action::kUseAccount;
 }

@@ -18,6 +18,9 @@ std::optional<Identity> HolderOfKey(const HttpRequest& request, Engine& engine);
 // Also by the login, as below /system.
 std::optional<Identity> HolderOfKeyOrLogin(const HttpRequest& request, Engine& engine);
 
+// The one path under /v1 that asks for no key: it gives one.
+inline constexpr std::string_view kSignInPath = "/v1/sign-in";
+
 // Of a path below /v1 or /system, known or not, and of /metrics; raw, as routes are matched.
 Action ActionOf(std::string_view method, std::string_view path);
 // Whether a route may look at the request at all. Functions and what belongs to them are the

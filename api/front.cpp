@@ -152,6 +152,7 @@ std::optional<HttpReply> ApiFront::RefuseStranger(const HttpRequest& request) co
     return Refusal(request, {404, "not_found", "404 page not found", {}});
   }
   if (CallNeedsKey(request)) return RefuseCall(request);
+  if (path == kSignInPath) return std::nullopt;
   const bool management = IsManagementPath(path);
   if (!management && !IsGatewayPath(path)) return std::nullopt;
   const auto who =

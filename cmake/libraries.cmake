@@ -54,6 +54,7 @@ if(PULGA_STATIC_LIBRARIES AND NOT PULGA_SANITIZE AND PULGA_microhttpd_ARCHIVE)
 endif()
 pulga_library(crypto libcrypto libcrypto.a)
 pulga_library(nettle nettle libnettle.a)
+pulga_library(crypt libcrypt libcrypt.a)
 pulga_library(zlib zlib libz.a)
 pulga_library(zstd libzstd libzstd.a)
 # What Abseil's time library needs in turn, in this order.

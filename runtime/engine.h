@@ -19,7 +19,7 @@
 #include "images/image.h"
 #include "images/importer.h"
 #include "images/layer_difference.h"
-#include "runtime/accounts/account_service.h"
+#include "runtime/accounts/sign_in.h"
 #include "runtime/dispatcher.h"
 #include "runtime/function_log.h"
 #include "runtime/function_spec.h"
@@ -190,6 +190,7 @@ class Engine {
   virtual Status Scale(const FunctionKey& key, uint32_t instances) = 0;
   virtual Namespaces& namespaces() = 0;
   virtual AccountService& accounts() = 0;
+  virtual SignIn& sign_in() = 0;
   virtual FunctionLogs& logs() = 0;
 
   // --- calls

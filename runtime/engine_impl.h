@@ -42,6 +42,7 @@ struct EngineParts {
   Tasks& tasks;
   SecretService& secrets;
   AccountService& accounts;
+  SignIn& sign_in;
   WorkQueue& storage;
 };
 
@@ -100,6 +101,7 @@ class EngineImpl final : public Engine {
 
   Status Scale(const FunctionKey& key, uint32_t instances) override;
   AccountService& accounts() override { return parts_.accounts; }
+  SignIn& sign_in() override { return parts_.sign_in; }
   FunctionLogs& logs() override { return parts_.logs; }
 
   std::unique_ptr<Invocation> Invoke(InvocationRequest request,

@@ -246,8 +246,14 @@ CREATE TABLE api_keys (
 CREATE INDEX api_keys_by_user ON api_keys(user_name);
 )sql";
 
-constexpr const char* kMigrations[] = {kSchema1, kSchema2, kSchema3, kSchema4,
-                                       kSchema5, kSchema6, kSchema7, kSchema8};
+// Passwords as crypt(5) writes them, "" for none; keys that a sign-in made.
+constexpr const char* kSchema9 = R"sql(
+ALTER TABLE users ADD COLUMN password_hash TEXT NOT NULL DEFAULT '';
+ALTER TABLE api_keys ADD COLUMN session INTEGER NOT NULL DEFAULT 0 CHECK (session IN (0, 1));
+)sql";
+
+constexpr const char* kMigrations[] = {kSchema1, kSchema2, kSchema3, kSchema4, kSchema5,
+                                       kSchema6, kSchema7, kSchema8, kSchema9};
 
 Status CheckOwnership(Database& database) {
   PULGA_ASSIGN_OR_RETURN(const int64_t id, database.QueryInt("PRAGMA application_id"));

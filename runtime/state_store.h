@@ -153,10 +153,13 @@ class StateStore {
   Result<int64_t> CountSecrets();
   Status DeleteSecret(const FunctionKey& key);
 
-  // New, or with another role or state.
+  // New, or with another role or state; not the password.
   Status PutUser(const User& user);
   Status DeleteUser(const std::string& name);  // with their keys
-  Status AddKey(const ApiKey& key);
+  // Together with the end of all that the user signed in for. `hash` may be "".
+  Status SetPassword(const std::string& user, const std::string& hash);
+  // In the place of those.
+  Status AddKey(const ApiKey& key, const std::vector<std::string>& replaced_ids);
   Status DeleteKey(const std::string& id);
   // Keys that are gone are passed over.
   Status NoteKeyUses(const std::vector<KeyUse>& uses);

@@ -19,12 +19,12 @@ std::vector<Command> InvokeCommands();       // invoke
 std::vector<Command> TaskCommands();         // tasks ls|show|result|rm
 std::vector<Command> VolumeCommands();       // volume ls|create|inspect|rm
 std::vector<Command> SecretCommands();       // secret ls|create|update|rm
-std::vector<Command> AccountCommands();      // user ls|create|update|rm, key ls|create|rm
-std::vector<Command> PolicyCommands();       // policy replay
-std::vector<Command> OpenFaasCommands();     // export
-std::vector<Command> FaasdCommands();        // import --faasd
-std::vector<Command> RunCommands();          // run
-std::vector<Command> BenchCommands();        // bench
+std::vector<Command> AccountCommands();   // user ls|create|update|password|rm, sign-in, key ls|...
+std::vector<Command> PolicyCommands();    // policy replay
+std::vector<Command> OpenFaasCommands();  // export
+std::vector<Command> FaasdCommands();     // import --faasd
+std::vector<Command> RunCommands();       // run
+std::vector<Command> BenchCommands();     // bench
 std::vector<Command> AllCommands();
 
 // "FILE", or "-" for stdin. On a terminal with a progress bar. Gives the daemon's reply (its JSON).

@@ -1,3 +1,4 @@
+#include <termios.h>
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>
@@ -73,8 +74,6 @@ int RunUserUpdate(const Args& args) {
   return Ask(args, {"PATCH", UserPath(args.words()[0]), body.dump()}, ShowUser);
 }
 
-int RunUserRemove(const Args& args) { return RemoveEach(args, UserPath); }
-
 std::string ScopesOf(const Json& key) {
   std::string out;
   for (const Json& scope : ListIn(key, "scopes")) {
@@ -82,6 +81,62 @@ std::string ScopesOf(const Json& key) {
   }
   return out;
 }
+
+void ShowNewKey(const Json& key) {
+  // The key alone on stdout, so that it can go into a file or a variable.
+  const std::string end = TextIn(key, "expires_at");
+  PrintErr("key " + TextIn(key, "id") + " of user " + TextIn(key, "user") + " (" + ScopesOf(key) +
+           ")" + (end.empty() ? "" : ", until " + end) + "; it is shown this once:\n");
+  PrintOut(TextIn(key, "key") + "\n");
+}
+
+// While it lives, what is typed does not show.
+class HiddenInput {
+ public:
+  HiddenInput() : terminal_(isatty(STDIN_FILENO) == 1 && tcgetattr(STDIN_FILENO, &before_) == 0) {
+    if (!terminal_) return;
+    termios hidden = before_;
+    hidden.c_lflag &= ~static_cast<tcflag_t>(ECHO);
+    (void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &hidden);
+  }
+  ~HiddenInput() {
+    if (!terminal_) return;
+    (void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &before_);
+    PrintErr("\n");
+  }
+  bool terminal() const { return terminal_; }
+
+ private:
+  termios before_ = {};
+  bool terminal_;
+};
+
+// A line of stdin, without its end; never an argument: those everybody on the machine can read.
+std::string ReadSecretLine(const std::string& prompt) {
+  const HiddenInput hidden;
+  if (hidden.terminal()) PrintErr(prompt);
+  std::string line;
+  char byte = 0;
+  while (line.size() < 4096 && read(STDIN_FILENO, &byte, 1) == 1 && byte != '\n') line += byte;
+  if (line.ends_with('\r')) line.pop_back();
+  return line;
+}
+
+int RunUserPassword(const Args& args) {
+  Json body = Json::object();
+  if (args.Has("current")) body["current"] = ReadSecretLine("the password until now: ");
+  body["password"] = ReadSecretLine("the new password: ");
+  const std::string& name = args.words()[0];
+  return Ask(args, {"PUT", UserPath(name) + "/password", body.dump()},
+             [&](const Json&) { PrintOut("user " + name + " has another password\n"); });
+}
+
+int RunSignIn(const Args& args) {
+  const Json body = {{"name", args.words()[0]}, {"password", ReadSecretLine("password: ")}};
+  return Ask(args, {"POST", "/v1/sign-in", body.dump()}, ShowNewKey);
+}
+
+int RunUserRemove(const Args& args) { return RemoveEach(args, UserPath); }
 
 std::string TimeOr(const Json& key, const char* field, const char* absent) {
   const std::string time = TextIn(key, field);
@@ -114,12 +169,7 @@ int RunKeyCreate(const Args& args) {
   for (const auto& [option, field] : texts) {
     if (const auto value = args.Value(option)) body[field] = *value;
   }
-  return Ask(args, {"POST", "/v1/keys", body.dump()}, [](const Json& key) {
-    // The key alone on stdout, so that it can go into a file or a variable.
-    PrintErr("key " + TextIn(key, "id") + " of user " + TextIn(key, "user") + " (" + ScopesOf(key) +
-             "); it is shown this once:\n");
-    PrintOut(TextIn(key, "key") + "\n");
-  });
+  return Ask(args, {"POST", "/v1/keys", body.dump()}, ShowNewKey);
 }
 
 int RunKeyRemove(const Args& args) { return RemoveEach(args, KeyPath); }
@@ -140,6 +190,16 @@ std::vector<Command> UserCommands() {
                            {"enable", 0, "", "their keys work again"}} +
            ClientOptions(),
        1, 1, &RunUserUpdate},
+      {"user password", "NAME [--current]", "Give a user a password.",
+       "It is read from the terminal or from stdin. All that the user signed in for ends.",
+       std::vector<Option>{
+           {"current", 'c', "", "read the one until now first, as all but administrators must"}} +
+           ClientOptions(),
+       1, 1, &RunUserPassword},
+      {"sign-in", "NAME", "Get a key for 12 hours by a password.",
+       "The password is read from the terminal or from stdin, the key printed on stdout:\n"
+       "export PULGA_KEY=$(pulga sign-in ada).",
+       ClientOptions(), 1, 1, &RunSignIn},
       {"user rm", "NAME...", "Remove users with their keys.", "", ClientOptions(), 1, 100,
        &RunUserRemove},
   };

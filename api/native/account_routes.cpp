@@ -1,9 +1,12 @@
+#include <arpa/inet.h>
+
 #include <algorithm>
 
 #include "api/account_codec.h"
 #include "api/authorization.h"
 #include "api/handlers.h"
 #include "api/native/routes.h"
+#include "base/text.h"
 
 namespace pulga {
 namespace {
@@ -100,6 +103,90 @@ void RevokeKey(Engine& engine, const Identity& who, const std::string& id, const
   });
 }
 
+// Of the address alone: of an IPv6 one the half that names its network.
+std::string AddressOf(const std::string& peer) {
+  std::string address = peer.substr(0, peer.rfind(':'));
+  in6_addr raw = {};
+  if (!address.starts_with('[')) return address;
+  const std::string inner = address.substr(1, address.find_first_of("]%") - 1);
+  if (inet_pton(AF_INET6, inner.c_str(), &raw) != 1) return address;
+  return HexEncode(std::string_view(reinterpret_cast<const char*>(raw.s6_addr), 8));
+}
+
+// What was wrong with a password, and for how long none is looked at.
+HttpReply RefusedPassword(const Error& error, Duration wait) {
+  if (error.code != Code::kPermission) return RefusedUser(error);
+  if (wait == Duration::zero()) {
+    return ErrorReply({401, "wrong_credentials", error.message, {}});
+  }
+  HttpReply reply = ErrorReply({429, "too_many_attempts", error.message, {}});
+  const auto seconds = std::chrono::ceil<std::chrono::seconds>(wait).count();
+  for (auto& [name, value] : reply.headers) {
+    if (name == "Retry-After") value = std::to_string(seconds);
+  }
+  return reply;
+}
+
+std::unique_ptr<HttpHandler> SignInHandler(Engine& engine, HttpExchange& exchange) {
+  std::string address = AddressOf(exchange.request().peer);
+  return WithBody(
+      exchange, kSmallBody,
+      [&engine, address = std::move(address)](const std::string& body, const ReplyDone& done) {
+        auto attempt = ParseSignInBody(body);
+        if (!attempt.ok()) return done(RefusedUser(attempt.error()));
+        attempt->address = address;
+        engine.sign_in().Try(std::move(*attempt),
+                             [done](const Result<NewKey>& made, Duration wait) {
+                               if (!made.ok()) return done(RefusedPassword(made.error(), wait));
+                               done(JsonReply(200, NewKeyJson(*made)));
+                             });
+      });
+}
+
+void StorePassword(Engine& engine, const std::string& name, std::string password,
+                   const ReplyDone& done) {
+  engine.sign_in().SetPassword(name, std::move(password), [done](const Status& set) {
+    done(set.ok() ? EmptyReply(204) : RefusedUser(set.error()));
+  });
+}
+
+// Whoever is no administrator has to know the one before: a key that was left behind is not enough.
+void SetPassword(Engine& engine, const Identity& who, SignInAttempt current,
+                 const std::string& body, const ReplyDone& done) {
+  auto change = ParsePasswordBody(body);
+  if (!change.ok()) return done(RefusedUser(change.error()));
+  if (engine.accounts().FindUser(current.user) == nullptr ||
+      !MayUse(who, Action::kUseAccount, current.user)) {
+    return done(RefusedUser(NotThere("the user")));
+  }
+  if (who.role == Role::kAdministrator) {
+    return StorePassword(engine, current.user, std::move(change->password), done);
+  }
+  current.password = std::move(change->current);
+  const std::string name = current.user;
+  engine.sign_in().Check(std::move(current), [&engine, name, password = change->password, done](
+                                                 const Status& right, Duration wait) {
+    if (!right.ok()) return done(RefusedPassword(right.error(), wait));
+    StorePassword(engine, name, password, done);
+  });
+}
+
+void AddPasswordRoutes(Router& router, Engine& engine) {
+  router.Add("POST", std::string(kSignInPath),
+             [&engine](HttpExchange& exchange, const PathParams&) {
+               return SignInHandler(engine, exchange);
+             });
+  router.Add("PUT", "/v1/users/{name}/password",
+             [&engine](HttpExchange& exchange, const PathParams& params) {
+               SignInAttempt current{params.name, "", AddressOf(exchange.request().peer)};
+               return ForHolder(engine, exchange,
+                                [&engine, current](const Identity& who, const std::string& body,
+                                                   const ReplyDone& done) {
+                                  SetPassword(engine, who, current, body, done);
+                                });
+             });
+}
+
 void AddUserRoutes(Router& router, Engine& engine) {
   router.Add("GET", "/v1/users", [&engine](HttpExchange& exchange, const PathParams&) {
     return ForHolder(engine, exchange,
@@ -142,6 +229,7 @@ void AddUserRoutes(Router& router, Engine& engine) {
 
 void AddAccountRoutes(Router& router, Engine& engine) {
   AddUserRoutes(router, engine);
+  AddPasswordRoutes(router, engine);
   router.Add("GET", "/v1/keys", [&engine](HttpExchange& exchange, const PathParams&) {
     return ForHolder(engine, exchange,
                      [&engine](const Identity& who, const std::string&, const ReplyDone& done) {

@@ -15,6 +15,7 @@ namespace pulga {
 
 inline constexpr size_t kMaxUsers = 500;
 inline constexpr size_t kMaxKeysPerUser = 20;
+inline constexpr size_t kMaxSessionsPerUser = 10;  // then the oldest goes
 inline constexpr size_t kMaxKeyLabelBytes = 100;
 
 enum class Role : uint8_t { kAdministrator, kStandard, kLimited };
@@ -25,6 +26,7 @@ struct User {
   Role role = Role::kLimited;
   UserState state = UserState::kActive;
   int64_t created_unix_ms = 0;
+  std::string password_hash;  // "": has none
 };
 
 // What a key may be used for; a bit each.
@@ -33,14 +35,16 @@ using Scopes = uint8_t;
 inline constexpr Scopes kAllScopes = 7;
 
 struct ApiKey {
-  std::string id;    // public
-  std::string user;  // whose it is
+  enum class Kind : uint8_t { kLasting, kSession };  // kSession: of a sign-in
+  std::string id;                                    // public
+  std::string user;                                  // whose it is
   std::string label;
   Scopes scopes = 0;
   std::string secret_sha256;  // 64 hex digits
   int64_t created_unix_ms = 0;
   int64_t expires_unix_ms = 0;    // 0: never
   int64_t last_used_unix_ms = 0;  // 0: not yet
+  Kind kind = Kind::kLasting;
 };
 
 std::string_view RoleName(Role role);  // "administrator"

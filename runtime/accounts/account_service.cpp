@@ -189,13 +189,49 @@ void AccountService::RemoveUser(const std::string& name, std::function<void(Stat
 
 Status AccountService::MayMake(const KeyOrder& order) const {
   if (!users_.contains(order.user)) return NoUser(order.user);
+  if (order.kind == ApiKey::Kind::kSession) return OkStatus();
   const auto has = std::count_if(keys_.begin(), keys_.end(), [&](const auto& entry) {
-    return entry.second.user == order.user;
+    return entry.second.user == order.user && entry.second.kind == ApiKey::Kind::kLasting;
   });
   if (static_cast<size_t>(has) < kMaxKeysPerUser) return OkStatus();
   return Error{Code::kNoSpace, 0,
                "user " + order.user + " has " + std::to_string(kMaxKeysPerUser) +
                    " keys already: revoke some"};
+}
+
+std::vector<std::string> AccountService::ReplacedSessions(const std::string& user) const {
+  std::vector<const ApiKey*> sessions;
+  for (const auto& [id, key] : keys_) {
+    if (key.user == user && key.kind == ApiKey::Kind::kSession) sessions.push_back(&key);
+  }
+  std::sort(sessions.begin(), sessions.end(), [](const ApiKey* a, const ApiKey* b) {
+    return a->created_unix_ms > b->created_unix_ms;
+  });
+  const int64_t now = UnixMillis(parts_.clock);
+  std::vector<std::string> replaced;
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    const bool ended = sessions[i]->expires_unix_ms <= now;
+    if (ended || i + 1 >= kMaxSessionsPerUser) replaced.push_back(sessions[i]->id);
+  }
+  return replaced;
+}
+
+void AccountService::SetPassword(const std::string& name, std::string hash,
+                                 std::function<void(Status)> done) {
+  Change(
+      "set the password",
+      [this, name] { return FindUser(name) == nullptr ? Status(NoUser(name)) : OkStatus(); },
+      [&store = parts_.store, name, hash] { return store.SetPassword(name, hash); },
+      [this, name, hash, done = std::move(done)](const Status& stored) {
+        if (stored.ok()) {
+          users_[name].password_hash = hash;
+          std::erase_if(keys_, [&](const auto& entry) {
+            return entry.second.user == name && entry.second.kind == ApiKey::Kind::kSession;
+          });
+          LogInfo("user " + name + " has another password");
+        }
+        done(stored);
+      });
 }
 
 void AccountService::MakeKey(KeyOrder order, std::function<void(Result<NewKey>)> done) {
@@ -209,17 +245,24 @@ void AccountService::MakeKey(KeyOrder order, std::function<void(Result<NewKey>)>
   made.key.user = order.user;
   made.key.label = order.label;
   made.key.scopes = order.scopes;
+  made.key.kind = order.kind;
   made.key.created_unix_ms = UnixMillis(parts_.clock);
   if (order.lifetime) {
     made.key.expires_unix_ms =
         made.key.created_unix_ms +
         std::chrono::duration_cast<std::chrono::milliseconds>(*order.lifetime).count();
   }
+  const auto replaced = std::make_shared<std::vector<std::string>>();
+  const auto check = [this, order = std::move(order), replaced] {
+    if (order.kind == ApiKey::Kind::kSession) *replaced = ReplacedSessions(order.user);
+    return MayMake(order);
+  };
   Change(
-      "make the key", [this, order = std::move(order)] { return MayMake(order); },
-      [&store = parts_.store, key = made.key] { return store.AddKey(key); },
-      [this, made, done = std::move(done)](const Status& stored) {
+      "make the key", check,
+      [&store = parts_.store, key = made.key, replaced] { return store.AddKey(key, *replaced); },
+      [this, made, replaced, done = std::move(done)](const Status& stored) {
         if (!stored.ok()) return done(stored.error());
+        for (const std::string& id : *replaced) keys_.erase(id);
         keys_[made.key.id] = made.key;
         LogInfo("made key " + made.key.id + " for user " + made.key.user);
         done(made);

@@ -39,6 +39,7 @@ struct KeyOrder {
   std::string label;
   Scopes scopes = 0;
   std::optional<Duration> lifetime;  // nothing: until it is revoked
+  ApiKey::Kind kind = ApiKey::Kind::kLasting;
 };
 struct NewKey {
   ApiKey key;
@@ -70,7 +71,10 @@ class AccountService {
                   std::function<void(Result<User>)> done);
   // With their keys. Errors as of ChangeUser.
   void RemoveUser(const std::string& name, std::function<void(Status)> done);
-  // kInvalidArgument, kNotFound (the user), kNoSpace (kMaxKeysPerUser).
+  // As HashPassword gives it; ends what the user signed in for. kNotFound.
+  void SetPassword(const std::string& name, std::string hash, std::function<void(Status)> done);
+  // kInvalidArgument, kNotFound (the user), kNoSpace (kMaxKeysPerUser). A session takes the place
+  // of the user's that have ended, and of the oldest when there are too many.
   void MakeKey(KeyOrder order, std::function<void(Result<NewKey>)> done);
   void RevokeKey(const std::string& id, std::function<void(Status)> done);
 
@@ -80,6 +84,8 @@ class AccountService {
  private:
   Status MayAdd(const User& user) const;
   Status MayMake(const KeyOrder& order) const;
+  // Ids of sessions that one more of `user` takes the place of.
+  std::vector<std::string> ReplacedSessions(const std::string& user) const;
   void NoteUse(ApiKey& key, int64_t now_unix_ms);
   // `store` on the storage thread, then `apply` on the loop, as one operation of ops_.
   void Change(const char* what, std::function<Status()> check, std::function<Status()> store,

@@ -13,7 +13,7 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "base/work_queue.h"
-#include "runtime/accounts/account_service.h"
+#include "runtime/accounts/sign_in.h"
 #include "runtime/board.h"
 #include "runtime/callback_post.h"
 #include "runtime/daemon/config_limits.h"
@@ -113,6 +113,7 @@ class Daemon {
   std::unique_ptr<VolumeService> volumes_;
   std::unique_ptr<SecretService> secrets_;
   std::unique_ptr<AccountService> accounts_;
+  std::unique_ptr<SignIn> sign_in_;
   std::unique_ptr<FunctionService> functions_;
   std::unique_ptr<HabitKeeper> habits_;
   std::unique_ptr<NamespaceService> namespaces_;
@@ -285,6 +286,7 @@ void Daemon::BuildServices() {
                   [this](const FunctionKey& secret) { return registry_.UsersOfSecret(secret); }});
   with_secrets_->SetService(*secrets_);
   accounts_ = std::make_unique<AccountService>(AccountParts{*loop_, clock_, *storage_, *store_});
+  sign_in_ = std::make_unique<SignIn>(*loop_, clock_, *accounts_);
   functions_ = std::make_unique<FunctionService>(
       FunctionParts{*loop_, clock_, *storage_, *store_, catalog_, registry_, *dispatcher_, logs_,
                     board_, features_, *volumes_, *secrets_,
@@ -307,7 +309,8 @@ void Daemon::BuildServices() {
                           features_,      *sense_,
                           *habits_,       *namespaces_,
                           *tasks_,        *secrets_,
-                          *accounts_,     *storage_};
+                          *accounts_,     *sign_in_,
+                          *storage_};
   engine_ = std::make_unique<EngineImpl>(parts);
 }
 
@@ -523,6 +526,7 @@ void Daemon::TearDown() {
   habits_.reset();
   sense_.reset();
   functions_.reset();
+  sign_in_.reset();
   accounts_.reset();
   secrets_.reset();
   volumes_.reset();

@@ -4,14 +4,16 @@ kills; an older database goes on as it was."""
 import json
 import signal
 import sqlite3
+import threading
 import unittest
 
 import openapi
-from harness import Case, OwnDaemonCase, wait_until
+from harness import Case, OwnDaemonCase, in_parallel, wait_until
 
 # Of the permission table (docs/accounts.md): what others than administrators may ask at all.
 STANDARD = {("get", "/v1/users"), ("get", "/v1/users/{name}"), ("get", "/v1/keys"),
             ("post", "/v1/keys"), ("delete", "/v1/keys/{name}"), ("get", "/v1/system"),
+            ("put", "/v1/users/{name}/password"),
             ("get", "/system/info")}
 LIMITED = STANDARD - {("post", "/v1/keys"), ("get", "/v1/system"), ("get", "/system/info")}
 METHODS = {"get", "put", "post", "patch", "delete", "options"}
@@ -21,7 +23,7 @@ def managed_routes():
     """(method, path of the document, path to ask: of names nobody has, so that what is let in
     changes nothing)."""
     for path, operations in openapi.OPERATIONS.items():
-        if path.startswith(("/v1/", "/system/")):
+        if path.startswith(("/v1/", "/system/")) and path != "/v1/sign-in":
             target = path.replace("{ref...}", "no-such-ref").replace("{name}", "no-such-name")
             for method in METHODS & operations.keys():
                 yield method, path, target
@@ -113,6 +115,39 @@ class Accounts(Case):
         self.assertNotIn("a laptop", cli("key", "ls"))
         for words in (("user", "create", "../x"), ("user", "update", "bob")):
             self.assertEqual(self.daemon.cli(*words).returncode, 2, words)
+
+    def test_a_password_signs_in_and_a_new_one_ends_that(self):
+        cli = self.daemon.cli_ok
+        cli("user", "create", "eve")
+        cli("user", "password", "eve", stdin=b"correct horse battery\n")
+        key = cli("sign-in", "eve", stdin=b"correct horse battery\n").strip()
+        mine = {"PULGA_KEY": key}
+        self.assertIn("signed in", cli("key", "ls", env=mine))
+        without = self.daemon.cli("user", "password", "eve", env=mine,
+                                  stdin=b"another horse battery\n")
+        self.assertEqual(without.returncode, 1, without)
+        cli("user", "password", "eve", "--current", env=mine,
+            stdin=b"correct horse battery\nanother horse battery\n")
+        self.assertEqual(self.ask(key, "GET", "/v1/keys").status, 401)
+        old = self.daemon.cli("sign-in", "eve", stdin=b"correct horse battery\n")
+        self.assertEqual(old.returncode, 1, old)
+        self.assertIn("pulga_", cli("sign-in", "eve", stdin=b"another horse battery\n"))
+        for file in self.daemon.data.glob("pulga.db*"):
+            self.assertNotIn(b"horse battery", file.read_bytes(), file)
+        self.assertNotIn("horse", self.daemon.log())
+
+    def test_a_flood_of_sign_ins_leaves_calls_alone(self):
+        self.daemon.deploy_probe()
+        attempt = {"name": "ghost", "password": "a wrong password"}
+        flood = threading.Thread(target=in_parallel, args=(
+            30, lambda n: self.daemon.api("POST", "/v1/sign-in", attempt).status))
+        flood.start()
+        statuses = [self.daemon.call("probe", b"ls /").status for _ in range(20)]
+        flood.join(60)
+        self.assertEqual(set(statuses), {200})
+        refused = self.daemon.api("POST", "/v1/sign-in", attempt)
+        self.assertEqual(refused.status, 429, repr(refused))
+        self.assertGreaterEqual(int(refused.headers["retry-after"]), 1)
 
     def test_secret_halves_are_nowhere_in_clear(self):
         secret = self.make_key("administrator", "sign-in").split("_")[2]

@@ -340,6 +340,7 @@ FakeEngine::~FakeEngine() {
   uploads_.reset();
   tasks_.reset();
   storage_.reset();
+  sign_in_.reset();
   accounts_.reset();
   store_.reset();
   if (uploads_dir_.empty()) return;
@@ -361,6 +362,11 @@ AccountService& FakeEngine::accounts() {
   StoredState stored = store_->Load().value();
   accounts_->Load(std::move(stored.users), std::move(stored.keys));
   return *accounts_;
+}
+
+SignIn& FakeEngine::sign_in() {
+  if (sign_in_ == nullptr) sign_in_ = std::make_unique<SignIn>(loop_, clock_, accounts());
+  return *sign_in_;
 }
 
 Tasks& FakeEngine::tasks() {

@@ -79,6 +79,7 @@ class FakeEngine final : public Engine {
   Namespaces& namespaces() override { return namespaces_; }
   // The real one, over a database in the same directory.
   AccountService& accounts() override;
+  SignIn& sign_in() override;
   FunctionLogs& logs() override { return logs_; }
   std::unique_ptr<Invocation> Invoke(InvocationRequest request,
                                      InvocationObserver& observer) override;
@@ -129,6 +130,7 @@ class FakeEngine final : public Engine {
   std::unique_ptr<TaskService> tasks_;
   std::unique_ptr<StateStore> store_;
   std::unique_ptr<AccountService> accounts_;
+  std::unique_ptr<SignIn> sign_in_;
   std::unique_ptr<WorkQueue> storage_;  // ends first
   FunctionLogs logs_;
   FakeNamespaces namespaces_;

@@ -20,7 +20,7 @@ TEST(ActionOf, KnowsEveryRouteOfTheManagement) {
     const std::string name = route.method + " " + route.pattern;
     const bool listed =
         std::find(only_administer.begin(), only_administer.end(), name) != only_administer.end();
-    if (!managed) continue;
+    if (!managed || route.pattern == kSignInPath) continue;
     EXPECT_EQ(ActionOf(route.method, route.pattern) == Action::kAdminister, listed) << name;
   }
 }
@@ -33,6 +33,9 @@ TEST(ActionOf, TellsLookingFromChangingAndIsNotFooledByPaths) {
   EXPECT_EQ(ActionOf("PUT", "/v1/functions/f"), Action::kDeploy);
   EXPECT_EQ(ActionOf("GET", "/v1/uploads"), Action::kDeploy);
   EXPECT_EQ(ActionOf("POST", "/v1/keys"), Action::kMakeKeys);
+  EXPECT_EQ(ActionOf("PUT", "/v1/users/a/password"), Action::kUseAccount);
+  EXPECT_EQ(ActionOf("PUT", "/v1/users/password"), Action::kAdminister);
+  EXPECT_EQ(ActionOf("PATCH", "/v1/users/a/password"), Action::kAdminister);
   EXPECT_EQ(ActionOf("GET", "/metrics"), Action::kSeeBoard);
   for (const char* odd : {"/v1", "/v1/usersx", "/v1//users", "/v1/Users", "/v1/none", "/ui/"}) {
     EXPECT_EQ(ActionOf("GET", odd), Action::kAdminister) << odd;
@@ -193,6 +196,45 @@ TEST_F(AccountRoutesTest, MistakesAreToldAndKeysNeverShownAgain) {
   EXPECT_NE(list.find(IdOf(key)), std::string::npos);
   EXPECT_EQ(list.find(key.substr(23)), std::string::npos);
   EXPECT_EQ(list.find("sha256"), std::string::npos);
+}
+
+TEST_F(AccountRoutesTest, APasswordGivesAKeyAndIsChangedByWhoKnowsIt) {
+  Start();
+  AddUser("ada", "limited");
+  const std::string set = "PUT /v1/users/ada/password";
+  EXPECT_EQ(StatusOf(Admin(set, R"({"password":"short"})")), 400);
+  EXPECT_EQ(StatusOf(Admin(set, R"({"password":"the first of them"})")), 204);
+  const std::string in =
+      Call("POST /v1/sign-in", R"({"name":"ada","password":"the first of them"})");
+  ASSERT_EQ(StatusOf(in), 200) << in;
+  const size_t at = in.find("pulga_");
+  const std::string key = in.substr(at, in.find('"', at) - at);
+  EXPECT_EQ(StatusAs(key, "GET /v1/users/ada"), 200);
+  EXPECT_EQ(StatusAs(key, set, R"({"password":"the second of them"})"), 401);
+  EXPECT_EQ(StatusAs(key, "PUT /v1/users/admin/password", R"({"password":"the second of them"})"),
+            404);
+  EXPECT_EQ(
+      StatusAs(key, set, R"({"password":"the second of them","current":"the first of them"})"),
+      204);
+  EXPECT_EQ(StatusAs(key, "GET /v1/users/ada"), 401) << "it ended with the password";
+  EXPECT_EQ(Admin("GET /v1/users/ada").find("$7$"), std::string::npos);
+}
+
+TEST_F(AccountRoutesTest, WrongPasswordsAreAnsweredAlikeAndThenNotLookedAt) {
+  Start();
+  AddUser("ada", "limited");
+  const auto attempt = [this](const std::string& name) {
+    return Call("POST /v1/sign-in", R"({"name":")" + name + R"(","password":"a wrong password"})");
+  };
+  EXPECT_EQ(BodyOf(attempt("ada")), BodyOf(attempt("ghost")));
+  for (uint32_t i = 1; i < SignInLimits::kFreeForUser; ++i)
+    EXPECT_EQ(StatusOf(attempt("ada")), 401);
+  const std::string refused = attempt("ada");
+  EXPECT_EQ(StatusOf(refused), 429);
+  EXPECT_NE(refused.find("Retry-After: 1"), std::string::npos) << refused;
+  for (const char* bad : {"", "{}", R"({"name":"../a","password":"x"})", R"({"name":1})"}) {
+    EXPECT_EQ(StatusOf(Call("POST /v1/sign-in", bad)), 400) << bad;
+  }
 }
 
 TEST_F(AccountRoutesTest, CallsNeedNoKeyUnlessTheBoardSaysSo) {

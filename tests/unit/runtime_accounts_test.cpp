@@ -125,7 +125,9 @@ class AccountServiceTest : public ::testing::Test {
     return std::move(*answer);
   }
   Result<User> Add(const std::string& name, Role role = Role::kStandard) {
-    return Wait<Result<User>>([&](auto done) { accounts_->AddUser({name, role, {}, 0}, done); });
+    return Wait<Result<User>>([&](auto done) {
+      accounts_->AddUser({name, role, {}, 0, ""}, done);
+    });
   }
   Result<User> Change(const std::string& name, UserChange change) {
     return Wait<Result<User>>([&](auto done) { accounts_->ChangeUser(name, change, done); });
@@ -256,7 +258,7 @@ TEST_F(AccountServiceTest, AnswersWhatIsNotThereOrTooMuch) {
   EXPECT_EQ(Add("../x").error().code, Code::kInvalidArgument);
   EXPECT_EQ(Make({"admin", "\n", kAllScopes, {}}).error().code, Code::kInvalidArgument);
   std::vector<User> many;
-  for (size_t i = 1; i < kMaxUsers; ++i) many.push_back({"u" + std::to_string(i), {}, {}, 0});
+  for (size_t i = 1; i < kMaxUsers; ++i) many.push_back({"u" + std::to_string(i), {}, {}, 0, ""});
   accounts_->Load(std::move(many), {});
   EXPECT_EQ(Add("one-more").error().code, Code::kNoSpace);
 }
