@@ -166,6 +166,26 @@ class ImportFaasd(Case):
         self.assertEqual(found["secrets"], ["api-key"])
         self.assertEqual(self.function("hello", "staging")["envVars"]["WHO"], "staging")
 
+    def test_what_a_run_will_refuse_a_dry_one_tells(self):
+        scale = {"com.openfaas.scale.min": "abc"}
+        unlimited = container(IMAGE, [], ())
+        unlimited["spec"] = any_of({"process": {"args": ["/probe"], "env": []}})
+        self.store.save({
+            "openfaas-fn": {"images": {IMAGE: self.store.image()},
+                            "containers": {"my_fun": container(IMAGE, [], ()),
+                                           "scaled": container(IMAGE, [], (), **scale),
+                                           "hello": unlimited}},
+            "staging": {"labels": {"openfaas": b"1", "owner": b"me"}}})
+        for flags, outcome in ((("--dry-run",), "would be deployed"), ((), "deployed")):
+            code, told = self.run_import(*flags)
+            self.assertEqual(code, 1, told)
+            self.assertIn('function my_fun.openfaas-fn: failed ("my_fun" is no function name', told)
+            self.assertIn("function scaled.openfaas-fn: failed", told)
+            self.assertIn("function hello.openfaas-fn: note (it had no memory limit", told)
+            self.assertIn(f"function hello.openfaas-fn: {outcome}\n", told)
+            self.assertIn("namespace staging: note (its labels and annotations are not", told)
+            self.assertIn("owner=me", told)
+
     def test_what_is_there_stays_unless_told_otherwise(self):
         self.run_import()
         secrets = self.store.root / "var/lib/faasd-provider/secrets/openfaas-fn"

@@ -155,6 +155,7 @@ TEST(Faasd, ASpecMayLackEverything) {
   const auto function = FunctionOf(Facts(Json::object()));
   ASSERT_TRUE(function.ok());
   EXPECT_EQ(Json::parse(function->deployment)["limits"], Json());
+  EXPECT_THAT(function->notes, ElementsAre(HasSubstr("128 MiB")));
   ContainerFacts none = Facts({});
   none.spec = "[1";
   EXPECT_THAT(FunctionOf(none).error().message, HasSubstr("no JSON"));
@@ -163,6 +164,50 @@ TEST(Faasd, ASpecMayLackEverything) {
     none.spec = odd;
     EXPECT_TRUE(FunctionOf(none).ok()) << odd;
   }
+}
+
+TEST(Faasd, AProcessIsToldThatIsTheImagesOwnToo) {
+  ContainerFacts facts = Facts({{"process", {{"env", {"fprocess=cat", "A=image"}}}}});
+  facts.image_env = {"fprocess=cat", "A=image"};
+  const auto function = FunctionOf(facts);
+  ASSERT_TRUE(function.ok());
+  EXPECT_EQ(Json::parse(function->deployment)["envProcess"], "cat");
+  EXPECT_EQ(Json::parse(function->deployment)["envVars"], Json::object());
+}
+
+TEST(Faasd, WhatADaemonWouldRefuseIsToldBefore) {
+  ContainerFacts facts = Facts(Json::object());
+  const auto refused = [&facts]() -> std::string {
+    const auto function = FunctionOf(facts);
+    const Status checked = function.ok() ? CheckFunction(*function) : Status(function.error());
+    return checked.ok() ? "" : checked.error().message;
+  };
+  EXPECT_EQ(refused(), "");
+  facts.labels = {{"com.openfaas.scale.min", "2"}, {"com.openfaas.scale.max", "3"}};
+  EXPECT_EQ(refused(), "");
+  for (const char* bad : {"abc", "4"}) {  // no number; more than the most
+    facts.labels["com.openfaas.scale.min"] = bad;
+    EXPECT_THAT(refused(), HasSubstr("scale.min")) << bad;
+  }
+  facts.labels = {{"com.openfaas.annotations.topic", "cron-function"},
+                  {"com.openfaas.annotations.schedule", "* * * * *"},
+                  {"com.openfaas.annotations.timezone", "Mars/Olympus"}};
+  EXPECT_THAT(refused(), HasSubstr("Mars/Olympus"));
+  facts.labels.clear();
+  for (const char* name : {"my_fun", "Up"}) {
+    facts.name = name;
+    EXPECT_THAT(refused(), HasSubstr("no function name")) << name;
+    EXPECT_THAT(refused(), HasSubstr("stack file")) << name;
+  }
+  facts.name = "hash";
+  facts.name_space = "Dev_1";
+  EXPECT_THAT(refused(), HasSubstr("Dev_1"));
+}
+
+TEST(Faasd, WhatANamespaceLosesIsTold) {
+  EXPECT_EQ(NamespaceNote({{"openfaas", "1"}}), "");
+  EXPECT_THAT(NamespaceNote({{"openfaas", "true"}, {"owner", "me"}, {"a", "b"}}),
+              HasSubstr("a=b, owner=me"));
 }
 
 TEST(Faasd, SecretsAreFoundInBothPlaces) {

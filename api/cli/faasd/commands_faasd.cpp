@@ -38,6 +38,7 @@ class FaasdImport {
   int Run(const FaasdData& data) {
     for (const std::string& problem : data.problems) Tell("data", problem, "failed", "");
     for (const std::string& name : data.name_spaces) AddNamespace(name);
+    for (const auto& [name, note] : data.name_space_notes) Tell("namespace", name, "note", note);
     for (const FaasdSecret& secret : data.secrets) AddSecret(secret);
     for (const FaasdFunction& function : data.functions) AddFunction(function);
     if (json_) PrintOut(Json({{"items", items_}}).dump() + "\n");
@@ -84,6 +85,8 @@ class FaasdImport {
 
   void AddNamespace(const std::string& name) {
     if (IsThere("/system/namespace/" + PercentEncode(name))) return;
+    const Status valid = ValidateFunctionName(name);
+    if (!valid.ok()) return Tell("namespace", name, valid, "");
     if (dry_) return Tell("namespace", name, "would be made", "");
     const Json body = {{"name", name}, {"labels", {{"openfaas", "1"}}}};
     Tell("namespace", name, Send("POST", "/system/namespace/", body.dump()), "made");
@@ -110,6 +113,8 @@ class FaasdImport {
                                "?namespace=" + PercentEncode(function.name_space);
     const bool there = IsThere(target);
     if (there && !replace_) return Tell("function", name, "left alone", "there is one already");
+    const Status valid = CheckFunction(function);
+    if (!valid.ok()) return Tell("function", name, valid, "");
     AddImage(function);
     if (dry_) return Tell("function", name, there ? "would be replaced" : "would be deployed", "");
     Tell("function", name, Send(there ? "PUT" : "POST", "/system/functions", function.deployment),

@@ -11,9 +11,12 @@
 #include <utility>
 
 #include "api/cli/reply_json.h"
+#include "api/openfaas/deployment.h"
 #include "base/file_io.h"
 #include "base/text.h"
 #include "images/digest.h"
+#include "runtime/openfaas_labels.h"
+#include "runtime/tasks/schedule_plan.h"
 
 namespace pulga::cli {
 namespace {
@@ -166,8 +169,12 @@ Status ReadFunctions(const std::string& root, FaasdData* out) {
     const std::string name(entry.key);
     const auto bucket = entry.is_bucket ? BoltFile::BucketOf(entry)
                                         : Result<BoltFile::Bucket>(Error{Code::kNotFound, 0, ""});
-    if (!bucket.ok() || !IsOpenFaas(name, LabelsIn(file, *bucket))) return true;
+    if (!bucket.ok()) return true;
+    const auto labels = LabelsIn(file, *bucket);
+    if (!IsOpenFaas(name, labels)) return true;
     out->name_spaces.push_back(name);
+    const std::string note = NamespaceNote(labels);
+    if (!note.empty()) out->name_space_notes.emplace(name, note);
     const auto containers = file.Open(*bucket, "containers");
     if (containers.ok()) ReadContainers(root, file, name, *containers, out);
     return true;
@@ -262,15 +269,15 @@ Result<FaasdFunction> FunctionOf(const ContainerFacts& facts) {
   for (const Json& one : ListIn(Field(spec, "process"), "env")) {
     const std::string pair = one.is_string() ? one.get<std::string>() : "";
     const size_t equals = pair.find('=');
-    const auto& image = facts.image_env;
-    if (equals == 0 || equals == std::string::npos ||
-        std::find(image.begin(), image.end(), pair) != image.end()) {
+    if (equals == 0 || equals == std::string::npos) continue;
+    if (pair.starts_with(kProcess)) {  // the image's own, too, as faasd tells it
+      body["envProcess"] = pair.substr(kProcess.size());
       continue;
     }
+    const auto& image = facts.image_env;
+    if (std::find(image.begin(), image.end(), pair) != image.end()) continue;
     const std::string name = pair.substr(0, equals);
-    if (pair.starts_with(kProcess)) {
-      body["envProcess"] = pair.substr(kProcess.size());
-    } else if (name != "PATH" && name != "HOSTNAME") {  // containerd's own
+    if (name != "PATH" && name != "HOSTNAME") {  // containerd's own
       env[name] = pair.substr(equals + 1);
     }
   }
@@ -294,7 +301,11 @@ Result<FaasdFunction> FunctionOf(const ContainerFacts& facts) {
   if (!out.secrets.empty()) body["secrets"] = out.secrets;
   const Json& resources = Field(Field(spec, "linux"), "resources");
   const uint64_t memory = NumberIn(Field(resources, "memory"), "limit");
-  if (memory != 0) body["limits"] = {{"memory", Quantity(memory)}};
+  if (memory != 0) {
+    body["limits"] = {{"memory", Quantity(memory)}};
+  } else {
+    out.notes.emplace_back("it had no memory limit and gets 128 MiB: set limits.memory for more");
+  }
   if (NumberIn(Field(resources, "cpu"), "quota") != 0) {
     out.notes.emplace_back("its CPU quota is not taken along: set limits.cpu");
   }
@@ -302,6 +313,30 @@ Result<FaasdFunction> FunctionOf(const ContainerFacts& facts) {
   if (readonly.is_boolean() && readonly.get<bool>()) body["readOnlyRootFilesystem"] = true;
   out.deployment = body.dump(-1, ' ', false, Json::error_handler_t::replace);
   return out;
+}
+
+Status CheckFunction(const FaasdFunction& function) {
+  PULGA_RETURN_IF_ERROR(ValidateFunctionName(function.name_space));
+  const Status name = ValidateFunctionName(function.name);
+  if (!name.ok()) {
+    return Error{name.error().code, 0,
+                 name.error().message + "; deploy it from its stack file, under such a name"};
+  }
+  PULGA_ASSIGN_OR_RETURN(const JsonObject body, JsonObject::Parse(function.deployment));
+  PULGA_ASSIGN_OR_RETURN(const Deployment wanted, ParseDeployment(body, "", {}));
+  PULGA_RETURN_IF_ERROR(CheckTimeZones(wanted.spec.annotations));
+  if (!HasScaleLabels(wanted.spec)) return OkStatus();
+  PULGA_ASSIGN_OR_RETURN(const auto scaled, ApplyScaleLabels(wanted.spec, SandboxMode::kHttp));
+  return Validate(scaled.spec);
+}
+
+std::string NamespaceNote(const std::map<std::string, std::string>& labels) {
+  std::string lost;
+  for (const auto& [name, value] : labels) {
+    if (name == "openfaas") continue;
+    lost += (lost.empty() ? "" : ", ") + name + "=" + value;
+  }
+  return lost.empty() ? "" : "its labels and annotations are not taken along: " + lost;
 }
 
 Result<FaasdData> ReadFaasd(const std::string& root) {

@@ -31,6 +31,7 @@ struct FaasdSecret {
 
 struct FaasdData {
   std::vector<std::string> name_spaces;  // those marked as for functions, or with secrets
+  std::map<std::string, std::string> name_space_notes;  // by name: what is not taken along
   std::vector<FaasdFunction> functions;
   std::vector<FaasdSecret> secrets;
   std::vector<std::string> problems;  // what could not be read, in words
@@ -59,6 +60,10 @@ struct ContainerFacts {
   std::vector<std::string> image_env;
 };
 Result<FaasdFunction> FunctionOf(const ContainerFacts& facts);
+// What a daemon would refuse of its deployment, whatever its board and images; pure.
+Status CheckFunction(const FaasdFunction& function);
+// Its labels and annotations, in words; empty when it has none but the mark of a namespace.
+std::string NamespaceNote(const std::map<std::string, std::string>& labels);
 // The bytes of google.protobuf.Any -> its value; nothing when it is none.
 Result<std::string> AnyValue(std::string_view bytes);
 
