@@ -166,6 +166,12 @@ class Pool final : private SpawnerEvents {
   bool ServeOne(Call& call);
   bool HaveMemory(Call& call, Instance& instance);
   Instance* FindUsable() const;
+  bool TakesCalls(const Instance& server) const;
+  Instance* LeastBusy() const;
+  Instance* Resting() const;
+  bool SpreadsCalls() const;
+  uint32_t CallsBeforeThaw() const;
+  Instance* TakeServer(Call& call, StartKind* start);
   void Assign(Call& call, Instance& instance, StartKind start);
   void Requeue(Call& call);
   void EndOpen(Call& call);

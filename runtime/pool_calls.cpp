@@ -78,39 +78,88 @@ void Pool::Submit(Call& call) {
   Evaluate();
 }
 
-// A frozen one only where no other is free, a reclaimed one only where none is frozen.
-Instance* Pool::FindUsable() const {
-  const bool exec = version_->mode == SandboxMode::kExec;
-  Instance* frozen = nullptr;
+bool Pool::TakesCalls(const Instance& server) const {
+  return server.step == InstanceStep::kWarm && !server.closed &&
+         server.calls.size() < version_->concurrency &&
+         (server.channel == nullptr || server.channel->has_room());
+}
+
+// What is scaled by its load has none of them rest while others work: the one that has waited
+// longest. Without that the first, so that the rest may go.
+Instance* Pool::LeastBusy() const {
+  Instance* best = nullptr;
+  for (const auto& instance : instances_) {
+    if (!TakesCalls(*instance)) continue;
+    const bool better = best == nullptr || instance->calls.size() < best->calls.size() ||
+                        (SpreadsCalls() && instance->calls.size() == best->calls.size() &&
+                         instance->idle_since < best->idle_since);
+    if (better) best = instance.get();
+  }
+  return best;
+}
+
+// A reclaimed one only where none is frozen.
+Instance* Pool::Resting() const {
   Instance* reclaimed = nullptr;
   for (const auto& instance : instances_) {
-    if (instance->step == InstanceStep::kFrozen) frozen = instance.get();
+    if (instance->step == InstanceStep::kFrozen) return instance.get();
     if (instance->step == InstanceStep::kReclaimed) reclaimed = instance.get();
-    if (exec ? instance->step == InstanceStep::kParked
-             : instance->step == InstanceStep::kWarm && !instance->closed &&
-                   instance->calls.size() < version_->concurrency &&
-                   (instance->channel == nullptr || instance->channel->has_room())) {
-      return instance.get();
-    }
   }
-  return frozen != nullptr ? frozen : reclaimed;
+  return reclaimed;
+}
+
+bool Pool::SpreadsCalls() const {
+  return ScalesByTarget() || rate_ != nullptr || meters_ != nullptr;
+}
+
+// Calls at once on each server before one that rests is thawed.
+uint32_t Pool::CallsBeforeThaw() const {
+  if (ScalesByTarget()) return version_->spec.scale.target;
+  return SpreadsCalls() ? 1 : version_->concurrency;
+}
+
+Instance* Pool::FindUsable() const {
+  if (IsServer(version_->mode)) {
+    Instance* const warm = LeastBusy();
+    return warm != nullptr ? warm : Resting();
+  }
+  const auto it = std::find_if(instances_.begin(), instances_.end(), [](const auto& instance) {
+    return instance->step == InstanceStep::kParked;
+  });
+  return it == instances_.end() ? nullptr : it->get();
+}
+
+// Warm as it returns; null: none is free, or the call waits for memory, or has been told of it.
+Instance* Pool::TakeServer(Call& call, StartKind* start) {
+  Instance* const warm = LeastBusy();
+  Instance* const resting = Resting();
+  const bool enough = warm != nullptr && warm->calls.size() < CallsBeforeThaw();
+  if (resting != nullptr && !enough) {
+    const bool frozen = resting->step == InstanceStep::kFrozen;
+    // Where another can take the call nothing is asked of anybody for this one.
+    const bool fits =
+        warm != nullptr ? GrowMemory(*resting, std::nullopt) : HaveMemory(call, *resting);
+    if (fits && Thaw(*resting)) {
+      *start = frozen ? StartKind::kFrozen : StartKind::kReclaimed;
+      return resting;
+    }
+    if (fits) return TakeServer(call, start);  // that one has ended
+  }
+  if (warm == nullptr) return nullptr;
+  // Who gets what others have used already waited for them, not for its start.
+  *start = call.submitted < warm->ready && !warm->used ? StartKind::kCold : StartKind::kWarm;
+  return warm;
 }
 
 bool Pool::ServeOne(Call& call) {
+  if (IsServer(version_->mode)) {
+    StartKind start = StartKind::kWarm;
+    Instance* const server = TakeServer(call, &start);
+    if (server != nullptr) Assign(call, *server, start);
+    return server != nullptr;
+  }
   Instance* instance = FindUsable();
   if (instance == nullptr) return false;
-  if (IsServer(version_->mode)) {
-    // Who gets what others have used already waited for them, not for its start.
-    const bool awaited = call.submitted < instance->ready && !instance->used;
-    StartKind start = awaited ? StartKind::kCold : StartKind::kWarm;
-    if (instance->step != InstanceStep::kWarm) {
-      if (!HaveMemory(call, *instance)) return false;
-      start = instance->step == InstanceStep::kFrozen ? StartKind::kFrozen : StartKind::kReclaimed;
-      if (!Thaw(*instance)) return ServeOne(call);
-    }
-    Assign(call, *instance, start);
-    return true;
-  }
   const auto running = std::count_if(instances_.begin(), instances_.end(), [](const auto& other) {
     return other->step == InstanceStep::kRunning || other->step == InstanceStep::kEnding;
   });

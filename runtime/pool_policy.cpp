@@ -7,6 +7,9 @@
 namespace pulga {
 namespace {
 
+// Calls that come more often than this come all the time.
+constexpr Duration kLately = std::chrono::seconds(4);
+
 struct Counts {
   uint32_t parking = 0, parked = 0, starting = 0, warm = 0, frozen = 0, running = 0, ending = 0;
 };
@@ -209,10 +212,8 @@ class Planner {
               ? "starts an instance: a new version proves itself"
               : "starts an instance: scale.min is " + std::to_string(Min()));
     }
-    // While calls come: what they were a minute ago brings nothing back.
     const bool ahead = pool_.ahead != PoolSnapshot::Ahead::kNone;
-    const uint32_t asked = pool_.scale && ahead && Open() > 0 ? pool_.scale->wanted : 0;
-    for (; live < std::min(asked, pool_.max); ++live) {
+    for (; ahead && live < std::min(AskedByLoad(), pool_.max); ++live) {
       const auto slot = TakeSlot();
       if (!slot) return;
       Add(PoolActionKind::kStart, *slot, "starts an instance: " + Why(*pool_.scale),
@@ -226,6 +227,14 @@ class Planner {
     if (!slot) return;
     Add(PoolActionKind::kStart, *slot,
         "starts an instance: a call is expected; " + Why(pool_.warmth), Urgency::kAhead);
+  }
+
+  // While calls come: what they were a minute ago brings nothing back. For more than one they need
+  // not be open in this very moment.
+  uint32_t AskedByLoad() const {
+    if (!pool_.scale || Draining() || pool_.use != PoolSnapshot::Use::kInUse) return 0;
+    const bool lately = pool_.unused_since && pool_.now - *pool_.unused_since < kLately;
+    return Open() > 0 || (lately && pool_.scale->wanted > 1) ? pool_.scale->wanted : 0;
   }
 
   uint32_t Open() const {
@@ -256,10 +265,11 @@ class Planner {
     });
     const bool exec = pool_.mode == SandboxMode::kExec;
     uint32_t have = exec ? n_.parked + n_.parking : n_.warm + n_.starting;
-    const uint32_t keep = exec ? ParkedTarget() : Min();
+    // The last one goes step by step, whatever the load says.
+    const uint32_t asked = AskedByLoad() > 1 ? AskedByLoad() : 0;
+    const uint32_t keep = exec ? ParkedTarget() : std::max(Min(), asked);
     for (const InstanceSnapshot& instance : idle) {
       if (have <= keep) break;
-      // The last one goes step by step, whatever the load says.
       if (pool_.scale && have > std::max<uint32_t>(pool_.scale->wanted, 1) && !Draining()) {
         Add(PoolActionKind::kStop, instance.slot, "stops an instance: " + Why(*pool_.scale));
         --have;

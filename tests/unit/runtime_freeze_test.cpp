@@ -1,7 +1,12 @@
 // Servers frozen when idle and thawed for the next call, over the fake sandbox.
 #include <signal.h>
 
+#include <algorithm>
 #include <atomic>
+#include <mutex>
+#include <set>
+#include <thread>
+#include <vector>
 
 #include "runtime/pool_policy.h"
 #include "tests/support/call_fixture.h"
@@ -52,6 +57,95 @@ TEST_F(FreezeTest, AnIdleServerIsFrozenAndThawedForTheNextCall) {
   EXPECT_EQ(sandbox->thaws, 1);
   EXPECT_EQ(sandbox->starts, 1);
   EXPECT_EQ(connections, 1) << "a short rest costs no connection";
+}
+
+// With a target for their load, servers that were added for it do it.
+class SpreadTest : public FreezeTest {
+ protected:
+  SpreadTest() {
+    version->spec.scale.max = 3;
+    version->spec.scale.min = 3;
+    version->spec.scale.freeze_after = std::chrono::minutes(5);
+    version->concurrency = 100;
+    sandbox->SetHandler([this](FakeConnection& c) {
+      while (!c.ReadRequest().empty()) {
+        {
+          const std::lock_guard lock(mutex_);
+          asked_.insert(c.slot);
+        }
+        while (!go) std::this_thread::sleep_for(milliseconds(1));
+        c.Reply("x");
+      }
+    });
+  }
+  void Serve() {
+    ASSERT_TRUE(Activate(version).ok());
+    ASSERT_TRUE(RunUntil([&] { return Steps("warm") == 3; }));
+  }
+  long Steps(const std::string& step) {
+    const auto instances = dispatcher->Activity(key).instances;
+    return std::count_if(instances.begin(), instances.end(),
+                         [&](const auto& instance) { return instance.step == step; });
+  }
+  std::vector<uint32_t> Calls() {
+    std::vector<uint32_t> calls;
+    for (const auto& instance : dispatcher->Activity(key).instances) {
+      calls.push_back(instance.open_calls);
+    }
+    std::sort(calls.begin(), calls.end());
+    return calls;
+  }
+  template <typename Begun>
+  void Finish(Begun& begun) {
+    go = true;
+    for (const auto& client : begun) EXPECT_TRUE(RunUntil([&] { return client->done(); }));
+  }
+  size_t ServersAsked() {
+    const std::lock_guard lock(mutex_);
+    return asked_.size();
+  }
+  std::atomic<bool> go = false;
+
+ private:
+  std::mutex mutex_;
+  std::set<uint16_t> asked_;
+};
+
+TEST_F(SpreadTest, EachCallGoesToTheLeastBusy) {
+  Serve();
+  std::vector<decltype(Begin(Request()))> begun;
+  for (int i = 0; i < 6; ++i) begun.push_back(Begin(Request()));
+  EXPECT_TRUE(RunUntil([&] { return Calls() == std::vector<uint32_t>{2, 2, 2}; }));
+  Finish(begun);
+}
+
+TEST_F(SpreadTest, WithoutATargetTheFirstServesAndTheRestMayRest) {
+  Serve();
+  go = true;
+  for (int i = 0; i < 6; ++i) Call(Request());
+  EXPECT_EQ(ServersAsked(), 1U);
+}
+
+TEST_F(SpreadTest, WithATargetAllTakeTurns) {
+  version->spec.scale.rps_target = 5;
+  Serve();
+  go = true;
+  for (int i = 0; i < 6; ++i) Call(Request());
+  EXPECT_EQ(ServersAsked(), 3U);
+}
+
+TEST_F(SpreadTest, OneThatRestsIsThawedOnceTheOthersHaveWhatTheyShould) {
+  version->spec.scale.target = 2;
+  version->spec.scale.freeze_after = Duration::zero();
+  ASSERT_TRUE(Activate(version).ok());
+  ASSERT_TRUE(RunUntil([&] { return Steps("frozen") == 3; }));
+  std::vector<decltype(Begin(Request()))> begun;
+  for (int i = 0; i < 2; ++i) begun.push_back(Begin(Request()));
+  ASSERT_TRUE(RunUntil([&] { return Steps("busy") == 1; }));
+  EXPECT_EQ(Steps("frozen"), 2);
+  for (int i = 0; i < 3; ++i) begun.push_back(Begin(Request()));
+  EXPECT_TRUE(RunUntil([&] { return Calls() == std::vector<uint32_t>{1, 2, 2}; }));
+  Finish(begun);
 }
 
 TEST_F(FreezeTest, AServerWithAnOpenCallOrBeforeItsTimeIsLeftAlone) {
