@@ -17,6 +17,9 @@ constexpr uint64_t kLingerBytes = 64ULL << 20;
 constexpr size_t kStreamBlock = 32 * 1024;
 // Of a cut body; more than a socket holds.
 constexpr uint64_t kMostSaved = 16ULL << 20;
+// What a header of a request takes of the library's memory for a connection, beside its text.
+constexpr size_t kPoolForEachHeader = 64;
+
 // In no header value that is fit to be sent.
 constexpr char kLineEnd[] = "\1\1";
 
@@ -93,6 +96,7 @@ bool Exchange::ReadHeaders(const char* method, const char* version) {
   MHD_get_connection_values_n(mhd_, MHD_HEADER_KIND, add, &walk);
   const auto* info = MHD_get_connection_info(mhd_, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
   if (method + info->header_size - walk.end != 4) walk.tight = false;
+  head_cost_ = 2 * info->header_size + kPoolForEachHeader * request_.headers.size();
   const std::string* expect = request_.Header("Expect");
   expects_continue_ = expect != nullptr && EqualsIgnoreCase(*expect, "100-continue");
   if (request_.Header("Transfer-Encoding") != nullptr) {
@@ -361,10 +365,21 @@ bool Exchange::EndsWithItsHead() const {
   return chunked && (request_.method == "HEAD" || reply_.status == 304);
 }
 
+// The library has one piece of memory for a request's head, which takes twice its size, and for the
+// head of the reply, and drops the connection without a word when that is too small for both.
+bool Exchange::HeadFits() const {
+  constexpr size_t kOfItsOwn = 1024;
+  constexpr size_t kLineEnds = 4;
+  size_t told = kOfItsOwn;
+  for (const auto& [name, value] : reply_.headers) told += name.size() + value.size() + kLineEnds;
+  return head_cost_ + told <= server_.pool_bytes();
+}
+
 MHD_Result Exchange::Queue() {
   EndWait();
   server_.NeedAnotherRun();
-  if (EndsWithItsHead()) {
+  const bool by_the_library = reply_.file.valid() || !reply_.upgrade.empty();
+  if (EndsWithItsHead() || (!by_the_library && !HeadFits())) {
     (void)ReplyNow();
     if (raw_->ended()) return MHD_NO;
     Suspend();

@@ -22,7 +22,8 @@ struct HttpServerConfig {
   std::vector<ListenAddress> listen;
   ConnectionLimits limits;
   ConnectionPatience patience;
-  size_t pool_bytes = 16 * 1024;  // per connection; bounds the request head
+  // Per connection: bounds the request head. Zeroed for each request.
+  size_t pool_bytes = 32 * 1024;
 };
 
 class HttpServer {

@@ -49,6 +49,7 @@ class Server final : public HttpServer {
   size_t open_requests() const override;
   size_t open_connections() const override { return connections_.size(); }
 
+  size_t pool_bytes() const { return config_.pool_bytes; }
   bool stopping() const { return stopping_; }
   bool ending() const { return ending_; }  // being destroyed: no request begins any more
   EventLoop& loop() { return loop_; }
@@ -201,6 +202,7 @@ class Exchange final : public HttpExchange, private LeaverWatch::Waiter {
   void EndUpgraded();
   MHD_Response* MakeResponse();
   bool EndsWithItsHead() const;
+  bool HeadFits() const;
   MHD_Result ReplyNow();
   void Linger();
   void OnRawEnd(RawReply::End end);
@@ -223,6 +225,7 @@ class Exchange final : public HttpExchange, private LeaverWatch::Waiter {
   HttpRequest request_;
   HttpReply reply_;
   std::unique_ptr<HttpHandler> handler_;
+  size_t head_cost_ = 0;  // of the library's memory for this connection
   std::unique_ptr<RawReply> raw_;
   std::unique_ptr<UpgradedConnection> upgraded_;
   MHD_UpgradeResponseHandle* upgrade_ = nullptr;  // until the library has its socket back

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/file_io.h"
+#include "runtime/http_response_parser.h"
 
 namespace pulga::testing {
 namespace {
@@ -40,6 +41,7 @@ class FakeCall final : public Invocation {
     if (name_ == "oom") Fail({OutcomeKind::kOomKilled, 0, ""});
     if (name_ == "exit") Fail({OutcomeKind::kExited, 3, ""});
     if (name_ == "odd") AnswerOddly();
+    if (name_ == "talkative") AnswerAtLength();
     if (name_ == "sized") {
       pending_ = std::string(200 * 1000, 'x');
       head_.status = 200;
@@ -88,6 +90,11 @@ class FakeCall final : public Invocation {
     head_.final_outcome_known = true;
     ended_ = true;
     Soon([this] { observer_.OnHead(); });
+  }
+  // With as large a head as a function may have.
+  void AnswerAtLength() {
+    Answer("talkative");
+    head_.headers = {{"X-Long", std::string(kMaxResponseHeadBytes / 4, 'x')}};
   }
   void AnswerOddly() {
     Answer("odd");

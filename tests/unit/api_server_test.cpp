@@ -110,6 +110,29 @@ TEST_F(HttpServerTest, AnswersHugeHeadsWith4xx) {
             431);
 }
 
+// What runs is answered, however large the heads of request and reply are together.
+TEST_F(HttpServerTest, AnswersWhatRanHoweverLargeTheHeadsAre) {
+  Start();
+  for (size_t size = 500; size < 40000; size += 1900) {
+    for (const bool in_one : {true, false}) {
+      std::string head = "Host: x\r\n";
+      if (in_one) head += "Cookie: " + std::string(size, 'c') + "\r\n";
+      while (head.size() < size) head += "A: b\r\n";
+      for (const char* name : {"talkative", "stream"}) {
+        const size_t ran = OnLoop([this] { return engine_->calls.size(); });
+        const std::string reply =
+            Ask("GET /function/" + std::string(name) + " HTTP/1.1\r\n" + head);
+        const bool has_run = OnLoop([this] { return engine_->calls.size(); }) > ran;
+        ASSERT_EQ(StatusOf(reply), has_run ? 200 : 431) << name << size << reply.substr(0, 200);
+        ASSERT_TRUE(has_run || size > (in_one ? 15000 : 2000)) << size;
+        if (has_run) {
+          ASSERT_NE(BodyOf(reply), "") << name << size;
+        }
+      }
+    }
+  }
+}
+
 TEST_F(HttpServerTest, TakesChunkedBodiesWithExtensionsAndTrailers) {
   Start();
   RawClient client = Connect();
