@@ -235,6 +235,7 @@ static void route(struct connection* c, const char* path, size_t line_end, size_
   if (starts_with(path, "/bad")) return reply_bad(c, starts_with(path, "/bad/") ? path + 5 : "");
   if (starts_with(path, "/exit/")) sys_exit((int)path_number(path, 1));
   if (equal(path, "/crash")) crash();
+  if (starts_with(path, "/tell/")) say(2, path + 6), say(2, "\n");
   if (starts_with(path, "/alloc/")) allocate(path_number(path, 1));
   if (starts_with(path, "/cpu/")) burn(path_number(path, 1));
   if (equal(path, "/spin")) leave_a_child();

@@ -465,13 +465,16 @@ void Pool::OnExit(const InstanceExit& exit) {
   FailureFacts facts;
   facts.memory_peak_bytes = exit.memory_peak_bytes;
   facts.memory_limit_bytes = limit_bytes();
-  if (instance->stderr_log != nullptr) facts.stderr_tail = instance->stderr_log->tail();
   Outcome outcome = OutcomeOf(exit);
   // An exec program that fails is its caller's business, and so is a server that listened and died
   // of a request; everything else is a start that failed.
   const bool exec_ran = version_->mode == SandboxMode::kExec && exit.setup_step.empty() &&
                         step == InstanceStep::kRunning;
   const bool listened = IsServer(version_->mode) && instance->ready != TimePoint();
+  // What a server wrote since it listened may be about other callers' requests.
+  if (instance->stderr_log != nullptr && !listened) {
+    facts.stderr_tail = instance->stderr_log->tail();
+  }
   const bool failed = !instance->stopped_by_us && !exec_ran && (!listened || MetNoCall(*instance));
   if (outcome.kind == OutcomeKind::kOk) {
     outcome.kind = listened ? OutcomeKind::kBadResponse : OutcomeKind::kNotReady;

@@ -9,7 +9,10 @@ namespace {
 FailureFacts ChannelFacts(const Instance& instance, const char* why) {
   FailureFacts facts;
   facts.remark = std::string("its channel: ") + why;
-  if (instance.stderr_log != nullptr) facts.stderr_tail = instance.stderr_log->tail();
+  const bool listened = instance.ready != TimePoint();  // then it may tell of other callers
+  if (instance.stderr_log != nullptr && !listened) {
+    facts.stderr_tail = instance.stderr_log->tail();
+  }
   return facts;
 }
 

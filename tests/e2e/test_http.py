@@ -240,6 +240,16 @@ class Lifecycle(Case):
                 self.assert_outcome(self.daemon.call("mortal", path="/"), 200, "ok")
                 self.assert_outcome(self.daemon.call("mortal", path=path), 500, outcome)
 
+    def test_who_meets_its_death_reads_nothing_of_others_requests(self):
+        self.deploy("mortal", limits={"memory": "24Mi"})
+        for path in ("/exit/3", "/crash", "/alloc/200"):
+            self.daemon.call("mortal", path="/tell/card-4111")
+            reply = self.daemon.call("mortal", path=path)
+            self.assertEqual(reply.status, 500)
+            self.assertNotIn("4111", reply.text)
+        wait_until(lambda: "card-4111" in self.daemon.cli_ok("logs", "mortal"), 30,
+                   "whoever may read the log finds it")
+
     def test_memory_bombs_are_oom(self):
         self.deploy("eater", limits={"memory": "24Mi"})
         self.assertEqual(self.daemon.call("eater", path="/").status, 200)
