@@ -88,6 +88,9 @@ bool MayHaveRun(const Outcome& outcome) {
          (outcome.detail == kLauncherLost || outcome.detail == kSpawnerLost);
 }
 
+// OpenFaaS' clients and queue workers tell by it what no function said.
+constexpr const char* kByTheProxy = "X-OpenFaaS-Internal";
+
 HttpReply TextOrJson(const ApiError& error, ErrorForm form) {
   HttpReply reply;
   reply.status = error.status;
@@ -188,6 +191,7 @@ HttpReply FailedCallReply(const FailedCall& call, ErrorForm form) {
   const bool again = error.status == 429 || error.status == 503;
   if (retry == 0 && again && !MayHaveRun(call.outcome)) retry = 1;
   if (retry != 0) reply.headers.emplace_back("Retry-After", std::to_string(retry));
+  reply.headers.emplace_back(kByTheProxy, "proxy");
   return reply;
 }
 
@@ -202,6 +206,7 @@ HttpReply RefusedCallReply(const ApiError& error, ErrorForm form, std::string ca
   reply.headers.emplace_back("X-Pulga-Start", StartKindName(receipt.start));
   reply.headers.emplace_back("X-Pulga-Outcome", std::move(outcome));
   reply.headers.emplace_back("Server-Timing", ServerTiming(receipt));
+  reply.headers.emplace_back(kByTheProxy, "proxy");
   return reply;
 }
 

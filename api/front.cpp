@@ -44,6 +44,7 @@ HttpReply NoRouteReply(const HttpRequest& request, RouteMatch match) {
       const ApiError error{405, "method_not_allowed", "only " + match.allow + " here", {}};
       HttpReply reply = Refusal(request, error);
       reply.headers.emplace_back("Allow", match.allow);
+      if (!IsManagementPath(request.path())) reply.body.clear();  // as OpenFaaS' clients know it
       return reply;
     }
     case RouteMatch::Kind::kBadPath: {

@@ -51,9 +51,9 @@ struct HeadProblem {
   int status = 400;
   std::string text;
 };
-// Everything the library below us lets through and a proxy must not: both framings at once,
-// repeated or odd Content-Length, unknown Transfer-Encoding, bad names, control bytes, odd targets
-// and methods.
+// Everything the library below us lets through and a proxy must not:
+// both framings at once, repeated or odd Content-Length, unknown Transfer-Encoding, bad names,
+// control bytes, odd targets and methods.
 std::optional<HeadProblem> CheckHead(const HttpRequest& request);
 
 // Without hop-by-hop and framing headers and without those that Connection names.

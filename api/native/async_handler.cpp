@@ -49,6 +49,7 @@ class AsyncHandler final : public ReplyingHandler {
     if (!valid.ok()) {
       ApiError refusal = ToApiError(valid.error(), "function");
       refusal.code = "invalid_name";
+      if (key_.name.empty()) refusal.status = 404;  // as a call
       return Refuse(refusal);
     }
     if (const std::string* url = request.Header("X-Callback-Url")) {
@@ -121,7 +122,8 @@ HttpReply CancelReply(const Status& cancelled) {
   ApiError error = ToApiError(cancelled.error(), "task");
   HttpReply reply;
   reply.status = error.status;
-  reply.headers = {{"Content-Type", "text/plain; charset=utf-8"}};
+  reply.headers = {{"Content-Type", "text/plain; charset=utf-8"},
+                   {"X-Content-Type-Options", "nosniff"}};
   reply.body = error.message + "\n";
   return reply;
 }

@@ -5,8 +5,10 @@
 #include <chrono>
 
 #include "api/openfaas/replies.h"
+#include "base/text.h"
 #include "base/units.h"
 #include "runtime/openfaas_readiness.h"
+#include "sandbox/network_rule.h"
 
 namespace pulga {
 namespace {
@@ -19,13 +21,19 @@ constexpr Duration kStartTimeout = std::chrono::seconds(40);
 constexpr uint64_t kUsualMemory = 128ULL << 20;
 constexpr uint64_t kLeastMemory = 1ULL << 20;
 constexpr uint32_t kLeastCpuMillis = 10;
+constexpr const char* kAllowAnnotation = "pulga.network.allow";
 constexpr uint32_t kPids = 1024;  // the classic watchdog forks for each request
 
 Status ApplyLimits(const std::map<std::string, std::string>& limits, const DeploymentRoom& room,
                    SandboxLimits& box) {
   const uint64_t most = room.memory_budget_bytes == 0 ? UINT64_MAX : room.memory_budget_bytes;
   box.memory_bytes = std::min(kUsualMemory, most);
-  if (const auto memory = limits.find("memory"); memory != limits.end()) {
+  // Clients of an older kind send what they do not say as "".
+  const auto said = [&limits](const char* name) {
+    const auto it = limits.find(name);
+    return it != limits.end() && !it->second.empty() ? it : limits.end();
+  };
+  if (const auto memory = said("memory"); memory != limits.end()) {
     const auto bytes = ParseMemoryLimit(memory->second);
     if (!bytes.ok()) return Prefix("limits.memory", bytes.error());
     box.memory_bytes = std::clamp(*bytes, kLeastMemory, std::max(most, kLeastMemory));
@@ -33,10 +41,26 @@ Status ApplyLimits(const std::map<std::string, std::string>& limits, const Deplo
   box.tmp_bytes = std::max(box.memory_bytes, box.tmp_bytes);
   box.pids = kPids;
   box.cpu_millis = 0;
-  if (const auto cpu = limits.find("cpu"); cpu != limits.end()) {
+  if (const auto cpu = said("cpu"); cpu != limits.end()) {
     const auto millis = ParseCpuMillis(cpu->second);
     if (!millis.ok()) return Prefix("limits.cpu", millis.error());
     box.cpu_millis = *millis == 0 ? 0 : std::max(*millis, kLeastCpuMillis);
+  }
+  return OkStatus();
+}
+
+// "pulga.network.allow: 192.168.1.5:1883,tcp:10.0.0.0/8": rules of network.allow (docs/network.md).
+Status ApplyNetwork(const std::map<std::string, std::string>& annotations, NetworkSpec& network) {
+  const auto it = annotations.find(kAllowAnnotation);
+  if (it == annotations.end()) return OkStatus();
+  if (network.mode != NetworkMode::kEgress) {
+    return Error{Code::kInvalidArgument, 0,
+                 std::string(kAllowAnnotation) + ": functions have no outbound network here"};
+  }
+  for (const std::string_view word : Split(it->second, ',')) {
+    auto rule = ParseNetworkRule(Trim(word));
+    if (!rule.ok()) return Prefix(kAllowAnnotation, rule.error());
+    network.allow.push_back(std::move(*rule));
   }
   return OkStatus();
 }
@@ -88,6 +112,7 @@ Result<Deployment> ParseDeployment(const JsonObject& body, std::string_view quer
     spec.env.try_emplace("fprocess", spec.openfaas->env_process);
   }
   PULGA_RETURN_IF_ERROR(ApplyLimits(spec.openfaas->limits, room, spec.sandbox));
+  PULGA_RETURN_IF_ERROR(ApplyNetwork(spec.annotations, spec.access.network));
   PULGA_ASSIGN_OR_RETURN(const auto probe, ReadyProbeOf(spec.annotations));
   if (probe) spec.limits.start_timeout = kStartTimeout + probe->initial_delay;
   PULGA_RETURN_IF_ERROR(Validate(spec));

@@ -83,7 +83,12 @@ Replicas ReplicasOf(const FunctionStatus& status) {
       static_cast<uint32_t>(std::count_if(instances.begin(), instances.end(), IsReady));
   const bool works = status.activity.trouble.empty();
   const auto& scaled = status.activity.scaled;
-  if (scaled == 0U) return {ready, ready};
+  const auto& labels = status.active->spec.labels;
+  const auto zero = labels.find("com.openfaas.scale.zero");
+  const bool rests = zero != labels.end() && zero->second == "true" && ready == 0 && works;
+  if (scaled == 0U || (rests && scaled.value_or(status.active->spec.scale.min) == 0)) {
+    return {ready, ready};
+  }
   Replicas replicas;
   replicas.wanted = std::max({scaled.value_or(status.active->spec.scale.min), ready, 1U});
   replicas.available = std::max(ready, works ? 1U : 0U);

@@ -1,3 +1,5 @@
+#include <memory>
+#include <set>
 #include <utility>
 
 #include "api/openfaas/deployment.h"
@@ -49,6 +51,9 @@ HttpReply FailedDeploy(const Engine& engine, const Deployment& wanted, bool crea
                                                   ": cannot pull: " + error.message);
 }
 
+// Those that are being created, whose names are taken already.
+using Newcomers = std::shared_ptr<std::set<FunctionKey>>;
+
 void Deploy(Engine& engine, bool creating, Deployment wanted, const ReplyDone& done) {
   const FunctionKey key = wanted.key;
   FunctionSpec spec = wanted.spec;
@@ -63,20 +68,27 @@ void Deploy(Engine& engine, bool creating, Deployment wanted, const ReplyDone& d
                      });
 }
 
-std::unique_ptr<HttpHandler> HandleDeploy(HttpExchange& exchange, Engine& engine) {
+std::unique_ptr<HttpHandler> HandleDeploy(HttpExchange& exchange, Engine& engine,
+                                          const Newcomers& newcomers) {
   const HttpRequest& request = exchange.request();
   const bool creating = request.method == "POST";
-  const auto deploy = [&engine, creating, query = std::string(request.query())](
+  const auto deploy = [&engine, creating, newcomers, query = std::string(request.query())](
                           const JsonObject& body, const ReplyDone& done) {
     auto wanted = ParseDeployment(body, query, RoomOf(engine.System()));
     if (!wanted.ok()) return done(TextErrorReply(400, wanted.error().message));
     const FunctionKey& key = wanted->key;
     if (!engine.namespaces().Find(key.name_space).ok()) return done(NoSuchNamespace());
     const bool there = engine.Function(key).ok();
-    if (creating && there)
+    if (creating && (there || newcomers->contains(key)))
       return done(TextErrorReply(400, "service " + key.name + " already exists"));
     if (!creating && !there) return done(NoSuchFunction(key.name));
-    Deploy(engine, creating, std::move(*wanted), done);
+    if (!creating) return Deploy(engine, creating, std::move(*wanted), done);
+    newcomers->insert(key);
+    const auto arrived = [newcomers, key, done](HttpReply reply) {
+      newcomers->erase(key);
+      done(std::move(reply));
+    };
+    Deploy(engine, creating, std::move(*wanted), arrived);
   };
   return WithJsonBody(exchange, deploy);
 }
@@ -157,16 +169,16 @@ void AddOpenFaasFunctionRoutes(Router& router, Engine& engine, const OpenFaasOpt
   const bool as_faasd = options.provider_name == kFaasdProvider;
   const StatusView view = {as_faasd ? NameLabel::kNone : NameLabel::kAdded,
                            std::make_shared<UsageBook>()};
-  const auto add = [&](const char* method,
-                       std::unique_ptr<HttpHandler> (*handle)(HttpExchange&, Engine&)) {
+  const auto newcomers = std::make_shared<std::set<FunctionKey>>();
+  for (const char* method : {"POST", "PUT"}) {
     router.Add(method, "/system/functions",
-               [&engine, handle](HttpExchange& exchange, const PathParams&) {
-                 return handle(exchange, engine);
+               [&engine, newcomers](HttpExchange& exchange, const PathParams&) {
+                 return HandleDeploy(exchange, engine, newcomers);
                });
-  };
-  add("POST", &HandleDeploy);
-  add("PUT", &HandleDeploy);
-  add("DELETE", &HandleDelete);
+  }
+  router.Add("DELETE", "/system/functions", [&engine](HttpExchange& exchange, const PathParams&) {
+    return HandleDelete(exchange, engine);
+  });
   router.Add("GET", "/system/functions",
              [&engine, view](HttpExchange& exchange, const PathParams&) {
                return HandleList(exchange, engine, view.label);

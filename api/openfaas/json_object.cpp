@@ -83,8 +83,10 @@ std::map<std::string, std::string> JsonObject::TextMap(std::string_view field) c
   bool fits = value->is_object();
   if (fits) {
     for (const auto& [name, text] : value->items()) {
-      fits = fits && text.is_primitive() && !text.is_null();
-      if (fits) texts[name] = text.is_string() ? text.get<std::string>() : text.dump();
+      fits = fits && text.is_primitive();
+      if (!fits) break;
+      // As decoders in Go read null.
+      texts[name] = text.is_string() ? text.get<std::string>() : text.is_null() ? "" : text.dump();
     }
   }
   if (!fits) Mistyped(field, "an object of strings");

@@ -44,6 +44,18 @@ class OpenFaas(Case):
             self.assertEqual(reply.headers["x-content-type-options"], "nosniff")
         return reply
 
+    def test_of_many_who_create_one_name_one_does(self):
+        statuses = []
+        body = {"service": "wanted", "image": "functions/env:1", "namespace": "openfaas-fn"}
+        threads = [threading.Thread(target=lambda: statuses.append(
+            self.send("POST", "/system/functions", body).status)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(sorted(statuses), [200] + 5 * [400])
+        self.send("DELETE", "/system/functions", {"functionName": "wanted"})
+
     def deploy(self, name, **more):
         """As `faas-cli deploy` does it."""
         body = {"service": name, "image": "functions/env:1", **more}

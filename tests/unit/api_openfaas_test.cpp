@@ -5,6 +5,7 @@
 #include "api/openfaas/json_object.h"
 #include "api/openfaas/usage_book.h"
 #include "runtime/openfaas_timeouts.h"
+#include "sandbox/network_rule.h"
 #include "tests/support/loopback.h"
 
 namespace pulga::testing {
@@ -249,8 +250,9 @@ Result<Deployment> Parse(const std::string& fields, DeploymentRoom room = {}) {
 }
 
 TEST(OpenFaasDeployment, MapsWhatMeansSomethingHere) {
-  const auto made = Parse(R"(,"envProcess":"cat","envVars":{"n":3},"limits":{"cpu":"1m"})",
-                          {64ULL << 20, NetworkMode::kEgress});
+  const auto made =
+      Parse(R"(,"envProcess":"cat","envVars":{"n":3},"limits":{"memory":"","cpu":"1m"})",
+            {64ULL << 20, NetworkMode::kEgress});
   ASSERT_TRUE(made.ok()) << made.error().message;
   EXPECT_EQ(made->spec.env, (std::map<std::string, std::string>{{"fprocess", "cat"}, {"n", "3"}}));
   EXPECT_EQ(made->spec.mode, ModeChoice::kHttp);
@@ -260,6 +262,21 @@ TEST(OpenFaasDeployment, MapsWhatMeansSomethingHere) {
   EXPECT_EQ(made->spec.access.network.mode, NetworkMode::kEgress);
   const auto both = Parse(R"(,"envProcess":"cat","envVars":{"fprocess":"env"})");
   EXPECT_EQ(both->spec.env.at("fprocess"), "env");
+}
+
+TEST(OpenFaasDeployment, MayOpenTheWayToALocalNetwork) {
+  const DeploymentRoom room{1ULL << 30, NetworkMode::kEgress};
+  const auto allow = [](const std::string& rules) {
+    return R"(,"annotations":{"pulga.network.allow":")" + rules + "\"}";
+  };
+  const auto made = Parse(allow("192.168.1.5:1883, udp:10.0.0.0/8:53"), room);
+  ASSERT_TRUE(made.ok()) << made.error().message;
+  ASSERT_EQ(made->spec.access.network.allow.size(), 2U);
+  EXPECT_EQ(made->spec.access.network.allow[0], *ParseNetworkRule("192.168.1.5:1883"));
+  const auto odd = Parse(allow("192.168.1.5/99"), room);
+  ASSERT_FALSE(odd.ok());
+  EXPECT_TRUE(odd.error().message.starts_with("pulga.network.allow: ")) << odd.error().message;
+  EXPECT_FALSE(Parse(allow("192.168.1.5:1883")).ok()) << "there is no network to open";
 }
 
 TEST(OpenFaasDeployment, FitsMemoryToTheBoardHoweverItIsWritten) {
@@ -308,8 +325,17 @@ TEST(OpenFaasReplicas, AnIdleFunctionHasTheOneThatTheNextCallFinds) {
   status.activity.instances[0].step = "warm";
   status.activity.instances[1].step = "starting";
   EXPECT_EQ(ReplicasOf(status).wanted, 1U) << "a call woke it";
-  version->spec.scale.min = 3;
   status.activity.scaled.reset();
+  status.activity.instances.clear();
+  version->spec.labels["com.openfaas.scale.zero"] = "true";
+  EXPECT_EQ(ReplicasOf(status).wanted, 0U) << "it says of itself that it rests at none";
+  EXPECT_EQ(ReplicasOf(status).available, 0U);
+  status.activity.trouble = "its image is gone";
+  EXPECT_EQ(ReplicasOf(status).wanted, 1U);
+  status.activity.trouble.clear();
+  status.activity.instances.resize(1);
+  status.activity.instances[0].step = "warm";
+  version->spec.scale.min = 3;
   EXPECT_EQ(ReplicasOf(status).wanted, 3U);
   EXPECT_EQ(ReplicasOf(status).available, 1U);
 }
@@ -516,26 +542,27 @@ TEST_F(OpenFaasLogs, RefuseWhatTheyCannotRead) {
 TEST(LenientJson, ReadsWhatClientsOfAllAgesSend) {
   const auto read =
       JsonObject::Parse(R"({"a":"x","n":3,"on":true,"list":["a","b"],"none":null,"more":{"x":[1]},)"
-                        R"("texts":{"a":"1","b":2,"c":true}})");
+                        R"("texts":{"a":"1","b":2,"c":true,"d":null}})");
   ASSERT_TRUE(read.ok());
   EXPECT_EQ(read->Text("a"), "x");
   EXPECT_EQ(read->Number("n"), 3U);
   EXPECT_TRUE(read->Flag("on"));
   EXPECT_EQ(read->Texts("list"), (std::vector<std::string>{"a", "b"}));
   EXPECT_EQ(read->TextMap("texts").at("b"), "2");
+  EXPECT_EQ(read->TextMap("texts").at("d"), "") << "as Go reads it";
   EXPECT_FALSE(read->Has("none"));
   EXPECT_EQ(read->Text("none") + read->Text("absent"), "");
   EXPECT_TRUE(read->status().ok());
 }
 
 TEST(LenientJson, NamesTheFirstFieldOfAnotherType) {
-  const auto read = JsonObject::Parse(R"({"a":1,"n":1.5,"m":-1,"list":[1],"texts":{"x":null}})");
+  const auto read = JsonObject::Parse(R"({"a":1,"n":1.5,"m":-1,"list":[1],"texts":{"x":{}}})");
   ASSERT_TRUE(read.ok());
   read->Number("n");
   read->Text("a");
   EXPECT_EQ(read->status().error().message, "n: a whole number, not below 0, is expected");
   const auto fails = [](const auto& use) {
-    const auto again = JsonObject::Parse(R"({"a":1,"m":-1,"list":[1],"texts":{"x":null}})");
+    const auto again = JsonObject::Parse(R"({"a":1,"m":-1,"list":[1],"texts":{"x":{}}})");
     use(*again);
     return !again->status().ok();
   };

@@ -222,6 +222,8 @@ TEST_F(RoutesTest, WhatIsRefusedBeforeACallHasAReceiptToo) {
     const std::string reply = Ask(request);
     EXPECT_EQ(StatusOf(reply), status) << reply;
     EXPECT_TRUE(Has(reply, "\r\nX-Pulga-Start: none\r\n")) << reply;
+    EXPECT_TRUE(Has(reply, "\r\nX-OpenFaaS-Internal: proxy\r\n")) << reply;
+    EXPECT_EQ(BodyOf(reply).empty(), status == 405) << reply;
     EXPECT_TRUE(Has(reply, "\r\nServer-Timing: queue;dur=0.00")) << reply;
     EXPECT_TRUE(Has(reply, std::string("\r\nX-Pulga-Outcome: ") + outcome + "\r\n")) << reply;
     const bool kept = !Has(outcome, "malformed");
