@@ -268,6 +268,7 @@ class Planner {
     // The last one goes step by step, whatever the load says.
     const uint32_t asked = AskedByLoad() > 1 ? AskedByLoad() : 0;
     const uint32_t keep = exec ? ParkedTarget() : std::max(Min(), asked);
+    if (!exec && keep > Min() && pool_.unused_since) LookAgain(*pool_.unused_since + kLately);
     for (const InstanceSnapshot& instance : idle) {
       if (have <= keep) break;
       if (pool_.scale && have > std::max<uint32_t>(pool_.scale->wanted, 1) && !Draining()) {
