@@ -97,7 +97,7 @@ Result<std::unique_ptr<Front>> ApiFront::Create(EventLoop& loop, Engine& engine,
                                                 const DaemonConfig& config) {
   std::unique_ptr<ApiFront> front(new ApiFront(engine));
   front->call_access_ = config.call_access;
-  AddAllRoutes(front->router_, engine, loop, {config.provider_name});
+  AddAllRoutes(front->router_, engine, loop, {config.provider_name, config.openfaas_timeout});
   HttpServerConfig http;
   for (const std::string& text : config.listen) {
     PULGA_ASSIGN_OR_RETURN(ListenAddress address, ParseListenAddress(text));

@@ -13,14 +13,29 @@ using Json = nlohmann::json;
 
 constexpr const char* kGatewayElsewhere = "http://127.0.0.1:8080";
 
+// The one that is asked for, or all there are.
+Result<std::vector<std::string>> NamespacesFor(const DaemonClient& client, const Args& args) {
+  if (const auto asked = args.Value("namespace")) return std::vector<std::string>{*asked};
+  PULGA_ASSIGN_OR_RETURN(const ClientReply reply, client.Get("/system/namespaces"));
+  const Json list = ParseReply(reply.body);
+  std::vector<std::string> names;
+  for (const Json& name : list) {
+    if (name.is_string()) names.push_back(name.get<std::string>());
+  }
+  return names;
+}
+
 Result<StackExport> ExportStack(const DaemonClient& client, const Args& args) {
-  const std::string name_space = args.Value("namespace").value_or(kDefaultNamespace);
-  PULGA_ASSIGN_OR_RETURN(const ClientReply gateway,
-                         client.Get("/system/functions?namespace=" + PercentEncode(name_space)));
+  PULGA_ASSIGN_OR_RETURN(const auto namespaces, NamespacesFor(client, args));
+  Json shown = Json::array();
+  for (const std::string& name : namespaces) {
+    PULGA_ASSIGN_OR_RETURN(const ClientReply gateway,
+                           client.Get("/system/functions?namespace=" + PercentEncode(name)));
+    for (Json& function : ParseReply(gateway.body)) shown.push_back(std::move(function));
+  }
   PULGA_ASSIGN_OR_RETURN(const ClientReply native, client.Get("/v1/functions"));
-  const Json shown = ParseReply(gateway.body);
   const Json list = ParseReply(native.body);
-  if (!shown.is_array() || !list.is_object()) {
+  if (!list.is_object()) {
     return Error{Code::kInternal, 0, "the daemon's answer is no list of functions"};
   }
   return MakeStack({shown, Field(list, "functions")},
@@ -47,9 +62,9 @@ int RunExport(const Args& args) {
 std::vector<Command> OpenFaasCommands() {
   const std::vector<Option> options = {
       {"openfaas", 0, "", "as a stack.yml for faas-cli"},
-      {"namespace", 'n', "NAME", "the functions of this one (openfaas-fn)"},
+      {"namespace", 'n', "NAME", "the functions of this one alone"},
       {"gateway", 'g', "URL", "where they will be deployed (http://127.0.0.1:8080)"}};
-  return {{"export", "--openfaas [options]", "Write down a namespace for OpenFaaS elsewhere.",
+  return {{"export", "--openfaas [options]", "Write functions down for OpenFaaS elsewhere.",
            "faas-cli deploy -f takes it, with OpenFaaS on Kubernetes too. Images must be in a "
            "registry that\n"
            "cluster reaches, secrets must be there already. What OpenFaaS can not run is left out, "

@@ -1,6 +1,7 @@
 #include "api/cli/stack_export.h"
 
 #include <cstdio>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "api/cli/reply_json.h"
@@ -121,14 +122,23 @@ StackExport MakeStack(const ShownFunctions& functions, const std::string& gatewa
   out.yaml = "version: 1.0\nprovider:\n  name: openfaas\n  gateway: " + Quoted(gateway_url) +
              "\nfunctions:";
   std::string entries;
+  std::map<std::string, std::string> taken;  // name -> namespace
   for (const Json& shown : functions.gateway) {
     const Json* native = FindNative(functions.native, shown);
     if (native == nullptr) continue;  // removed between the two requests
-    const std::string hindrance = Hindrance(*native);
+    const std::string name = TextIn(shown, "name");
+    std::string hindrance = Hindrance(*native);
+    if (hindrance.empty()) {
+      const auto [first, is_new] = taken.emplace(name, TextIn(shown, "namespace"));
+      if (!is_new) {
+        hindrance = "its name is another's, of namespace " + first->second + ": export its own, " +
+                    TextIn(shown, "namespace") + ", with -n";
+      }
+    }
     if (hindrance.empty()) {
       AddFunction(shown, &entries);
     } else {
-      out.left_out.push_back(TextIn(shown, "name") + ": " + hindrance);
+      out.left_out.push_back(name + ": " + hindrance);
     }
   }
   out.yaml += entries.empty() ? " {}\n" : "\n" + entries;

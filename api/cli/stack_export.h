@@ -14,7 +14,8 @@ struct StackExport {
   std::vector<std::string> left_out;  // "NAME: why it can not be a function of OpenFaaS'"
 };
 
-// What the two APIs show of the functions of one namespace.
+// What the two APIs show. Of several functions of one name the first is taken, and the others are
+// left out: a file has no place for them.
 struct ShownFunctions {
   const nlohmann::json& gateway;  // GET /system/functions: as they would be deployed
   const nlohmann::json& native;   // the list of GET /v1/functions, of all namespaces

@@ -14,8 +14,6 @@ namespace pulga {
 namespace {
 
 constexpr uint16_t kWatchdogPort = 8080;
-// As faasd's: for what the function itself sets no other (runtime/openfaas_timeouts.h).
-constexpr Duration kUsualTimeout = std::chrono::seconds(60);
 // Of a replacement, too, which faas-cli waits 60 s for.
 constexpr Duration kStartTimeout = std::chrono::seconds(40);
 constexpr uint64_t kUsualMemory = 128ULL << 20;
@@ -101,7 +99,7 @@ Result<Deployment> ParseDeployment(const JsonObject& body, std::string_view quer
   spec.annotations = body.TextMap("annotations");
   spec.allow_unenforced = true;
   spec.access.network.mode = room.network;
-  spec.limits.timeout = kUsualTimeout;
+  spec.limits.timeout = room.timeout;
   spec.limits.start_timeout = kStartTimeout;
   spec.secrets = body.Texts("secrets");
   spec.openfaas = WordsOf(body);

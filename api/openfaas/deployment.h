@@ -16,6 +16,7 @@ namespace pulga {
 struct DeploymentRoom {
   uint64_t memory_budget_bytes = 0;  // all instances together; 0 = unbounded
   NetworkMode network = NetworkMode::kNone;
+  Duration timeout = std::chrono::seconds(60);  // of a call, at least
 };
 
 struct Deployment {

@@ -30,8 +30,9 @@ HttpReply NoSuchFunction(const std::string& name) {
 
 HttpReply NoSuchNamespace() { return TextErrorReply(400, "namespace not valid"); }
 
-DeploymentRoom RoomOf(const SystemReport& board) {
+DeploymentRoom RoomOf(const SystemReport& board, Duration timeout) {
   DeploymentRoom room;
+  room.timeout = timeout;
   room.memory_budget_bytes = board.memory_budget_bytes;
   for (const Feature& feature : board.features) {
     const bool there = feature.name == "network.egress" && feature.state == FeatureState::kPresent;
@@ -68,13 +69,13 @@ void Deploy(Engine& engine, bool creating, Deployment wanted, const ReplyDone& d
                      });
 }
 
-std::unique_ptr<HttpHandler> HandleDeploy(HttpExchange& exchange, Engine& engine,
+std::unique_ptr<HttpHandler> HandleDeploy(HttpExchange& exchange, Engine& engine, Duration timeout,
                                           const Newcomers& newcomers) {
   const HttpRequest& request = exchange.request();
   const bool creating = request.method == "POST";
-  const auto deploy = [&engine, creating, newcomers, query = std::string(request.query())](
+  const auto deploy = [&engine, creating, timeout, newcomers, query = std::string(request.query())](
                           const JsonObject& body, const ReplyDone& done) {
-    auto wanted = ParseDeployment(body, query, RoomOf(engine.System()));
+    auto wanted = ParseDeployment(body, query, RoomOf(engine.System(), timeout));
     if (!wanted.ok()) return done(TextErrorReply(400, wanted.error().message));
     const FunctionKey& key = wanted->key;
     if (!engine.namespaces().Find(key.name_space).ok()) return done(NoSuchNamespace());
@@ -171,10 +172,11 @@ void AddOpenFaasFunctionRoutes(Router& router, Engine& engine, const OpenFaasOpt
                            std::make_shared<UsageBook>()};
   const auto newcomers = std::make_shared<std::set<FunctionKey>>();
   for (const char* method : {"POST", "PUT"}) {
-    router.Add(method, "/system/functions",
-               [&engine, newcomers](HttpExchange& exchange, const PathParams&) {
-                 return HandleDeploy(exchange, engine, newcomers);
-               });
+    router.Add(
+        method, "/system/functions",
+        [&engine, timeout = options.timeout, newcomers](HttpExchange& exchange, const PathParams&) {
+          return HandleDeploy(exchange, engine, timeout, newcomers);
+        });
   }
   router.Add("DELETE", "/system/functions", [&engine](HttpExchange& exchange, const PathParams&) {
     return HandleDelete(exchange, engine);

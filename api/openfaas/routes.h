@@ -16,6 +16,7 @@ inline constexpr const char* kFaasdProvider = "faasd";
 
 struct OpenFaasOptions {
   std::string provider_name;  // setting provider-name
+  Duration timeout{0};        // setting openfaas-timeout
 };
 
 // What the routes have besides the engine.

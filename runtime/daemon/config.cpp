@@ -226,11 +226,15 @@ Rule CallAccessRule() {
           CopyOf(&DaemonConfig::call_access)};
 }
 
-Rule ProviderNameRule() {
-  return TextRule(
-      {"provider-name", "NAME",
-       "what OpenFaaS' clients are told this is: faasd for those that look for it", false},
-      &DaemonConfig::provider_name);
+std::vector<Rule> OpenFaasRules() {
+  return {
+      TextRule({"provider-name", "NAME",
+                "what OpenFaaS' clients are told this is: faasd for those that look for it", false},
+               &DaemonConfig::provider_name),
+      DurationRule({"openfaas-timeout", "TIME",
+                    "that calls may take of functions OpenFaaS' clients deploy, at least", false},
+                   &DaemonConfig::openfaas_timeout),
+  };
 }
 
 std::vector<Rule> RegistryRules() {
@@ -373,7 +377,6 @@ const std::vector<Rule>& Rules() {
          ParseLevel,
          CopyOf(&C::log_level)},
         AppArmorRule(),
-        ProviderNameRule(),
         CallAccessRule(),
         CountRule({"max-connections", "N", "client connections at once", false},
                   &C::max_connections, {4, 100000}),
@@ -421,7 +424,7 @@ const std::vector<Rule>& Rules() {
             {"disk-low", "PERCENT", "of the disk in use, down to which they are removed", true},
             &C::disk_low, {0, 99}),
     };
-    for (const auto more : {&PressureRules, &TaskRules, &RegistryRules})
+    for (const auto more : {&PressureRules, &TaskRules, &RegistryRules, &OpenFaasRules})
       for (Rule& rule : more()) all.push_back(std::move(rule));
     return all;
   }();

@@ -31,6 +31,8 @@ struct DaemonConfig {
   LogLevel log_level = LogLevel::kInfo;
   std::string apparmor = "auto";        // the launcher's, which root starts; here to show it
   std::string provider_name = "pulga";  // what GET /system/info calls us
+  // Of a call of a function that OpenFaaS' clients deploy, at least.
+  Duration openfaas_timeout = std::chrono::seconds(60);
 
   // HTTP front.
   CallAccess call_access = CallAccess::kOpen;  // who may call functions from outside

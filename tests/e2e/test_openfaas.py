@@ -203,6 +203,16 @@ class OpenFaas(Case):
         self.assertEqual(done.returncode, 1)
         self.assertIn(b"left out: stays: mode exec", done.stderr)
         self.assertEqual(self.daemon.cli("export").returncode, 2)
+        self.expect(201, "POST", "/system/namespace/",
+                    {"name": "other", "labels": {"openfaas": "1"}})
+        self.deploy("elsewhere", namespace="other")
+        stack = self.daemon.cli("export", "--openfaas").stdout.decode()
+        self.assertIn('  "moves":\n', stack)
+        self.assertIn('    namespace: "other"\n', stack)
+        self.assertNotIn('"moves"', self.daemon.cli_ok("export", "--openfaas", "-n", "other"))
+        self.send("DELETE", "/system/functions",
+                  {"functionName": "elsewhere", "namespace": "other"})
+        self.expect(202, "DELETE", "/system/namespace/other", {"name": "other"})
 
     # --- namespaces
 

@@ -118,6 +118,21 @@ TEST(StackExport, WritesNothingThatFaasCliWouldSubstituteOrYamlRefuse) {
   EXPECT_NE(yaml.find(R"("b": "\U0001f600 \u00e9")"), std::string::npos) << yaml;
 }
 
+TEST(StackExport, TakesOneOfEachName) {
+  const auto gateway = nlohmann::json::parse(
+      R"([{"name":"f","namespace":"a"},{"name":"f","namespace":"b"},
+          {"name":"g","namespace":"b"}])");
+  const auto native = nlohmann::json::parse(
+      R"([{"name":"f","namespace":"a","mode":"http","port":8080,"spec":{}},
+          {"name":"f","namespace":"b","mode":"http","port":8080,"spec":{}},
+          {"name":"g","namespace":"b","mode":"http","port":8080,"spec":{}}])");
+  const StackExport made = MakeStack({gateway, native}, "http://gw");
+  EXPECT_NE(made.yaml.find("  \"g\":\n"), std::string::npos) << made.yaml;
+  ASSERT_EQ(made.left_out.size(), 1U);
+  EXPECT_EQ(made.left_out[0],
+            "f: its name is another's, of namespace a: export its own, b, with -n");
+}
+
 TEST(StackExport, LeavesOutWhatOpenFaasCanNotRunAndSaysWhy) {
   const auto left_out = [](const std::string& fields) {
     const auto gateway = nlohmann::json::parse(R"([{"name":"f","namespace":"n"}])");

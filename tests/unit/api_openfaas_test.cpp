@@ -264,6 +264,13 @@ TEST(OpenFaasDeployment, MapsWhatMeansSomethingHere) {
   EXPECT_EQ(both->spec.env.at("fprocess"), "env");
 }
 
+TEST(OpenFaasDeployment, TakesTheTimeOfTheSetting) {
+  EXPECT_EQ(Parse("")->spec.limits.timeout, std::chrono::seconds(60));
+  DeploymentRoom room;
+  room.timeout = std::chrono::minutes(5);
+  EXPECT_EQ(Parse("", room)->spec.limits.timeout, std::chrono::minutes(5));
+}
+
 TEST(OpenFaasDeployment, MayOpenTheWayToALocalNetwork) {
   const DeploymentRoom room{1ULL << 30, NetworkMode::kEgress};
   const auto allow = [](const std::string& rules) {
