@@ -32,7 +32,7 @@ def start_figures(build, rounds):
         daemon.cli("deploy", "hello", "--image", str(build / "images" / "hello.tar"),
                    "--mode", "exec", "--cpu", "1")
         daemon.get("/function/hello")
-        for gap, wanted_cold in ((0, 3.8), (20, 4.0)):
+        for gap, wanted_cold in ((0, 3.0), (20, 3.2)):
             over_http = f"parked, over HTTP={daemon.port}/function/hello?stream=1"
             results = run_json([build / "bin" / "pulga-start-bench",
                                 "--launcher", build / "bin" / "pulga-launcher",
@@ -40,7 +40,7 @@ def start_figures(build, rounds):
                                 "--gap-ms", str(gap), "--http", over_http])
             condition = "paced, 20 ms idle gaps" if gap else "tight"
             wanted = {"bare vfork+exec": "the floor", "cold, in daemon": f"<= {wanted_cold} x",
-                      "parked, in daemon": "<= 1.5 x", "parked, over HTTP": "<= 2.5 x"}
+                      "parked, in daemon": "<= 1.15 x", "parked, over HTTP": "<= 1.8 x"}
             for r in results:
                 if r["condition"] == "cold, by step of set-up":
                     continue
