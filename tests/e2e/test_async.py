@@ -118,7 +118,7 @@ class Answers(Case):
         self.assertEqual(reply.status, 404)
         self.assertIn("error finding function absent.openfaas-fn", reply.text)
         self.assertEqual(submit(self.daemon, "No_Name").status, 400)
-        self.assertEqual(submit(self.daemon, ".openfaas-fn").status, 400)
+        self.assertEqual(submit(self.daemon, ".openfaas-fn").status, 404, "as a call")
         self.assertEqual(self.daemon.request("GET", "/async-function/echo").status, 405)
         large = submit(self.daemon, "echo", bytes(2 << 20))
         self.assertEqual(large.status, 413)
