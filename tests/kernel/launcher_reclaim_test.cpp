@@ -169,7 +169,7 @@ class ByProcesses : public LauncherReclaim {
 };
 
 TEST_F(ByProcesses, LeavesLimitsAndInstanceAsTheyWere) {
-  if (!CanPushOutPages()) PULGA_SKIP("no process_madvise (Linux 5.10)");
+  if (!CanPushOutPages()) GTEST_SKIP() << "no process_madvise (Linux 5.10)";
   const std::string limits = SwapLimits();
   Stdio stdio;
   ASSERT_NO_FATAL_FAILURE(StartFrozen(0, stdio));

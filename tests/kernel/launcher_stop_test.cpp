@@ -53,7 +53,7 @@ class LauncherStop : public LauncherTest {
     const CgroupHierarchy* freezer = layout_.Find(CgroupController::kFreezer);
     if (layout_.Find(CgroupController::kMemory)->version == CgroupVersion::kV2 ||
         freezer == nullptr || freezer->controllers.size() != 1) {
-      PULGA_SKIP("the freezer cannot be taken away here");
+      GTEST_SKIP() << "this kernel's memory controller comes with a freezer";
     }
     mounts_.emplace();
     for (const CgroupMount& at : ParseCgroupMounts(ReadCgroupSnapshot()->mountinfo)) {
